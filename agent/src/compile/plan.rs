@@ -1,0 +1,76 @@
+//! What compilation yields: symbolic rows. `tables` gives them ids and places.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weir_ebpf::abi::DropReason;
+
+use crate::source::{Family, ObjectKey, Protocol};
+
+/// Everything that one Service is to have in the tables of this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServicePlan {
+    /// Which Service.
+    pub service: ObjectKey,
+    /// `metadata.creationTimestamp`: of two Services that claim one frontend, the older has it.
+    pub created_s: Option<i64>,
+    /// One for each port and family.
+    pub ports: Vec<PortPlan>,
+}
+
+/// A port of a Service in one family: what a `ServiceId` stands for.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PortName {
+    /// The Service.
+    pub service: ObjectKey,
+    /// The port's name, empty where it has none.
+    pub port: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its family.
+    pub family: Family,
+}
+
+impl fmt::Display for PortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}/{} {}", self.service, self.port, self.protocol, self.family)
+    }
+}
+
+/// A Service port in one family.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortPlan {
+    /// Its name.
+    pub name: PortName,
+    /// What clients dial.
+    pub frontends: Vec<FrontendPlan>,
+    /// For clients in the cluster.
+    pub internal: SetPlan,
+    /// For clients outside; `None` where nothing is reachable from outside.
+    pub external: Option<SetPlan>,
+    /// Session affinity's timeout; 0 without.
+    pub affinity_s: u32,
+    /// Every backend that stands in any slice of the Service for this port, usable or not. A TCP socket is left
+    /// alone for as long as its backend is among these (semantics: Services, 12).
+    pub present: BTreeSet<SocketAddr>,
+}
+
+/// What clients dial; the protocol is the port's.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct FrontendPlan {
+    /// Address and port.
+    pub addr: SocketAddr,
+    /// Whether other ports of the address are refused: it belongs to Services alone (a ClusterIP).
+    pub owns_address: bool,
+}
+
+/// The backends that a client may get.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetPlan {
+    /// Each backend once; the value says whether it is on this node.
+    pub backends: std::collections::BTreeMap<SocketAddr, bool>,
+    /// What happens where `backends` is empty: [`DropReason::NoEndpoint`] or [`DropReason::NoLocalEndpoint`].
+    pub when_empty: DropReason,
+}

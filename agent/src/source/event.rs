@@ -1,0 +1,22 @@
+//! What a source tells the state.
+
+use std::sync::Arc;
+
+use super::{EndpointSlice, Node, ObjectKey, ObjectRef, Problem, Service};
+
+/// One change. Sources send every object once and then [`Event::Synced`]; after that, changes as they happen.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// The Service as it is now; `None` when it is gone, or is none of ours (headless, ExternalName, another
+    /// proxy's).
+    Service(ObjectKey, Option<Service>),
+    /// The EndpointSlice as it is now; `None` when it is gone.
+    EndpointSlice(ObjectKey, Option<EndpointSlice>),
+    /// A node as it is now; `None` when it is gone.
+    Node(Arc<str>, Option<Node>),
+    /// Everything that is wrong with this object; replaces what was said before. Empty: all is well, or it is
+    /// gone.
+    Problems(ObjectRef, Vec<Problem>),
+    /// All objects that existed at the start have been sent.
+    Synced,
+}

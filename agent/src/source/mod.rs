@@ -1,0 +1,14 @@
+//! Where the cluster's objects come from, as typed [`Event`]s of our own compact model.
+//!
+//! Only this module knows the Kubernetes API types.
+
+mod event;
+mod object;
+mod problem;
+
+pub use event::Event;
+pub use object::{
+    Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, ObjectKey, Protocol, Service, ServicePort,
+    ServiceType, TrafficDistribution, TrafficPolicy,
+};
+pub use problem::{ObjectRef, Problem};

@@ -1,0 +1,19 @@
+//! The rows shared by the kernel and user space: layout, byte order, units.
+//!
+//! Every row is `repr(C)` without implicit padding: `IntoBytes` refuses to derive otherwise, and `ebpf/abi.lock`
+//! records each size and offset, so that a layout cannot change without [`ABI_VERSION`].
+
+mod addr;
+mod counter;
+pub mod layout;
+mod service;
+mod socket;
+
+pub use addr::{Addr, Peer, Port, Protocol};
+pub use counter::{Counter, DropReason};
+pub use service::{Backend, Frontend, FrontendKey, Run, ServiceId, ServiceName, SetId, SetWord, Side};
+pub use socket::{AffinityKey, AffinityRow, Client, Direction, SocketKey, SocketRow};
+
+/// Version of every row in this module. Pinned maps of another version are never read as this one's: they are
+/// rebuilt beside the old ones and swapped in.
+pub const ABI_VERSION: u32 = 1;

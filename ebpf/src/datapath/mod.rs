@@ -1,0 +1,11 @@
+//! The decisions: pure functions of what is asked, the tables, and the moment.
+//!
+//! Called by the eBPF programs (tables are BPF maps), by tests and fuzzers (hash maps), and by commands that
+//! explain (a dump of the maps). Nothing here reads a clock, draws a random number or knows a kernel context:
+//! they come in through [`Socket`] and [`Moment`].
+
+mod select;
+pub mod socket;
+mod tables;
+
+pub use tables::{Full, Moment, Socket, Tables};

@@ -1,0 +1,200 @@
+//! The socket hooks: connect, sendmsg, recvmsg and getpeername, in both families.
+//!
+//! Each reads the address that the application gave (or is about to get), asks the datapath and carries out the
+//! answer. The kernel offers the address as `user_ip4` to the hooks ending in 4 and as `user_ip6` to those in 6.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use weir_ebpf::abi::{Addr, Client, Peer, Port, Protocol};
+use weir_ebpf::datapath::Socket;
+use weir_ebpf::datapath::socket::{self, Errno, Verdict};
+
+use crate::kernel_tables::{KernelTables, Now};
+
+/// The system call goes on.
+const PROCEED: i32 = 1;
+/// The system call fails with the error given to `bpf_set_retval`.
+const REJECT: i32 = 0;
+
+struct Hook<'a>(&'a SockAddrContext);
+
+impl Hook<'_> {
+    #[inline(always)]
+    fn raw(&self) -> *mut bpf_sock_addr {
+        self.0.sock_addr
+    }
+}
+
+impl Socket for Hook<'_> {
+    #[inline(always)]
+    fn protocol(&self) -> Option<Protocol> {
+        // SAFETY: the kernel's context, readable at this offset by any hook of the type.
+        let protocol = unsafe { (*self.raw()).protocol };
+        if protocol == Protocol::Tcp as u32 {
+            return Some(Protocol::Tcp);
+        }
+        (protocol == Protocol::Udp as u32).then_some(Protocol::Udp)
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the context pointer that the helper asks for.
+        unsafe { bpf_get_socket_cookie(self.0.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn client(&self) -> Client {
+        // SAFETY: the context pointer that the helper asks for.
+        Client::from_netns(unsafe { bpf_get_netns_cookie(self.0.as_ptr()) })
+    }
+}
+
+/// How a hook's context holds an address.
+trait Family {
+    fn read(ctx: *mut bpf_sock_addr) -> Addr;
+    fn write(ctx: *mut bpf_sock_addr, addr: Addr);
+
+    #[inline(always)]
+    fn peer(hook: &Hook<'_>) -> Peer {
+        // SAFETY: as in `protocol`. The port is 16 bits in network order in a field of 32.
+        let port = unsafe { (*hook.raw()).user_port };
+        Peer { addr: Self::read(hook.raw()), port: Port::from_network(port as u16) }
+    }
+
+    #[inline(always)]
+    fn replace(hook: &Hook<'_>, peer: Peer) {
+        Self::write(hook.raw(), peer.addr);
+        // SAFETY: all hooks of this module may write the port.
+        unsafe { (*hook.raw()).user_port = u32::from(peer.port.network()) };
+    }
+}
+
+struct V4;
+struct V6;
+
+impl Family for V4 {
+    #[inline(always)]
+    fn read(ctx: *mut bpf_sock_addr) -> Addr {
+        // SAFETY: readable and writable in the hooks ending in 4.
+        Addr::from_v4(unsafe { (*ctx).user_ip4 })
+    }
+
+    #[inline(always)]
+    fn write(ctx: *mut bpf_sock_addr, addr: Addr) {
+        // SAFETY: as above. A frontend's backends are of its own family.
+        unsafe { (*ctx).user_ip4 = addr.v4() };
+    }
+}
+
+impl Family for V6 {
+    #[inline(always)]
+    fn read(ctx: *mut bpf_sock_addr) -> Addr {
+        // SAFETY: readable and writable in the hooks ending in 6, word by word; volatile keeps the words apart.
+        Addr::from_words(unsafe {
+            let words = &raw const (*ctx).user_ip6;
+            let words = words.cast::<u32>();
+            [
+                words.read_volatile(),
+                words.add(1).read_volatile(),
+                words.add(2).read_volatile(),
+                words.add(3).read_volatile(),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn write(ctx: *mut bpf_sock_addr, addr: Addr) {
+        let [a, b, c, d] = addr.words();
+        // SAFETY: as above.
+        unsafe {
+            let words = &raw mut (*ctx).user_ip6;
+            let words = words.cast::<u32>();
+            words.write_volatile(a);
+            words.add(1).write_volatile(b);
+            words.add(2).write_volatile(c);
+            words.add(3).write_volatile(d);
+        }
+    }
+}
+
+#[inline(always)]
+fn act<F: Family>(hook: &Hook<'_>, verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Pass => PROCEED,
+        Verdict::Translate(backend) => {
+            F::replace(hook, backend);
+            PROCEED
+        }
+        Verdict::Deny(reason) => {
+            // SAFETY: any value is allowed; the kernel negates nothing, so errors are negative.
+            unsafe { bpf_set_retval(-(Errno::from(reason) as i32)) };
+            REJECT
+        }
+    }
+}
+
+#[inline(always)]
+fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
+    let hook = Hook(ctx);
+    let verdict = socket::connect(&KernelTables, &Now, &hook, F::peer(&hook));
+    act::<F>(&hook, verdict)
+}
+
+#[inline(always)]
+fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
+    let hook = Hook(ctx);
+    let verdict = socket::sendmsg(&KernelTables, &Now, &hook, F::peer(&hook));
+    act::<F>(&hook, verdict)
+}
+
+#[inline(always)]
+fn reverse<F: Family>(ctx: &SockAddrContext) -> i32 {
+    let hook = Hook(ctx);
+    if let Some(peer) = socket::reverse(&KernelTables, &hook, F::peer(&hook)) {
+        F::replace(&hook, peer);
+    }
+    PROCEED
+}
+
+#[cgroup_sock_addr(connect4)]
+fn weir_connect4(ctx: SockAddrContext) -> i32 {
+    connect::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+fn weir_connect6(ctx: SockAddrContext) -> i32 {
+    connect::<V6>(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn weir_sendmsg4(ctx: SockAddrContext) -> i32 {
+    sendmsg::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn weir_sendmsg6(ctx: SockAddrContext) -> i32 {
+    sendmsg::<V6>(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+fn weir_recvmsg4(ctx: SockAddrContext) -> i32 {
+    reverse::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+fn weir_recvmsg6(ctx: SockAddrContext) -> i32 {
+    reverse::<V6>(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn weir_getpeername4(ctx: SockAddrContext) -> i32 {
+    reverse::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn weir_getpeername6(ctx: SockAddrContext) -> i32 {
+    reverse::<V6>(&ctx)
+}
