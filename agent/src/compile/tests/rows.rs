@@ -114,7 +114,7 @@ fn rows_conditions(family: Family) -> Vec<Row> {
 }
 
 /// semantics: Services, 5; this node is `here` in zone `a`
-fn rows_hints(family: Family) -> Vec<Row> {
+fn rows_zone_hints(family: Family) -> Vec<Row> {
     let near = |n| ready(family, n).zones(&["a"]);
     let far = |n| ready(family, n).zones(&["b"]);
     let none = |n| ready(family, n);
@@ -147,6 +147,15 @@ fn rows_hints(family: Family) -> Vec<Row> {
             pods(&[1, 2]),
         ),
         row("Local ignores hints", Local, vec![near(1), far(2).local()], pods(&[2])),
+    ]
+}
+
+/// semantics: Services, 5
+fn rows_node_hints(family: Family) -> Vec<Row> {
+    let near = |n| ready(family, n).zones(&["a"]);
+    let far = |n| ready(family, n).zones(&["b"]);
+    let none = |n| ready(family, n);
+    vec![
         row(
             "node hints before zone hints",
             Cluster,
@@ -181,7 +190,7 @@ fn rows_hints(family: Family) -> Vec<Row> {
 }
 
 fn all_rows(family: Family) -> Vec<Row> {
-    [rows_policy, rows_terminating, rows_conditions, rows_hints]
+    [rows_policy, rows_terminating, rows_conditions, rows_zone_hints, rows_node_hints]
         .into_iter()
         .flat_map(|rows| rows(family))
         .collect()
