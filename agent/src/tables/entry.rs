@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use weir_ebpf::abi::{Backend, DropReason, Frontend, FrontendKey, Peer, Protocol, Run, ServiceId, SetWord, Side};
+use weir_ebpf::abi::{
+    Backend, DropReason, Frontend, FrontendKey, Peer, Protocol, Run, ServiceId, SetWord, Side,
+};
 
 use crate::compile::{FrontendPlan, PortName, PortPlan, SetPlan};
 

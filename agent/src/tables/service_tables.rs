@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-use weir_ebpf::abi::{
-    Frontend, FrontendKey, Peer, Protocol, Run, ServiceId, ServiceName, SetWord, Side,
-};
+use weir_ebpf::abi::{Frontend, FrontendKey, Peer, Protocol, Run, ServiceId, ServiceName, SetWord, Side};
 
 use super::claims::Claims;
 use super::entry::{Entry, Set, keys, rows};
@@ -97,8 +95,12 @@ impl Tables {
                 problems.push(problem(&port.name, &error));
             }
         }
-        let kept: Vec<PortName> =
-            ports.iter().map(|port| &port.name).filter(|name| self.entries.contains_key(name)).cloned().collect();
+        let kept: Vec<PortName> = ports
+            .iter()
+            .map(|port| &port.name)
+            .filter(|name| self.entries.contains_key(name))
+            .cloned()
+            .collect();
         if !kept.is_empty() {
             self.services.insert(service.clone(), kept);
         }
@@ -157,10 +159,9 @@ impl Tables {
 
     /// What could not be written, and the frontends that two Services claim.
     pub fn problems(&self) -> impl Iterator<Item = (ObjectKey, Problem)> {
-        let refused = self
-            .refused
-            .iter()
-            .flat_map(|(service, problems)| problems.iter().map(|problem| (service.clone(), problem.clone())));
+        let refused = self.refused.iter().flat_map(|(service, problems)| {
+            problems.iter().map(|problem| (service.clone(), problem.clone()))
+        });
         let waiting = self.claims.waiting().map(|(port, key)| {
             let owner = self.claims.owner(key).map(ToString::to_string).unwrap_or_default();
             let message = format!(

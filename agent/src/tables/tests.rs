@@ -53,7 +53,9 @@ fn connect(store: &MemoryStore, to: SocketAddr) -> Verdict {
 fn reached(store: &MemoryStore, vip: u8) -> Vec<SocketAddr> {
     let key = FrontendKey::new(vip_addr(vip).into(), Protocol::Tcp);
     let Some(frontend) = store.tables.lookup_frontend(&key) else { return Vec::new() };
-    let Ok(run) = store.tables.lookup_set(frontend.service.set(Side::Internal)).run() else { return Vec::new() };
+    let Ok(run) = store.tables.lookup_set(frontend.service.set(Side::Internal)).run() else {
+        return Vec::new();
+    };
     let rows = (run.offset..run.offset + run.len).map(|at| store.tables.lookup_backend(at).unwrap());
     let mut reached: Vec<SocketAddr> = rows.map(|row: Backend| row.peer().into()).collect();
     reached.sort();
