@@ -16,5 +16,5 @@ mod store;
 mod tests;
 
 pub use adopt::Snapshot;
-pub use service_tables::{Tables, Usage};
+pub use service_tables::{Retired, Tables, Usage};
 pub use store::{Sizes, Store, StoreError};

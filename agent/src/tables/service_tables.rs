@@ -29,6 +29,14 @@ pub struct Usage {
     pub backends: u32,
 }
 
+/// Places and numbers that were given up and that a program may still be reading.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Retired {
+    runs: Vec<Run>,
+    ids: Vec<ServiceId>,
+}
+
 /// What is in the store, and what of it may be used again.
 #[derive(Debug)]
 pub struct Tables {
@@ -43,9 +51,7 @@ pub struct Tables {
     /// Numbers that were used before, the longest unused first.
     pub(super) free_ids: VecDeque<ServiceId>,
     pub(super) next_id: u32,
-    /// Replaced or removed; free after a grace period.
-    pub(super) retired: Vec<Run>,
-    pub(super) retired_ids: Vec<ServiceId>,
+    retired: Retired,
     /// What could not be written, by Service.
     refused: BTreeMap<ObjectKey, Vec<Problem>>,
     /// A backend or a port went away since [`Tables::take_stale`].
@@ -66,8 +72,7 @@ impl Tables {
             runs: Runs::new(sizes.backends),
             free_ids: VecDeque::new(),
             next_id: 0,
-            retired: Vec::new(),
-            retired_ids: Vec::new(),
+            retired: Retired::default(),
             refused: BTreeMap::new(),
             stale: false,
         }
@@ -105,21 +110,32 @@ impl Tables {
         }
     }
 
-    /// Waits for a grace period if anything was replaced, and makes it usable again. Call it after each batch.
-    /// Returns the Services that found a table full and may have room now.
+    /// Waits for a grace period if anything was replaced, and makes it usable again. Returns the Services that
+    /// found a table full and may have room now.
     ///
     /// # Errors
-    /// Those of [`Store::wait_grace`]; nothing is lost, the next call tries again.
+    /// Those of [`Store::wait_grace`]: then what was replaced is not used again before a restart.
     pub fn settle(&mut self, store: &mut impl Store) -> Result<Vec<ObjectKey>, StoreError> {
-        if self.retired.is_empty() && self.retired_ids.is_empty() {
-            return Ok(Vec::new());
-        }
+        let Some(retired) = self.take_retired() else { return Ok(Vec::new()) };
         store.wait_grace()?;
-        for run in self.retired.drain(..) {
+        Ok(self.release(retired))
+    }
+
+    /// What was replaced and is not yet usable again. For who waits for the grace period elsewhere, and calls
+    /// [`Tables::release`] when it is over.
+    pub fn take_retired(&mut self) -> Option<Retired> {
+        let retired = std::mem::take(&mut self.retired);
+        (!retired.runs.is_empty() || !retired.ids.is_empty()).then_some(retired)
+    }
+
+    /// Makes usable what [`Tables::take_retired`] gave, a grace period after that. Returns the Services that found
+    /// a table full and may have room now.
+    pub fn release(&mut self, retired: Retired) -> Vec<ObjectKey> {
+        for run in retired.runs {
             self.runs.give(run);
         }
-        self.free_ids.extend(self.retired_ids.drain(..));
-        Ok(self.refused.keys().cloned().collect())
+        self.free_ids.extend(retired.ids);
+        self.refused.keys().cloned().collect()
     }
 
     /// Services that have something in the store.
@@ -269,7 +285,7 @@ impl Tables {
         }
         store.swap_set(id, word);
         if set.run != run {
-            self.retired.extend(set.run);
+            self.retired.runs.extend(set.run);
         }
         *set = Set { run, rows, word };
         Ok(())
@@ -401,9 +417,8 @@ impl Tables {
         if let Err(error) = result {
             problems.push(problem(name, &error));
         }
-        self.retired.extend(entry.internal.run);
-        self.retired.extend(entry.external.run);
-        self.retired_ids.push(entry.id);
+        self.retired.runs.extend([entry.internal.run, entry.external.run].into_iter().flatten());
+        self.retired.ids.push(entry.id);
         self.stale = true;
     }
 
