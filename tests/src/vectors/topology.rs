@@ -121,8 +121,8 @@ fn select(case: &Case) -> Selection {
     select_backends(&candidates, policies, Place { node: &case.node_name, zone })
 }
 
-/// Where the feature gate PreferSameTrafficDistribution is off, the API server drops `hints.forNodes` from every
-/// slice (KEP-3015): a proxy never sees it.
+/// Where the feature gate PreferSameTrafficDistribution is off, the API server drops `hints.forNodes` from what is
+/// written (KEP-3015). Weir has no such gate: it follows the node hints that there are.
 fn endpoint(row: &EndpointRow, gate: bool) -> Endpoint {
     let names = |hints: &[String]| hints.iter().map(|hint| hint.as_str().into()).collect();
     Endpoint {
