@@ -199,15 +199,19 @@ mod tests {
 
     #[test]
     fn the_callers_build_does_not_leak_in() {
-        for foreign in
-            ["CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_FEATURE_KERNEL", "CARGO_PROFILE_RELEASE_LTO"]
-        {
+        for foreign in [
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_BUILD_TARGET",
+            "CARGO_FEATURE_KERNEL",
+            "CARGO_PROFILE_RELEASE_LTO",
+        ] {
             assert!(is_foreign(foreign), "{foreign}");
         }
         for foreign in ["RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTC_BOOTSTRAP", "RUSTUP_TOOLCHAIN"] {
             assert!(is_foreign(foreign), "{foreign}");
         }
-        for kept in ["PATH", "CARGO_HOME", "CARGO_NET_OFFLINE", "RUSTUP_HOME", "CARGO_MAKEFLAGS", "RUST_LOG"] {
+        for kept in ["PATH", "CARGO_HOME", "CARGO_NET_OFFLINE", "RUSTUP_HOME", "CARGO_MAKEFLAGS", "RUST_LOG"]
+        {
             assert!(!is_foreign(kept), "{kept}");
         }
     }
