@@ -2,6 +2,7 @@
 
 mod catalog;
 mod decode;
+mod large;
 mod live;
 mod trouble;
 
