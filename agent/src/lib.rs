@@ -11,4 +11,5 @@ pub mod kernel;
 #[cfg(feature = "kernel")]
 pub mod observe;
 pub mod source;
+pub mod state;
 pub mod tables;
