@@ -5,6 +5,8 @@
 //! to write, in which order) -> `kernel` (programs, maps, links). `observe` watches; `cli` is what a person types.
 
 pub mod compile;
+#[cfg(feature = "kernel")]
+pub mod kernel;
 pub mod source;
 pub mod state;
 pub mod tables;

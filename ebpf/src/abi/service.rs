@@ -92,8 +92,13 @@ pub struct SetWord(pub u64);
 pub struct Run {
     /// Index of the first row.
     pub offset: u32,
-    /// Number of rows, never 0.
+    /// Number of rows, 1 to [`Run::MAX_LEN`].
     pub len: u32,
+}
+
+impl Run {
+    /// The longest run that the programs search to its end.
+    pub const MAX_LEN: u32 = (1 << 20) - 1;
 }
 
 impl SetWord {
