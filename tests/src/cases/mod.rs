@@ -9,10 +9,10 @@
 
 mod expect;
 pub mod live;
-mod objects;
+pub mod objects;
 pub mod pure;
 mod row;
-mod spec;
+pub mod spec;
 mod table;
 
 pub use row::{Row, rows};

@@ -7,7 +7,8 @@ use super::spec::{Endpoint, ServiceSpec};
 use crate::lab::DualStack;
 
 /// The Service and its EndpointSlices.
-pub(super) fn of_service(spec: &ServiceSpec, namespace: &str, cluster_ips: DualStack) -> Vec<Value> {
+#[must_use]
+pub fn of_service(spec: &ServiceSpec, namespace: &str, cluster_ips: DualStack) -> Vec<Value> {
     let mut objects = vec![service(spec, namespace, cluster_ips)];
     for (number, endpoints) in spec.slices.iter().enumerate() {
         for family in [4, 6] {

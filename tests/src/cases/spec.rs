@@ -114,7 +114,8 @@ pub struct Endpoint {
 }
 
 /// A case.
-pub(super) fn case(
+#[must_use]
+pub fn case(
     name: &'static str,
     rule: &'static str,
     ways: &'static [How],
@@ -124,12 +125,14 @@ pub(super) fn case(
 }
 
 /// From now on these are all the Services of the cluster.
-pub(super) fn cluster(services: impl Into<Vec<ServiceSpec>>) -> Step {
+#[must_use]
+pub fn cluster(services: impl Into<Vec<ServiceSpec>>) -> Step {
     Step::Cluster(services.into())
 }
 
 /// A Service with port 80, to the endpoints' port 8080, TCP and UDP, without endpoints.
-pub(super) fn service(name: &'static str) -> ServiceSpec {
+#[must_use]
+pub fn service(name: &'static str) -> ServiceSpec {
     ServiceSpec {
         name,
         ports: vec![("main", 80, 8080)],
@@ -144,73 +147,96 @@ pub(super) fn service(name: &'static str) -> ServiceSpec {
 
 impl ServiceSpec {
     /// With a slice of ready endpoints.
-    pub(super) fn to(self, places: &[&'static str]) -> Self {
+    #[must_use]
+    pub fn to(self, places: &[&'static str]) -> Self {
         let endpoints: Vec<_> = places.iter().map(|place| ready(place)).collect();
         self.slice(endpoints)
     }
 
     /// With one more slice.
-    pub(super) fn slice(mut self, endpoints: impl Into<Vec<Endpoint>>) -> Self {
+    #[must_use]
+    pub fn slice(mut self, endpoints: impl Into<Vec<Endpoint>>) -> Self {
         self.slices.push(endpoints.into());
         self
     }
 
-    pub(super) fn port(mut self, name: &'static str, port: u16, target: u16) -> Self {
+    /// With one more port.
+    #[must_use]
+    pub fn port(mut self, name: &'static str, port: u16, target: u16) -> Self {
         self.ports.push((name, port, target));
         self
     }
 
-    pub(super) fn only(mut self, protocols: &'static [&'static str]) -> Self {
+    /// For these protocols only.
+    #[must_use]
+    pub fn only(mut self, protocols: &'static [&'static str]) -> Self {
         self.protocols = protocols;
         self
     }
 
-    pub(super) fn local(mut self) -> Self {
+    /// internalTrafficPolicy Local.
+    #[must_use]
+    pub fn local(mut self) -> Self {
         self.local = true;
         self
     }
 
-    pub(super) fn affinity(mut self) -> Self {
+    /// sessionAffinity ClientIP with the API's default timeout.
+    #[must_use]
+    pub fn affinity(mut self) -> Self {
         self.affinity_s = Some(10_800);
         self
     }
 
-    pub(super) fn distribution(mut self, distribution: &'static str) -> Self {
+    /// With this trafficDistribution.
+    #[must_use]
+    pub fn distribution(mut self, distribution: &'static str) -> Self {
         self.distribution = Some(distribution);
         self
     }
 
-    pub(super) fn foreign(mut self, label: &'static str) -> Self {
+    /// With a label that says it is not ours; it gets a ClusterIP that the router answers.
+    #[must_use]
+    pub fn foreign(mut self, label: &'static str) -> Self {
         self.foreign_label = Some(label);
         self
     }
 }
 
 /// A ready endpoint.
-pub(super) fn ready(place: &'static str) -> Endpoint {
+#[must_use]
+pub fn ready(place: &'static str) -> Endpoint {
     Endpoint { place, ready: true, serving: true, terminating: false, for_node: None, only: None }
 }
 
 /// An endpoint that fails its readiness probe.
-pub(super) fn not_ready(place: &'static str) -> Endpoint {
+#[must_use]
+pub fn not_ready(place: &'static str) -> Endpoint {
     Endpoint { ready: false, serving: false, ..ready(place) }
 }
 
 /// An endpoint that is being deleted and still serves.
-pub(super) fn terminating(place: &'static str) -> Endpoint {
+#[must_use]
+pub fn terminating(place: &'static str) -> Endpoint {
     Endpoint { ready: false, terminating: true, ..ready(place) }
 }
 
 impl Endpoint {
-    pub(super) fn for_node(self, node: &'static str) -> Self {
+    /// With a hint for this node.
+    #[must_use]
+    pub fn for_node(self, node: &'static str) -> Self {
         Self { for_node: Some(node), ..self }
     }
 
-    pub(super) fn only(self, family: u8) -> Self {
+    /// In the slice of this family only: 4 or 6.
+    #[must_use]
+    pub fn only(self, family: u8) -> Self {
         Self { only: Some(family), ..self }
     }
 
-    pub(super) fn not_serving(self) -> Self {
+    /// It no longer serves.
+    #[must_use]
+    pub fn not_serving(self) -> Self {
         Self { serving: false, ..self }
     }
 }
@@ -219,13 +245,14 @@ impl Endpoint {
 const OFTEN: u32 = 90;
 
 /// A client to be told what it does: see [`Asker`].
-pub(super) fn from(place: &'static str) -> Asker {
+#[must_use]
+pub fn from(place: &'static str) -> Asker {
     Asker { from: place, to: Target::Place(place, 0), on: On::New, times: 1 }
 }
 
 /// A client on its way to an [`Ask`].
-#[derive(Clone, Copy)]
-pub(super) struct Asker {
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
     from: &'static str,
     to: Target,
     on: On,
@@ -234,34 +261,41 @@ pub(super) struct Asker {
 
 impl Asker {
     /// Dials a Service's port.
-    pub(super) fn asks(self, service: &'static str, port: u16) -> Self {
+    #[must_use]
+    pub fn asks(self, service: &'static str, port: u16) -> Self {
         Self { to: Target::Service(service, port), ..self }
     }
 
     /// Dials a place's own address.
-    pub(super) fn asks_place(self, place: &'static str, port: u16) -> Self {
+    #[must_use]
+    pub fn asks_place(self, place: &'static str, port: u16) -> Self {
         Self { to: Target::Place(place, port), ..self }
     }
 
     /// Many times over.
-    pub(super) fn often(self) -> Self {
+    #[must_use]
+    pub fn often(self) -> Self {
         Self { times: OFTEN, ..self }
     }
 
     /// On the socket of that name, which stays open.
-    pub(super) fn on(self, socket: &'static str) -> Self {
+    #[must_use]
+    pub fn on(self, socket: &'static str) -> Self {
         Self { on: On::Kept(socket), ..self }
     }
 
-    pub(super) fn reaches(self, place: &'static [&'static str]) -> Step {
+    /// One of these answers, always the same.
+    pub fn reaches(self, place: &'static [&'static str]) -> Step {
         self.expect(Expect::One(place))
     }
 
-    pub(super) fn reaches_every(self, places: &'static [&'static str]) -> Step {
+    /// Asks often, and each of these answers.
+    pub fn reaches_every(self, places: &'static [&'static str]) -> Step {
         self.often().expect(Expect::Every(places))
     }
 
-    pub(super) fn expect(self, expect: Expect) -> Step {
+    /// And must see this.
+    pub fn expect(self, expect: Expect) -> Step {
         let Self { from, to, on, times } = self;
         Step::Ask(Ask { from, to, on, times, expect })
     }

@@ -62,6 +62,10 @@ impl Cluster {
         for (place, own) in places {
             let prober = Prober::start(&program, &place)?;
             prober.serve(place.name(), &sockets(own, &PORTS))?;
+            if place.name() == lab.router().name() {
+                let foreign = (10..20).map(address::foreign);
+                foreign.map(|own| sockets(own, &[80])).try_for_each(|at| prober.serve(place.name(), &at))?;
+            }
             addresses.insert(place.name().to_owned(), own);
             probers.insert(place.name().to_owned(), prober);
         }

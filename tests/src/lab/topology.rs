@@ -85,6 +85,8 @@ impl Lab {
             anyhow::bail!("{} namespaces instead of {}", made.len(), names.len());
         };
         net.ensure_sysctls(FORWARDING)?;
+        // it answers at ClusterIPs that it has a route for and no device with
+        net.ensure_sysctls(&[("ipv6/ip_nonlocal_bind", "1")])?;
         net.ip(&router_commands(n1, n2, outside))?;
         outside.ip(&client_commands())?;
         let mut nodes = Vec::new();
