@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use weir_tests::lab::topology::Settings;
 use weir_tests::lab::{Cluster, teardown};
-use weir_tests::prober;
+use weir_tests::{demo, prober};
 
 /// A cluster of network namespaces on this machine.
 #[derive(Parser)]
@@ -18,6 +18,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show what Weir does, in a lab that is gone afterwards. Fails if anything is not as it should be.
+    Demo,
     /// Make a lab with a pod on each node and keep it until interrupted.
     Up {
         /// Run an agent on each node.
@@ -46,6 +48,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Demo => {
+            teardown::watch_signals()?;
+            Ok(if demo::run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Up { agents, hairpin } => up(agents, Settings { hairpin }),
         Command::Sweep => teardown::sweep().map(|()| ExitCode::SUCCESS),
         Command::Prober => prober::run().map(|()| ExitCode::SUCCESS),

@@ -8,7 +8,7 @@ use crate::lab::Form;
 
 /// What a client saw, once.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Seen {
+pub(crate) enum Seen {
     /// This place answered, and every address was as it must be.
     Answer(String),
     /// This place answered, but something about it was wrong.
@@ -30,17 +30,23 @@ impl fmt::Display for Seen {
     }
 }
 
+impl Expect {
+    /// Whether all that a client saw in one step is what it must see.
+    pub(crate) fn is_met(self, form: Form, seen: &BTreeSet<Seen>) -> bool {
+        match self {
+            Self::Every(places) => *seen == answers(places),
+            Self::One(places) => seen.len() == 1 && seen.is_subset(&answers(places)),
+            Self::PerFamily(v4, v6) => *seen == answers(&[if form == Form::V6 { v6 } else { v4 }]),
+            Self::Refused => *seen == [Seen::Error("ECONNREFUSED".into())].into(),
+            Self::Unreachable => *seen == [Seen::Error("EHOSTUNREACH".into())].into(),
+            Self::Untouched => *seen == [Seen::Untouched].into(),
+        }
+    }
+}
+
 /// Judges all that a client saw in one step.
 pub(super) fn judge(ask: &Ask, form: Form, seen: &BTreeSet<Seen>) -> Result<(), String> {
-    let right = match ask.expect {
-        Expect::Every(places) => *seen == answers(places),
-        Expect::One(places) => seen.len() == 1 && seen.is_subset(&answers(places)),
-        Expect::PerFamily(v4, v6) => *seen == answers(&[if form == Form::V6 { v6 } else { v4 }]),
-        Expect::Refused => *seen == [Seen::Error("ECONNREFUSED".into())].into(),
-        Expect::Unreachable => *seen == [Seen::Error("EHOSTUNREACH".into())].into(),
-        Expect::Untouched => *seen == [Seen::Untouched].into(),
-    };
-    if right {
+    if ask.expect.is_met(form, seen) {
         return Ok(());
     }
     let (Target::Service(to, port) | Target::Place(to, port)) = ask.to;

@@ -36,13 +36,14 @@ pub fn run(row: &Row, cluster: &mut Cluster) -> Result<()> {
 
 fn run_ask(row: &Row, ask: &Ask, cluster: &Cluster, kept: &mut Kept) -> Result<()> {
     let to = row.dialled(ask.to);
+    let sight = Sight { from: ask.from, to, target_port: row.target_port(ask.to), how: row.how };
     let mut seen = BTreeSet::new();
     for _ in 0..ask.times {
         let outcome = match ask.on {
             On::New => cluster.prober(ask.from)?.call(Command::Ask { how: row.how, to })?,
             On::Kept(name) => exchange(row.how, ask.from, name, to, cluster, kept)?,
         };
-        seen.insert(see(row, ask, to, cluster, outcome));
+        seen.insert(sight.see(cluster, outcome));
     }
     judge(ask, row.form, &seen).map_err(anyhow::Error::msg)
 }
@@ -66,47 +67,57 @@ fn exchange(
     prober.call(Command::Exchange { socket, to })
 }
 
-fn see(row: &Row, ask: &Ask, to: SocketAddr, cluster: &Cluster, outcome: Outcome) -> Seen {
-    match outcome {
-        Outcome::Answered(answer) => match check_answer(row, ask, to, cluster, &answer) {
-            Ok(seen) => seen,
-            Err(what) => Seen::Wrong(format!("an answer from {}, but {what}: {answer:?}", answer.server)),
-        },
-        Outcome::Failed(failure) => {
-            let names_destination = if row.how == How::UdpUnconnected { "send" } else { "connect" };
-            if failure.at == names_destination {
-                Seen::Error(failure.error)
-            } else {
-                Seen::Wrong(failure.to_string())
-            }
-        }
-        other => Seen::Wrong(format!("{other:?}")),
-    }
+/// What the client saw, judged by its addresses alone: what it dialled, from where, and behind which port the
+/// endpoints are.
+pub(crate) struct Sight<'a> {
+    /// Where the client is.
+    pub(crate) from: &'a str,
+    /// What it dialled.
+    pub(crate) to: SocketAddr,
+    /// The port on which whoever answers must have been reached.
+    pub(crate) target_port: u16,
+    /// How it used its socket.
+    pub(crate) how: How,
 }
 
-/// Every address that an answer tells.
-fn check_answer(
-    row: &Row,
-    ask: &Ask,
-    to: SocketAddr,
-    cluster: &Cluster,
-    answer: &Answer,
-) -> Result<Seen, String> {
-    if answer.peer.is_some_and(|peer| peer != to) {
-        return Err(format!("getpeername is not {to}"));
+impl Sight<'_> {
+    /// Reads an outcome.
+    pub(crate) fn see(&self, cluster: &Cluster, outcome: Outcome) -> Seen {
+        match outcome {
+            Outcome::Answered(answer) => self.check_answer(cluster, &answer).unwrap_or_else(|what| {
+                Seen::Wrong(format!("an answer from {}, but {what}: {answer:?}", answer.server))
+            }),
+            Outcome::Failed(failure) => {
+                let names_destination = if self.how == How::UdpUnconnected { "send" } else { "connect" };
+                if failure.at == names_destination {
+                    Seen::Error(failure.error)
+                } else {
+                    Seen::Wrong(failure.to_string())
+                }
+            }
+            other => Seen::Wrong(format!("{other:?}")),
+        }
     }
-    if answer.from.is_some_and(|from| from != to) {
-        return Err(format!("recvfrom's source is not {to}"));
+
+    /// Every address that an answer tells.
+    fn check_answer(&self, cluster: &Cluster, answer: &Answer) -> Result<Seen, String> {
+        let to = self.to;
+        if answer.peer.is_some_and(|peer| peer != to) {
+            return Err(format!("getpeername is not {to}"));
+        }
+        if answer.from.is_some_and(|from| from != to) {
+            return Err(format!("recvfrom's source is not {to}"));
+        }
+        check_client(self.from, cluster, answer)?;
+        if answer.reached == SocketAddr::new(to.ip().to_canonical(), to.port()) && answer.server == "net" {
+            return Ok(Seen::Untouched);
+        }
+        let own = cluster.addresses(&answer.server).map_err(|error| error.to_string())?;
+        if !own.has(answer.reached.ip()) || answer.reached.port() != self.target_port {
+            return Err("it was not reached where the endpoint is".into());
+        }
+        Ok(Seen::Answer(answer.server.clone()))
     }
-    check_client(ask.from, cluster, answer)?;
-    if answer.reached == SocketAddr::new(to.ip().to_canonical(), to.port()) && answer.server == "net" {
-        return Ok(Seen::Untouched);
-    }
-    let own = cluster.addresses(&answer.server).map_err(|error| error.to_string())?;
-    if !own.has(answer.reached.ip()) || answer.reached.port() != row.target_port(ask.to) {
-        return Err("it was not reached where the endpoint is".into());
-    }
-    Ok(Seen::Answer(answer.server.clone()))
 }
 
 /// The server must see the client's own address: nothing is masqueraded.

@@ -7,7 +7,7 @@
 //!
 //! Called by `tests/lab.rs` and `tests/cases.rs`.
 
-mod expect;
+pub(crate) mod expect;
 pub mod live;
 pub mod objects;
 pub mod pure;

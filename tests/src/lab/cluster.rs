@@ -26,7 +26,7 @@ pub type PodSpec<'a> = (u8, &'a str);
 
 /// A lab with everything in it.
 ///
-/// Places are called by name: a pod by its own, the nodes `n1` and `n2`, the client outside `client`, the router
+/// Places are called by name: a pod by its own, the nodes `n1` and `n2`, the client `outside`, the router
 /// `net`.
 pub struct Cluster {
     // in the order in which they end: nobody runs when the lab goes

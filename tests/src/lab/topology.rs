@@ -3,7 +3,7 @@
 //! ```text
 //!   n1: cni0 (bridge) -- veth -- pods          n2: cni0 (bridge) -- veth -- pods
 //!       eth0 --------------- net: br0 (bridge, router) --------------- eth0
-//!                                 out0 -------- eth0 :client
+//!                                 out0 -------- eth0 :outside
 //! ```
 //!
 //! Nodes have a static route to each other's pod networks and a default route to the router, which knows nothing
@@ -72,7 +72,7 @@ impl Lab {
         let _held = teardown::changing();
         let cgroup = cgroup::ensure_root()?.join(id.to_string());
         fs::create_dir_all(teardown::directory(id))?;
-        let names = ["net", "client", "n1", "n2"];
+        let names = ["net", "outside", "n1", "n2"];
         let made = netns::create(&names.map(|name| id.name(name)))?;
         for netns in &made {
             netns.ensure_sysctls(QUIET_IPV6)?;
@@ -98,7 +98,7 @@ impl Lab {
             nodes.push(Node { number, place, cgroup, pods: Vec::new() });
         }
         let router = place("net", net, cgroup.join("net"))?;
-        let client = place("client", outside, cgroup.join("client"))?;
+        let client = place("outside", outside, cgroup.join("outside"))?;
         Ok(Self { id, settings, nodes, router, client })
     }
 

@@ -17,7 +17,7 @@ use crate::support::ask;
 pub(crate) fn direct_traffic_then_nothing_left() -> Result<()> {
     let cluster = Cluster::create(SETTINGS, &CAST)?;
     let id = cluster.lab().id();
-    let places = ["n1-a", "n1-b", "n1-c", "n2-a", "n2-b", "n1", "n2", "client"];
+    let places = ["n1-a", "n1-b", "n1-c", "n2-a", "n2-b", "n1", "n2", "outside"];
     for (from, to) in places.iter().flat_map(|from| places.map(|to| (*from, to))) {
         for (how, form) in How::ALL.iter().flat_map(|how| Form::ALL.map(|form| (*how, form))) {
             let dialled = cluster.addresses(to)?.dial(form, 8080);
