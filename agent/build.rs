@@ -31,11 +31,9 @@ fn build() -> Result<(), Box<dyn Error>> {
     }
     // One folder for debug and release builds of the agent: the object is the same.
     let target_dir = workspace.join("target/bpf").join(&arch);
-    toolchain.build_object(&ObjectRequest {
-        workspace,
-        target_dir: &target_dir,
-        arch: &arch,
-        object: &object,
-    })?;
+    let request = ObjectRequest { workspace, target_dir: &target_dir, arch: &arch, object: &object };
+    for line in toolchain.build_object(&request)?.lines() {
+        println!("cargo::warning={line}");
+    }
     Ok(())
 }

@@ -7,11 +7,14 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::sys;
 
 /// The directory on a BPF file system that holds all pins of one agent.
 #[derive(Clone, Debug)]
@@ -73,7 +76,11 @@ impl PinRoot {
 /// What could not be removed.
 pub fn cleanup(root: &PinRoot) -> anyhow::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
-    // Links first: no program is to meet a map that is gone.
+    // Detached before they are unpinned: when this returns, nothing is translated any more.
+    for path in pins(&root.links())? {
+        let link = sys::open_pinned(&path).with_context(|| format!("opening {}", path.display()))?;
+        sys::detach_link(link.as_fd()).with_context(|| format!("detaching {}", path.display()))?;
+    }
     let generations = root.generations().into_iter().map(|name| root.path().join(name));
     for dir in std::iter::once(root.links()).chain(generations) {
         remove_dir(&dir, &mut removed)?;
@@ -88,19 +95,26 @@ pub fn cleanup(root: &PinRoot) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Removes a directory of pins; none is no error.
 pub(super) fn remove_dir(dir: &Path, removed: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("reading {}", dir.display())),
-    };
-    for entry in entries {
-        let path = entry?.path();
+    if !dir.exists() {
+        return Ok(());
+    }
+    for path in pins(dir)? {
         fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         removed.push(path);
     }
     fs::remove_dir(dir).with_context(|| format!("removing {}", dir.display()))?;
     removed.push(dir.to_owned());
     Ok(())
+}
+
+/// What a directory holds; nothing where there is none.
+fn pins(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", dir.display())),
+    };
+    entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 fn is_bpf_fs(path: &Path) -> anyhow::Result<bool> {

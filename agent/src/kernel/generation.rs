@@ -121,7 +121,9 @@ impl Generation {
         for spec in &specs {
             loader.map_max_entries(spec.name, spec.rows).map_pin_path(spec.name, self.map_path(spec.name));
         }
-        loader.load(OBJECT).context("loading the eBPF maps (they need CAP_BPF, CAP_NET_ADMIN and a kernel of 6.1 or later)")
+        loader
+            .load(OBJECT)
+            .context("loading the eBPF maps (they need CAP_BPF, CAP_NET_ADMIN and a kernel of 6.1 or later)")
     }
 
     /// Opens one of its maps.

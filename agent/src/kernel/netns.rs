@@ -58,8 +58,11 @@ pub(super) fn inside<T: Send>(
     work: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
     let run = || {
-        setns(netns, CloneFlags::CLONE_NEWNET).context("entering a network namespace (it needs CAP_SYS_ADMIN)")?;
+        setns(netns, CloneFlags::CLONE_NEWNET)
+            .context("entering a network namespace (it needs CAP_SYS_ADMIN)")?;
         work()
     };
-    std::thread::scope(|scope| scope.spawn(run).join().unwrap_or_else(|_| Err(anyhow!("the thread panicked"))))
+    std::thread::scope(|scope| {
+        scope.spawn(run).join().unwrap_or_else(|_| Err(anyhow!("the thread panicked")))
+    })
 }

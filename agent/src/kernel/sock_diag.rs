@@ -4,8 +4,7 @@ use std::io;
 
 use anyhow::{Context as _, bail};
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
@@ -81,7 +80,10 @@ impl SockDiag {
         match self.receive(|_| {}) {
             Ok(()) => Ok(true),
             Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_gone) => Ok(false),
-            Err(error) => Err(error.context("destroying a socket (it needs CAP_NET_ADMIN and CONFIG_INET_DIAG_DESTROY)")),
+            Err(error) => {
+                Err(error
+                    .context("destroying a socket (it needs CAP_NET_ADMIN and CONFIG_INET_DIAG_DESTROY)"))
+            }
         }
     }
 

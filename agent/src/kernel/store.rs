@@ -56,9 +56,10 @@ impl KernelStore {
     /// The kernel's.
     pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let names: Vec<(ServiceId, ServiceName)> =
-            batch::read_all(self.generation.open("NAMES")?.fd().as_fd()).context("reading the names table")?;
-        let frontends =
-            batch::read_all(self.generation.open("FRONTENDS")?.fd().as_fd()).context("reading the frontends table")?;
+            batch::read_all(self.generation.open("NAMES")?.fd().as_fd())
+                .context("reading the names table")?;
+        let frontends = batch::read_all(self.generation.open("FRONTENDS")?.fd().as_fd())
+            .context("reading the frontends table")?;
         let mut snapshot = Snapshot { names, frontends, sets: Rows::new(), backends: Rows::new() };
         for (id, _) in &snapshot.names {
             for set in [id.set(weir_ebpf::abi::Side::Internal), id.set(weir_ebpf::abi::Side::External)] {
@@ -140,7 +141,10 @@ impl Store for KernelStore {
 
 fn map_array(map: &MapData, len: usize) -> anyhow::Result<MmapRaw> {
     let len = len.next_multiple_of(usize::try_from(page_size()).context("the page size")?);
-    MmapOptions::new().len(len).map_raw(map.fd().as_fd().as_raw_fd()).context("mapping an array of the kernel")
+    MmapOptions::new()
+        .len(len)
+        .map_raw(map.fd().as_fd().as_raw_fd())
+        .context("mapping an array of the kernel")
 }
 
 fn page_size() -> i64 {

@@ -17,6 +17,7 @@ mod uapi {
     pub(super) const OBJ_GET_INFO_BY_FD: i64 = 15;
     pub(super) const MAP_LOOKUP_BATCH: i64 = 24;
     pub(super) const LINK_UPDATE: i64 = 29;
+    pub(super) const LINK_DETACH: i64 = 34;
     pub(super) const MAP_TYPE_ARRAY: u32 = 2;
     pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 }
@@ -127,6 +128,11 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         old_prog_fd: 0,
     };
     bpf(uapi::LINK_UPDATE, &attr).map(|_| ())
+}
+
+/// Detaches a link's program before it returns; closing or unpinning the link does so some time later.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(uapi::LINK_DETACH, &link.as_raw_fd().cast_unsigned()).map(|_| ())
 }
 
 #[derive(IntoBytes, Immutable)]

@@ -19,7 +19,7 @@ use crate::source::{ObjectKey, Problem};
 pub(super) const SIDES: [Side; 2] = [Side::Internal, Side::External];
 
 /// Rows in use, for `weir status` and metrics.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Usage {
     /// Frontends, those that stand for whole addresses included.
     pub frontends: usize,
@@ -146,6 +146,11 @@ impl Tables {
     /// Whether sockets may have lost their backend since this was last asked.
     pub fn take_stale(&mut self) -> bool {
         std::mem::take(&mut self.stale)
+    }
+
+    /// Has [`Tables::take_stale`] say that sockets may have lost their backend.
+    pub fn suspect_sockets(&mut self) {
+        self.stale = true;
     }
 
     /// Whether a socket that was translated for that Service port to this backend is to be closed.

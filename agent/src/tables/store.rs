@@ -3,7 +3,7 @@
 use weir_ebpf::abi::{Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord};
 
 /// How many rows each table has room for. Fixed when the maps are made.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Sizes {
     /// Frontends: addresses and ports that clients dial, one more for each ClusterIP.
     pub frontends: u32,

@@ -60,17 +60,19 @@ pub fn inputs(workspace: &Path, toolchain: &Toolchain) -> Vec<PathBuf> {
 }
 
 impl Toolchain {
-    /// Builds the object into `request.object`. Does nothing that was done before: cargo sees to that.
+    /// Builds the object into `request.object` and returns the compiler's warnings, empty without any. Does nothing
+    /// that was done before, but warns again: cargo sees to both.
     ///
     /// # Errors
     /// With the compiler's own words when it refuses the programs.
-    pub fn build_object(&self, request: &ObjectRequest<'_>) -> Result<(), BuildError> {
-        run("compiling the eBPF programs", &mut self.cargo(request))?;
+    pub fn build_object(&self, request: &ObjectRequest<'_>) -> Result<String, BuildError> {
+        let warnings = run("compiling the eBPF programs", &mut self.cargo(request))?;
         let linked = request.target_dir.join(TARGET).join("release/weir-programs");
         // The loader reads .BTF and .BTF.ext; DWARF is six times as large and served only to make them.
         let mut strip = Command::new(&self.objcopy);
         strip.arg("--strip-debug").arg(&linked).arg(request.object);
-        run("removing debug sections", &mut strip)
+        run("removing debug sections", &mut strip)?;
+        Ok(warnings)
     }
 
     fn cargo(&self, request: &ObjectRequest<'_>) -> Command {
@@ -165,14 +167,15 @@ fn is_foreign(name: &str) -> bool {
     name.starts_with("RUSTC") || FOREIGN.contains(&name)
 }
 
-fn run(what: &'static str, command: &mut Command) -> Result<(), BuildError> {
+/// Returns what a program that succeeded said on its standard error.
+fn run(what: &'static str, command: &mut Command) -> Result<String, BuildError> {
     let Output { status, stderr, .. } = command
         .output()
         .map_err(|source| BuildError::Start { program: command.get_program().into(), source })?;
-    if status.success() {
-        return Ok(());
-    }
     let stderr = String::from_utf8_lossy(&stderr).trim_end().to_owned();
+    if status.success() {
+        return Ok(stderr);
+    }
     Err(BuildError::Failed { what, status, stderr })
 }
 
@@ -199,15 +202,19 @@ mod tests {
 
     #[test]
     fn the_callers_build_does_not_leak_in() {
-        for foreign in
-            ["CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_FEATURE_KERNEL", "CARGO_PROFILE_RELEASE_LTO"]
-        {
+        for foreign in [
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_BUILD_TARGET",
+            "CARGO_FEATURE_KERNEL",
+            "CARGO_PROFILE_RELEASE_LTO",
+        ] {
             assert!(is_foreign(foreign), "{foreign}");
         }
         for foreign in ["RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTC_BOOTSTRAP", "RUSTUP_TOOLCHAIN"] {
             assert!(is_foreign(foreign), "{foreign}");
         }
-        for kept in ["PATH", "CARGO_HOME", "CARGO_NET_OFFLINE", "RUSTUP_HOME", "CARGO_MAKEFLAGS", "RUST_LOG"] {
+        for kept in ["PATH", "CARGO_HOME", "CARGO_NET_OFFLINE", "RUSTUP_HOME", "CARGO_MAKEFLAGS", "RUST_LOG"]
+        {
             assert!(!is_foreign(kept), "{kept}");
         }
     }
@@ -231,6 +238,13 @@ mod tests {
             folders,
             [PathBuf::from("/w/target/bpf-tools/bin"), PathBuf::from("/usr/lib/llvm-22/bin")]
         );
+    }
+
+    #[test]
+    fn warnings_are_returned() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 'warning: unused map' >&2"]);
+        assert_eq!(run("compiling", &mut command).unwrap(), "warning: unused map");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal as _;
 
-use comfy_table::modifiers::UTF8_ROUND_CORNERS;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use owo_colors::OwoColorize as _;
@@ -17,7 +16,7 @@ fn has_colours() -> bool {
 /// One chapter of the demo.
 pub(super) fn print(title: &str, rows: &[Attempted]) {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).apply_modifier(UTF8_ROUND_CORNERS);
+    table.load_style(UTF8_FULL_CONDENSED.with_rounded_corners());
     table.set_content_arrangement(ContentArrangement::Dynamic);
     if !has_colours() {
         table.force_no_tty();

@@ -116,8 +116,10 @@ impl Agent {
     pub fn status(&self) -> Result<Value> {
         let mut command = self.weir("status")?;
         command.arg("--pin-root").arg(&self.pin_root).arg("--run-dir").arg(&self.run_dir).arg("--json");
-        let output = succeed(&mut command)?;
-        serde_json::from_slice(&output.stdout).context("weir status --json")
+        // its exit code says whether the agent is ready; so does what it prints
+        let output = command.output()?;
+        let said = || format!("weir status --json: {}", String::from_utf8_lossy(&output.stderr).trim());
+        serde_json::from_slice(&output.stdout).with_context(said)
     }
 
     /// The problems that `weir status --json` lists, one text each.

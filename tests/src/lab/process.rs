@@ -24,7 +24,7 @@ impl Place {
         Self { name: name.into(), netns, cgroup }
     }
 
-    /// Its name in the lab: `n1`, `web`, `client`.
+    /// Its name in the lab: `n1`, `web`, `outside`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -1,0 +1,236 @@
+//! `cargo xtask test`: the layers, what each consists of, and what it takes to run it.
+
+mod count;
+mod job;
+mod summary;
+
+use std::env;
+use std::io;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::setup::{Need, ensure};
+use crate::shell::{Style, announce, cargo, describe, is_root};
+use crate::workspace::{Profile, Workspace};
+use crate::{build_agent, check};
+use count::Count;
+use job::run_job;
+use summary::{LayerReport, Outcome, Report};
+
+/// A layer of the tests. Each trusts those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
+pub(crate) enum Layer {
+    /// What `cargo xtask check` checks
+    Check,
+    /// The pure libraries and this tool; no BPF toolchain, no root
+    Unit,
+    /// The conformance vectors against the pure libraries
+    Vectors,
+    /// The programs in this kernel, one at a time
+    Programs,
+    /// Agents, pods and nodes in network namespaces
+    Lab,
+}
+
+impl Layer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Unit => "unit",
+            Self::Vectors => "vectors",
+            Self::Programs => "programs",
+            Self::Lab => "lab",
+        }
+    }
+
+    /// What must be on the machine; a check of [`Layer::Check`] brings its own.
+    fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Check => &[],
+            Self::Unit => &[Need::Style],
+            Self::Vectors => &[Need::Toolchain],
+            Self::Programs | Self::Lab => &[Need::Toolchain, Need::Lab],
+        }
+    }
+
+    /// The arguments of each cargo that makes up the layer.
+    fn jobs(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::Check => &[],
+            Self::Unit => &[
+                &["test", "--package=weir-ebpf", "--features=testing"],
+                &["test", "--package=weir-agent", "--no-default-features", "--lib"],
+                &["test", "--package=weir-toolchain", "--package=xtask"],
+                &["test", "--package=weir-tests", "--package=weir-bench", "--lib", "--bins"],
+            ],
+            Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
+            Self::Programs => &[
+                &["test", "--package=weir-agent", "--lib", "--bins", "--", "kernel::"],
+                &["test", "--package=weir-tests", "--test=programs", "--", "--nocapture", "--test-threads=1"],
+            ],
+            Self::Lab => {
+                &[&["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"]]
+            }
+        }
+    }
+
+    /// Why the layer cannot run here, if it cannot.
+    fn obstacle(self, machine: &Machine) -> Option<Obstacle> {
+        match self {
+            Self::Check | Self::Unit => None,
+            Self::Vectors => (!machine.has_vectors).then_some(Obstacle::NoVectors),
+            Self::Programs | Self::Lab => (!machine.is_root).then_some(Obstacle::NoRoot),
+        }
+    }
+}
+
+/// What a layer's running depends on.
+struct Machine {
+    is_root: bool,
+    has_vectors: bool,
+}
+
+/// Why a layer does not run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Obstacle {
+    NoRoot,
+    NoVectors,
+}
+
+impl Obstacle {
+    fn text(self) -> &'static str {
+        match self {
+            Self::NoRoot => "needs root",
+            Self::NoVectors => "no vectors: neither ../shared/vectors nor WEIR_VECTORS",
+        }
+    }
+}
+
+/// Ctrl-C was pressed. The tests get it too and clean up; we wait for them and print what there is.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Runs the layers, all of them without any, and prints the summary.
+///
+/// # Errors
+/// None of the tests'; they are in the exit code.
+pub(crate) fn run_layers(workspace: &Workspace, layers: &[Layer]) -> Result<ExitCode> {
+    let mut layers = if layers.is_empty() { Layer::value_variants().to_vec() } else { layers.to_vec() };
+    layers.sort();
+    layers.dedup();
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
+    let ci = env::var_os("CI").is_some_and(|value| value == "true");
+    let machine = Machine { is_root: is_root(), has_vectors: workspace.lookup_vectors().is_some() };
+    let mut report = Report::new(ci);
+    for layer in layers {
+        let start = Instant::now();
+        let (outcome, count) = run_layer(workspace, layer, &machine, ci);
+        report.add(LayerReport { name: layer.name(), outcome, count, took: start.elapsed() });
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    print!("{}", report.render(Style::of(&io::stdout())));
+    // As a shell says of a program that was interrupted.
+    Ok(if INTERRUPTED.load(Ordering::Relaxed) { ExitCode::from(130) } else { report.exit_code() })
+}
+
+fn run_layer(workspace: &Workspace, layer: Layer, machine: &Machine, ci: bool) -> (Outcome, Count) {
+    match layer.obstacle(machine) {
+        // They are part of what the CI has to have.
+        Some(Obstacle::NoVectors) if ci => {
+            return (Outcome::Failed(Obstacle::NoVectors.text().into()), Count::default());
+        }
+        Some(obstacle) => return (Outcome::NotRun(obstacle.text().into()), Count::default()),
+        None => {}
+    }
+    let mut count = Count::default();
+    let result = match layer {
+        Layer::Check => run_checks(workspace, &mut count),
+        _ => run_jobs(workspace, layer, &mut count),
+    };
+    let outcome = match result {
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+        Ok(false) => Outcome::Failed(String::new()),
+        Ok(true) if count.passed == 0 => Outcome::Failed("not a single test ran".into()),
+        Ok(true) => Outcome::Passed,
+    };
+    (outcome, count)
+}
+
+fn run_checks(workspace: &Workspace, count: &mut Count) -> Result<bool> {
+    let outcome = check::run_all(workspace)?;
+    count.passed = outcome.passed;
+    count.failed = outcome.failed.len();
+    count.ignored = outcome.not_run.len();
+    count.failures = outcome.failed;
+    count.notes = outcome.not_run;
+    Ok(count.failed == 0)
+}
+
+/// Whether all of the layer's jobs succeeded; the others run also after one failed.
+fn run_jobs(workspace: &Workspace, layer: Layer, count: &mut Count) -> Result<bool> {
+    ensure(workspace, layer.needs())?;
+    if matches!(layer, Layer::Programs | Layer::Lab) {
+        announce(&format!("{}: building the agent", layer.name()));
+        build_agent(workspace, Profile::Dev)?;
+    }
+    let mut good = true;
+    for arguments in layer.jobs() {
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let mut job = job_command(workspace, arguments);
+        announce(&format!("{}: {}", layer.name(), describe(&job)));
+        good &= run_job(&mut job, count, &mut io::stdout())?;
+    }
+    Ok(good)
+}
+
+fn job_command(workspace: &Workspace, arguments: &[&str]) -> Command {
+    let mut job = cargo(workspace);
+    job.args(arguments).env("WEIR_BIN", workspace.agent(Profile::Dev));
+    if let Some(vectors) = workspace.lookup_vectors() {
+        job.env("WEIR_VECTORS", vectors);
+    }
+    job
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_layer_lacks_is_said() {
+        let poor = Machine { is_root: false, has_vectors: false };
+        assert_eq!(Layer::Unit.obstacle(&poor), None);
+        assert_eq!(Layer::Vectors.obstacle(&poor), Some(Obstacle::NoVectors));
+        assert_eq!(Layer::Programs.obstacle(&poor), Some(Obstacle::NoRoot));
+        assert_eq!(Layer::Lab.obstacle(&poor), Some(Obstacle::NoRoot));
+        let rich = Machine { is_root: true, has_vectors: true };
+        assert!(Layer::value_variants().iter().all(|layer| layer.obstacle(&rich).is_none()));
+    }
+
+    #[test]
+    fn an_obstacle_is_never_a_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::fixture(folder.path());
+        let poor = Machine { is_root: false, has_vectors: false };
+        for ci in [false, true] {
+            assert!(matches!(run_layer(&workspace, Layer::Lab, &poor, ci).0, Outcome::NotRun(_)));
+        }
+        assert!(matches!(run_layer(&workspace, Layer::Vectors, &poor, false).0, Outcome::NotRun(_)));
+        assert!(matches!(run_layer(&workspace, Layer::Vectors, &poor, true).0, Outcome::Failed(_)));
+    }
+
+    #[test]
+    fn every_layer_but_the_checks_has_jobs() {
+        for layer in Layer::value_variants() {
+            assert_eq!(layer.jobs().is_empty(), *layer == Layer::Check);
+            assert_eq!(layer.to_possible_value().unwrap().get_name(), layer.name());
+        }
+    }
+}
