@@ -4,12 +4,14 @@
 
 mod event;
 mod intern;
+mod manifests;
 mod object;
 pub mod parse;
 mod problem;
 
 pub use event::Event;
 pub use intern::Interner;
+pub use manifests::Manifests;
 pub use object::{
     Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, ObjectKey, Protocol, Service, ServicePort,
     ServiceType, TrafficDistribution, TrafficPolicy,

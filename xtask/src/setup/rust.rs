@@ -15,9 +15,9 @@ use crate::workspace::Workspace;
 
 /// Debian's compiler and its `core` for the BPF target.
 const PACKAGES: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
-/// As in the toolchain's own words: any 0.13.
-const LINKER_VERSION: &str = "0.13";
-const DENY_VERSION: &str = "0.20";
+/// Exactly this one: two machines have the same linker.
+const LINKER_VERSION: &str = "0.13.0";
+const DENY_VERSION: &str = "0.20.2";
 
 /// A toolchain for the eBPF programs.
 pub(super) fn ensure_toolchain(workspace: &Workspace) -> Result<()> {

@@ -22,7 +22,8 @@ pub use slice::{MAX_ENDPOINTS, MAX_PORTS, parse_slice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Problem, Protocol};
-use problems::{Problems, quote};
+pub(super) use problems::Problems;
+use problems::quote;
 
 /// What became of an API object.
 #[derive(Clone, PartialEq, Eq, Debug)]

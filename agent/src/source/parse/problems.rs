@@ -8,16 +8,16 @@ pub const MAX_PROBLEMS: usize = 10;
 /// Longest part of a bad value that a message repeats, in characters.
 const MAX_QUOTED: usize = 64;
 
-/// Collects the problems of one object.
-#[derive(Default)]
-pub(super) struct Problems {
+/// Collects the problems of one object, or of one file.
+#[derive(Debug, Default)]
+pub(in crate::source) struct Problems {
     kept: Vec<Problem>,
     more: usize,
 }
 
 impl Problems {
     /// Adds one: the field's path; what is wrong with it and what was done.
-    pub(super) fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub(in crate::source) fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
         if self.kept.len() < MAX_PROBLEMS {
             self.kept.push(Problem { field: field.into(), message: message.into() });
         } else {
@@ -26,9 +26,9 @@ impl Problems {
     }
 
     /// The list, with one last item for those that were not kept.
-    pub(super) fn finish(mut self) -> Vec<Problem> {
+    pub(in crate::source) fn finish(mut self) -> Vec<Problem> {
         if self.more > 0 {
-            let message = format!("{} more problems of this object are not listed", self.more);
+            let message = format!("{} more problems are not listed", self.more);
             self.kept.push(Problem { field: "(more)".into(), message });
         }
         self.kept

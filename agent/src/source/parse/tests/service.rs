@@ -244,7 +244,7 @@ fn many_problems_are_cut() {
     let ports: Vec<Value> = (0..60).map(|n| json!({"name": format!("p{n}"), "port": 0})).collect();
     let parsed = service(json!({"spec": {"ports": ports}}));
     assert_eq!(parsed.problems.len(), MAX_PROBLEMS + 1);
-    assert_eq!(said(&parsed)[MAX_PROBLEMS], "(more): 50 more problems of this object are not listed");
+    assert_eq!(said(&parsed)[MAX_PROBLEMS], "(more): 50 more problems are not listed");
 }
 
 #[test]
