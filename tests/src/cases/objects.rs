@@ -87,6 +87,7 @@ fn endpoint(spec: &Endpoint, family: u8) -> Value {
 fn each_port(spec: &ServiceSpec) -> impl Iterator<Item = (String, &'static str, u16, u16)> {
     spec.ports.iter().flat_map(|(name, port, target)| {
         let protocols = spec.protocols.iter();
-        protocols.map(move |protocol| (format!("{name}-{}", protocol.to_lowercase()), *protocol, *port, *target))
+        protocols
+            .map(move |protocol| (format!("{name}-{}", protocol.to_lowercase()), *protocol, *port, *target))
     })
 }

@@ -17,10 +17,10 @@ use weir_ebpf::abi::{Peer, Protocol};
 use weir_ebpf::datapath::socket::{self, Verdict};
 use weir_ebpf::testing::{FakeMoment, FakeSocket};
 
+use super::CAST;
 use super::expect::{Seen, judge};
 use super::row::{Row, node_of, place_addresses};
-use super::spec::{Ask, Expect, On, Step};
-use super::{CAST, objects};
+use super::spec::{Ask, On, Step};
 use crate::lab::cluster::PORTS;
 use crate::lab::manifests::to_yaml;
 use crate::prober::How;
@@ -138,8 +138,8 @@ impl World {
             Verdict::Pass if socket::reverse(tables, &client, dialled).is_some() => {
                 Seen::Wrong(format!("{dialled} was not translated, but would be on the way back"))
             }
-            Verdict::Translate(backend) => see(row, ask, backend.into()),
-            Verdict::Pass => see(row, ask, dialled.into()),
+            Verdict::Translate(backend) => see(row, ask, backend.into(), true),
+            Verdict::Pass => see(row, ask, dialled.into(), false),
         };
         if let On::Kept(name) = ask.on {
             kept.connected = Some(verdict);
@@ -192,16 +192,13 @@ fn whole<T>(parsed: Parsed<T>) -> Result<Option<T>> {
 }
 
 /// Who has this address, and listens there.
-fn see(row: &Row, ask: &Ask, at: SocketAddr) -> Seen {
-    if ask.expect == Expect::Untouched && Peer::from(at) == row.dialled(ask.to).into() {
-        return Seen::Untouched;
-    }
-    let places = CAST.iter().map(|(_, pod)| *pod).chain(["n1", "n2"]);
-    let owner = places.into_iter().find(|place| place_addresses(place).has(at.ip()));
-    match owner {
+fn see(row: &Row, ask: &Ask, at: SocketAddr, translated: bool) -> Seen {
+    let mut places = CAST.iter().map(|(_, pod)| *pod).chain(["n1", "n2"]);
+    match places.find(|place| place_addresses(place).has(at.ip())) {
         Some(place) if at.port() == row.target_port(ask.to) && PORTS.contains(&at.port()) => {
             Seen::Answer(place.into())
         }
+        None if !translated => Seen::Untouched,
         _ => Seen::Wrong(format!("a packet to {at}, where nobody listens")),
     }
 }
@@ -217,7 +214,7 @@ fn netns_of(place: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cases::rows;
+    use crate::cases::{Expect, objects, rows};
 
     #[test]
     fn every_row_holds() {
@@ -229,7 +226,8 @@ mod tests {
     #[test]
     fn a_row_with_another_expectation_fails() {
         for mut row in rows() {
-            let Some(Step::Ask(ask)) = row.case.steps.iter_mut().find(|step| matches!(step, Step::Ask(_))) else {
+            let Some(Step::Ask(ask)) = row.case.steps.iter_mut().find(|step| matches!(step, Step::Ask(_)))
+            else {
                 panic!("{row} asks nothing");
             };
             ask.expect = Expect::One(&["nobody"]);

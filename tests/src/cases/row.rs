@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::spec::{Case, ServiceSpec, Step, Target};
 use super::{CAST, objects, table};
-use crate::lab::address::{self, DualStack};
 use crate::lab::Form;
+use crate::lab::address::{self, DualStack};
 use crate::prober::How;
 
 /// The first ClusterIP that cases use.

@@ -88,7 +88,7 @@ const fn host(net4: [u8; 3], net6: [u16; 4], host: u8) -> DualStack {
 /// The number whose hexadecimal digits are the decimal digits of `n`.
 const fn digits(n: u8) -> u16 {
     let n = n as u16;
-    (n / 100) << 8 | (n / 10 % 10) << 4 | n % 10
+    ((n / 100) << 8) | ((n / 10 % 10) << 4) | (n % 10)
 }
 
 /// The number of nodes: n1 and n2.

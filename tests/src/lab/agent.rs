@@ -1,6 +1,6 @@
 //! The agent of a node, and the commands that a person would type there.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -64,8 +64,9 @@ impl Agent {
         command.args(["--node-name", &self.node_name]).arg("--cgroup-root").arg(&self.cgroup);
         command.arg("--pin-root").arg(&self.pin_root).arg("--run-dir").arg(&self.run_dir);
         command.args(["--metrics-address", METRICS_ADDRESS]);
-        command.stdin(Stdio::null()).stdout(File::from(log.try_clone()?)).stderr(log);
-        self.process = Some(command.spawn().with_context(|| format!("cannot run {}", self.binary.display()))?);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.process =
+            Some(command.spawn().with_context(|| format!("cannot run {}", self.binary.display()))?);
         Ok(())
     }
 

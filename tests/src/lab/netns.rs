@@ -72,7 +72,8 @@ impl Netns {
     pub fn ensure_sysctls(&self, values: &[(&str, &str)]) -> Result<()> {
         self.enter(|| {
             for (key, value) in values {
-                fs::write(Path::new("/proc/sys/net").join(key), value).with_context(|| format!("sysctl {key}"))?;
+                fs::write(Path::new("/proc/sys/net").join(key), value)
+                    .with_context(|| format!("sysctl {key}"))?;
             }
             Ok(())
         })

@@ -49,7 +49,8 @@ impl Place {
     /// The place is gone.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         let procs = self.cgroup.join("cgroup.procs");
-        let procs = OpenOptions::new().write(true).open(&procs).with_context(|| procs.display().to_string())?;
+        let procs =
+            OpenOptions::new().write(true).open(&procs).with_context(|| procs.display().to_string())?;
         let netns = self.netns.open()?;
         let mut command = Command::new(program);
         let enter = move || {

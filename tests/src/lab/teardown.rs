@@ -88,13 +88,18 @@ pub fn remove(id: LabId) -> Result<()> {
         attempt("namespaces", netns::remove(&name));
     }
     attempt("files", remove_tree(&directory(id)));
-    if failures.is_empty() { Ok(()) } else { bail!("not everything could be removed: {}", failures.join("; ")) }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        bail!("not everything could be removed: {}", failures.join("; "))
+    }
 }
 
 /// What is left of a lab, in words; empty when it is gone.
 #[must_use]
 pub fn find_traces(id: LabId) -> Vec<String> {
-    let mut traces: Vec<String> = all_names().into_iter().filter(|(of, _)| *of == id).map(|(_, at)| at).collect();
+    let mut traces: Vec<String> =
+        all_names().into_iter().filter(|(of, _)| *of == id).map(|(_, at)| at).collect();
     traces.sort();
     traces
 }
@@ -104,7 +109,8 @@ pub fn find_traces(id: LabId) -> Vec<String> {
 /// # Errors
 /// What could not be removed.
 pub fn sweep() -> Result<()> {
-    let dead: BTreeSet<LabId> = all_names().into_iter().map(|(id, _)| id).filter(|id| !id.is_alive()).collect();
+    let dead: BTreeSet<LabId> =
+        all_names().into_iter().map(|(id, _)| id).filter(|id| !id.is_alive()).collect();
     for id in dead {
         remove(id).with_context(|| format!("leftovers of {id}"))?;
     }
@@ -117,7 +123,9 @@ fn all_names() -> Vec<(LabId, String)> {
     directories.extend(cgroup::ensure_root());
     let entries = directories.iter().flat_map(fs::read_dir).flatten().flatten();
     entries
-        .filter_map(|entry| Some((LabId::parse_prefix(entry.file_name().to_str()?)?, entry.path().display().to_string())))
+        .filter_map(|entry| {
+            Some((LabId::parse_prefix(entry.file_name().to_str()?)?, entry.path().display().to_string()))
+        })
         .collect()
 }
 
@@ -150,7 +158,8 @@ pub fn watch_signals() -> Result<()> {
         runtime.block_on(async {
             let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
             let [interrupt, terminate, hangup] = kinds.map(signal);
-            let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (interrupt, terminate, hangup) else {
+            let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (interrupt, terminate, hangup)
+            else {
                 return;
             };
             let _ = ready.send(());

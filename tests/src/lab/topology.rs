@@ -225,7 +225,9 @@ fn router_commands(n1: &Netns, n2: &Netns, client: &Netns) -> Vec<String> {
 
 fn node_commands(number: u8) -> Vec<String> {
     let mut commands: Vec<String> =
-        ["link set lo up", "link set eth0 up", "link add cni0 type bridge", "link set cni0 up"].map(Into::into).into();
+        ["link set lo up", "link set eth0 up", "link add cni0 type bridge", "link set cni0 up"]
+            .map(Into::into)
+            .into();
     commands.extend(address_commands("eth0", address::node(number)));
     commands.extend(address_commands("cni0", address::gateway(number)));
     for other in (1..=address::NODES).filter(|other| *other != number) {

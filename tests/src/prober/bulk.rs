@@ -58,7 +58,9 @@ fn report(tallies: Vec<Tally>, elapsed_us: u64) -> BulkReport {
             *sum = (sum.0 + count, sum.1.min(first_us));
         }
     }
-    let failures =
-        failures.into_iter().map(|(failure, (count, first_us))| Failures { failure, count, first_us }).collect();
+    let failures = failures
+        .into_iter()
+        .map(|(failure, (count, first_us))| Failures { failure, count, first_us })
+        .collect();
     BulkReport { delivered: servers.values().sum(), servers, failures, elapsed_us }
 }

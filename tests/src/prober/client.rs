@@ -163,8 +163,12 @@ impl Drop for Prober {
 fn read_replies(stdout: ChildStdout, waiting: &Waiting) {
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {
         match serde_json::from_str::<Reply>(&line) {
-            // nobody waits any more: it came after its time
-            Ok(reply) => drop(locked(waiting).remove(&reply.id).map(|waiter| waiter.send(reply.outcome))),
+            Ok(reply) => {
+                if let Some(waiter) = locked(waiting).remove(&reply.id) {
+                    // nobody waits any more: it came after its time
+                    let _ = waiter.send(reply.outcome);
+                }
+            }
             Err(error) => eprintln!("a prober said {line:?}: {error}"),
         }
     }

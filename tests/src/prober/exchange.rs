@@ -69,7 +69,9 @@ impl OpenSocket {
         let question = format!("{nonce} {}\n", if last { "last" } else { "more" });
         let mut answer = match self {
             Self::Tcp(stream) => exchange_tcp(stream, &question, nonce)?,
-            Self::Udp { socket, connected } => exchange_udp(socket, (!*connected).then_some(to), &question, nonce)?,
+            Self::Udp { socket, connected } => {
+                exchange_udp(socket, (!*connected).then_some(to), &question, nonce)?
+            }
         };
         answer.elapsed_us = micros(start.elapsed());
         Ok(answer)

@@ -99,7 +99,9 @@ impl Prober {
         let open = locked(&self.sockets).get(&socket).cloned();
         match open {
             Some(open) => work(&mut locked(&open)),
-            None => Outcome::Failed(Failure { error: format!("no socket {socket} is open"), at: "open".into() }),
+            None => {
+                Outcome::Failed(Failure { error: format!("no socket {socket} is open"), at: "open".into() })
+            }
         }
     }
 }

@@ -78,7 +78,11 @@ fn all_bad() -> Result<Vec<Bad>> {
         yaml(&objects)
     };
     Ok(vec![
-        Bad { what: "malformed YAML", text: "apiVersion: v1\nkind: {Service\n".into(), named: ["bad.yaml", "File"] },
+        Bad {
+            what: "malformed YAML",
+            text: "apiVersion: v1\nkind: {Service\n".into(),
+            named: ["bad.yaml", "File"],
+        },
         Bad {
             what: "an address of the wrong family",
             text: edited(|objects| objects[1]["endpoints"][0]["addresses"] = json!(["fd00:10:244:1::12"]))?,
@@ -97,7 +101,8 @@ fn all_bad() -> Result<Vec<Bad>> {
         Bad {
             what: "a slice of 100,000 addresses",
             text: edited(|objects| {
-                let endpoint = |n: u32| json!({ "addresses": [std::net::Ipv4Addr::from_bits(0x0a80_0000 + n)] });
+                let endpoint =
+                    |n: u32| json!({ "addresses": [std::net::Ipv4Addr::from_bits(0x0a80_0000 + n)] });
                 objects[1]["endpoints"] = (0..100_000).map(endpoint).collect();
             })?,
             named: ["bad-0-ipv4", "endpoints"],

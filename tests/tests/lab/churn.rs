@@ -125,7 +125,8 @@ fn version(number: u32) -> Vec<Value> {
         // the Service once, the slices under names of their own
         objects.extend(made.into_iter().skip(usize::from(index > 0)).map(|mut object| {
             if object["kind"] == "EndpointSlice" {
-                let name = format!("{}-target-{target}", object["metadata"]["name"].as_str().unwrap_or_default());
+                let name =
+                    format!("{}-target-{target}", object["metadata"]["name"].as_str().unwrap_or_default());
                 object["metadata"]["name"] = name.into();
             }
             object

@@ -32,7 +32,8 @@ pub(crate) fn killed_agent() -> Result<()> {
             let answer = ask(&cluster, from, how, WEB.dial(form, 80))?;
             ensure!(["n1-b", "n2-a"].contains(&answer.server.as_str()), "{answer:?}");
         }
-        let refused = cluster.prober("n1-a")?.call(Command::Ask { how, to: address::service(11).dial(form, 80) })?;
+        let refused =
+            cluster.prober("n1-a")?.call(Command::Ask { how, to: address::service(11).dial(form, 80) })?;
         ensure!(format!("{refused:?}").contains("ECONNREFUSED"), "{refused:?}");
     }
     Ok(())
@@ -103,7 +104,11 @@ fn ensure_all_answer(cluster: &Cluster, vip: address::DualStack, who: &str) -> R
     for (how, form) in How::ALL.into_iter().flat_map(|how| Form::ALL.map(|form| (how, form))) {
         for from in ["n1-a", "n1", "n2-a", "n2"] {
             let answer = ask(cluster, from, how, vip.dial(form, 80))?;
-            ensure!(answer.server == who, "{from}, {how}, {form}: {} answered instead of {who}", answer.server);
+            ensure!(
+                answer.server == who,
+                "{from}, {how}, {form}: {} answered instead of {who}",
+                answer.server
+            );
         }
     }
     Ok(())
@@ -121,7 +126,8 @@ fn open_kept(cluster: &Cluster, to: std::net::SocketAddr) -> Result<Vec<String>>
 /// The same still answer, each under the address that was dialled.
 fn ensure_kept(cluster: &Cluster, to: std::net::SocketAddr, before: &[String]) -> Result<()> {
     for ((socket, how), server) in KEPT.into_iter().zip(before) {
-        let answer = exchange(cluster, "n1-a", socket, to).with_context(|| format!("an open socket, {how}"))?;
+        let answer =
+            exchange(cluster, "n1-a", socket, to).with_context(|| format!("an open socket, {how}"))?;
         ensure!(answer.server == *server, "{how}: {} answers instead of {server}", answer.server);
         ensure!(answer.peer.is_none_or(|peer| peer == to), "{how}: {answer:?}");
         ensure!(answer.from.is_none_or(|from| from == to), "{how}: {answer:?}");

@@ -22,6 +22,9 @@ use weir_tests::lab::{Cluster, teardown};
 /// The cluster that all rows of the table share. Made by the first, and anew after one that failed.
 type Shared = Arc<Mutex<Option<Cluster>>>;
 
+/// A trial with clusters of its own.
+type Single = fn() -> Result<()>;
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn trials(shared: &Shared) -> Vec<Trial> {
-    let single: [(&str, fn() -> Result<()>); 13] = [
+    let single: [(&str, Single); 13] = [
         ("traces/direct-traffic-then-nothing-left", traces::direct_traffic_then_nothing_left),
         ("traces/interrupted", traces::interrupted),
         ("traces/killed-and-swept", traces::killed_and_swept),

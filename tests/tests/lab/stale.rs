@@ -93,7 +93,8 @@ fn dialled(cluster: &Cluster, socket: u64, form: Form) -> Result<SocketAddr> {
 }
 
 fn open(cluster: &Cluster, how: How, form: Form) -> Result<()> {
-    for (client, socket) in CLIENTS.into_iter().flat_map(|client| [TRANSLATED, DIRECT].map(|it| (client, it))) {
+    for (client, socket) in CLIENTS.into_iter().flat_map(|client| [TRANSLATED, DIRECT].map(|it| (client, it)))
+    {
         let to = dialled(cluster, socket, form)?;
         cluster.prober(client)?.must(Command::Open { socket, how, to })?;
         let answer = exchange(cluster, client, socket, to)?;

@@ -21,7 +21,8 @@ pub(crate) fn direct_traffic_then_nothing_left() -> Result<()> {
     for (from, to) in places.iter().flat_map(|from| places.map(|to| (*from, to))) {
         for (how, form) in How::ALL.iter().flat_map(|how| Form::ALL.map(|form| (*how, form))) {
             let dialled = cluster.addresses(to)?.dial(form, 8080);
-            let answer = ask(&cluster, from, how, dialled).with_context(|| format!("{from} to {dialled}, {how}"))?;
+            let answer =
+                ask(&cluster, from, how, dialled).with_context(|| format!("{from} to {dialled}, {how}"))?;
             ensure!(answer.server == to, "{from} asked {to} and {} answered", answer.server);
             ensure!(answer.peer.is_none_or(|peer| peer == dialled), "{answer:?}");
             ensure!(answer.from.is_none_or(|from| from == dialled), "{answer:?}");

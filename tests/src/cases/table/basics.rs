@@ -4,10 +4,7 @@ use super::ALL;
 use crate::cases::spec::{Case, Expect, case, cluster, from, ready, service};
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = reach();
-    cases.extend(changes());
-    cases.extend(untouched());
-    cases
+    [reach(), shares(), changes(), untouched()].concat()
 }
 
 fn reach() -> Vec<Case> {
@@ -50,6 +47,11 @@ fn reach() -> Vec<Case> {
                 from("n1").asks("here", 80).reaches(&["n1"]),
             ],
         ),
+    ]
+}
+
+fn shares() -> Vec<Case> {
+    vec![
         case(
             "endpoints-share",
             "every ready endpoint of every slice gets its part (EndpointSlice: a Service may have many)",
@@ -146,7 +148,9 @@ fn untouched() -> Vec<Case> {
             "a Service with this label is another proxy's (KEP-2447, semantics: Services 10)",
             ALL,
             [
-                cluster([service("theirs").foreign("service.kubernetes.io/service-proxy-name").to(&["n1-b"])]),
+                cluster([service("theirs")
+                    .foreign("service.kubernetes.io/service-proxy-name")
+                    .to(&["n1-b"])]),
                 from("n1-a").asks("theirs", 80).expect(Expect::Untouched),
                 from("n1").asks("theirs", 80).expect(Expect::Untouched),
             ],

@@ -30,7 +30,11 @@ pub(super) fn cases() -> Vec<Case> {
             "terminating endpoints that still serve are used when no ready one is left",
             ALL,
             [
-                cluster([service("web").slice([terminating("n1-b"), not_ready("n1-c"), terminating("n2-a")])]),
+                cluster([service("web").slice([
+                    terminating("n1-b"),
+                    not_ready("n1-c"),
+                    terminating("n2-a"),
+                ])]),
                 from("n1-a").asks("web", 80).reaches_every(&["n1-b", "n2-a"]),
             ],
         ),

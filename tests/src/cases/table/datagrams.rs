@@ -4,6 +4,10 @@ use super::UNCONNECTED;
 use crate::cases::spec::{Case, Expect, case, cluster, from, not_ready, ready, service};
 
 pub(super) fn cases() -> Vec<Case> {
+    [one_service(), several()].concat()
+}
+
+fn one_service() -> Vec<Case> {
     vec![
         case(
             "socket-keeps-backend",
@@ -51,6 +55,11 @@ pub(super) fn cases() -> Vec<Case> {
                 from("n1-a").asks("dns", 80).on("s").reaches(&["n2-a"]),
             ],
         ),
+    ]
+}
+
+fn several() -> Vec<Case> {
+    vec![
         case(
             "one-socket-two-services",
             "one socket that speaks to two Services and to a pod gets each answer from whom it asked",

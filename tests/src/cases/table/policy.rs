@@ -31,10 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
             "local-without-any",
             "a Service without any endpoint refuses, whatever its policy (semantics: Services 3)",
             ALL,
-            [
-                cluster([service("web").local()]),
-                from("n1-a").asks("web", 80).expect(Expect::Refused),
-            ],
+            [cluster([service("web").local()]), from("n1-a").asks("web", 80).expect(Expect::Refused)],
         ),
         case(
             "local-terminating",
@@ -51,10 +48,9 @@ pub(super) fn cases() -> Vec<Case> {
             "hints for a node are followed where every endpoint has one and this node is among them (KEP-3015)",
             ALL,
             [
-                cluster([service("web").distribution("PreferSameNode").slice([
-                    ready("n1-b").for_node("n1"),
-                    ready("n2-a").for_node("n2"),
-                ])]),
+                cluster([service("web")
+                    .distribution("PreferSameNode")
+                    .slice([ready("n1-b").for_node("n1"), ready("n2-a").for_node("n2")])]),
                 from("n1-a").asks("web", 80).often().reaches(&["n1-b"]),
                 from("n2-b").asks("web", 80).often().reaches(&["n2-a"]),
                 cluster([service("web")
