@@ -152,6 +152,9 @@ fn remove_tree(path: &Path) -> Result<()> {
 /// # Errors
 /// The handler cannot be installed.
 pub fn watch_signals() -> Result<()> {
+    if cfg!(panic = "abort") {
+        remove_on_panic();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (ready, wait) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -174,17 +177,33 @@ pub fn watch_signals() -> Result<()> {
     wait.recv().context("cannot watch signals")
 }
 
+/// Where a panic ends the process on the spot, as in release builds, nothing is dropped.
+fn remove_on_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        // the thread that panics may itself hold the lock
+        let _held = CHANGING.try_lock();
+        remove_all();
+    }));
+}
+
 fn end_interrupted(signal: i32) -> ! {
     // kept for good: nobody adds anything any more
     let _held = changing();
-    let labs = locked(&LIVING).clone();
-    if !labs.is_empty() {
+    if !locked(&LIVING).is_empty() {
         eprintln!("\ninterrupted: removing the lab");
     }
+    remove_all();
+    std::process::exit(128 + signal)
+}
+
+/// Removes every lab of this process.
+fn remove_all() {
+    let labs = locked(&LIVING).clone();
     for id in labs {
         if let Err(error) = remove(id) {
             eprintln!("{id}: {error:#}");
         }
     }
-    std::process::exit(128 + signal)
 }
