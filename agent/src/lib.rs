@@ -5,10 +5,15 @@
 //! to write, in which order) -> `kernel` (programs, maps, links). `observe` tells what is going on, `daemon` drives
 //! it all, `cli` is what a person types.
 
+#[cfg(feature = "kernel")]
+pub mod cli;
 pub mod compile;
+#[cfg(feature = "kernel")]
+pub mod daemon;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 #[cfg(feature = "kernel")]
 pub mod observe;
 pub mod source;
+pub mod state;
 pub mod tables;

@@ -103,7 +103,7 @@ fn backend(row: &Backend) -> LineBackend {
 
 fn print(lines: &[Line], shown: usize) {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(["SERVICE", "PORT", "FRONTENDS", "AFFINITY", "BACKENDS (* on this node)"]);
+    table.load_style(NOTHING).set_header(["SERVICE", "PORT", "FRONTENDS", "AFFINITY", "BACKENDS (* on this node)"]);
     for line in lines {
         let backends = line.backends.iter().take(shown);
         let mut backends: Vec<String> =

@@ -7,6 +7,7 @@ use tokio::sync::mpsc::Receiver;
 use weir_ebpf::abi::{SocketKey, SocketRow};
 
 use crate::compile::compile_service;
+use crate::compile::topology::Place;
 use crate::kernel::KernelStore;
 use crate::observe::{ReportedProblem, SharedReport};
 use crate::source::{Event, ObjectKey, ObjectRef};
@@ -75,10 +76,11 @@ impl Reconciler {
     fn write(&mut self, services: &[ObjectKey]) {
         for key in services {
             let node = self.state.node();
+            let place = Place { node: &node.name, zone: node.zone.as_deref() };
             let plan = self
                 .state
                 .service(key)
-                .map(|view| compile_service(key, view.service, view.slices(), node.place()));
+                .map(|view| compile_service(key, view.service, view.slices.iter().copied(), place));
             self.tables.apply(key, plan.as_ref(), &mut self.store);
         }
     }
@@ -146,7 +148,7 @@ impl Reconciler {
         }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.report.update(|report| {
-            report.objects = self.state.objects();
+            report.objects = self.state.counts();
             report.usage = self.tables.usage();
             report.syncs += 1;
             report.last_sync_us = micros;

@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::source::{ObjectRef, Problem};
+use crate::state::Counts;
 use crate::tables::{Sizes, Usage};
 
 /// A snapshot of the agent.
@@ -21,7 +22,7 @@ pub struct Report {
     /// Where its objects come from.
     pub source: String,
     /// Services, EndpointSlices and endpoints that it knows.
-    pub objects: Objects,
+    pub objects: Counts,
     /// Rows in use.
     pub usage: Usage,
     /// Rows that there is room for.
@@ -36,17 +37,6 @@ pub struct Report {
     pub closed_sockets: u64,
     /// What is wrong, in the order of the objects.
     pub problems: Vec<ReportedProblem>,
-}
-
-/// Objects that the agent knows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Objects {
-    /// Services that are served.
-    pub services: usize,
-    /// EndpointSlices.
-    pub slices: usize,
-    /// Endpoints in them.
-    pub endpoints: usize,
 }
 
 /// Something wrong with an object.

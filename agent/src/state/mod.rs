@@ -55,7 +55,7 @@ pub struct ServiceView<'a> {
 }
 
 /// How much there is, for metrics.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     /// Services that are ours.
     pub services: usize,
