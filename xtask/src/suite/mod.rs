@@ -69,7 +69,16 @@ impl Layer {
             ],
             Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
             Self::Programs => &[
-                &["test", "--package=weir-agent", "--lib", "--", "kernel::", "observe::", "daemon::", "cli::"],
+                &[
+                    "test",
+                    "--package=weir-agent",
+                    "--lib",
+                    "--",
+                    "kernel::",
+                    "observe::",
+                    "daemon::",
+                    "cli::",
+                ],
                 &[
                     "test",
                     "--package=weir-tests",
