@@ -2,9 +2,18 @@
 //!
 //! Data flows one way, and a module uses only those above it: [`source`] (typed events) -> [`state`] (the
 //! cluster as this node needs it) -> [`compile`] (pure: what each Service means) -> [`tables`] (pure: which rows
-//! to write, in which order) -> `kernel` (programs, maps, links). `observe` watches; `cli` is what a person types.
+//! to write, in which order) -> `kernel` (programs, maps, links). `observe` tells what is going on, `daemon` drives
+//! it all, `cli` is what a person types.
 
+#[cfg(feature = "kernel")]
+pub mod cli;
 pub mod compile;
+#[cfg(feature = "kernel")]
+pub mod daemon;
+#[cfg(feature = "kernel")]
+pub mod kernel;
+#[cfg(feature = "kernel")]
+pub mod observe;
 pub mod source;
 pub mod state;
 pub mod tables;

@@ -1,1 +1,15 @@
-//! x
+//! What is proved outside of the packages that it is about, and the lab in which it is proved and measured.
+//!
+//! * [`vectors`]: Kubernetes' own conformance vectors, run through the whole chain from API objects to decisions.
+//! * [`lab`]: two nodes with a bridge CNI's topology, pods, an outside client; an agent per node; no trace left.
+//! * [`prober`]: the process in each pod that serves, connects and tells what it saw.
+//! * [`cases`]: one table of what must hold, run in pure Rust and with real sockets.
+//! * [`demo`]: the table that `cargo xtask demo` prints.
+//!
+//! Used by this package's own tests, by `weir-lab` and by the benchmarks.
+
+pub mod cases;
+pub mod demo;
+pub mod lab;
+pub mod prober;
+pub mod vectors;

@@ -3,5 +3,10 @@
 //! The semantics are kube-proxy's; each rule names its source.
 
 mod plan;
+mod service;
+#[cfg(test)]
+mod tests;
+pub mod topology;
 
 pub use plan::{FrontendPlan, PortName, PortPlan, ServicePlan, SetPlan};
+pub use service::compile_service;

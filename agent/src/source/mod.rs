@@ -3,12 +3,18 @@
 //! Only this module knows the Kubernetes API types.
 
 mod event;
+mod intern;
+mod manifests;
 mod object;
+pub mod parse;
 mod problem;
 
 pub use event::Event;
+pub use intern::Interner;
+pub use manifests::Manifests;
 pub use object::{
     Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, ObjectKey, Protocol, Service, ServicePort,
     ServiceType, TrafficDistribution, TrafficPolicy,
 };
+pub use parse::{Parsed, parse_node, parse_service, parse_slice};
 pub use problem::{ObjectRef, Problem};

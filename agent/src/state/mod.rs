@@ -1,1 +1,217 @@
 //! The cluster as this node needs it, kept from events; knows what changed since it was last asked.
+//!
+//! The agent's main loop applies each [`Event`] of a source, takes the dirty Services, and has `compile` look at
+//! those alone: what a change costs does not depend on how many Services there are.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::source::{EndpointSlice, Event, Interner, Node, ObjectKey, ObjectRef, Problem, Service};
+
+#[cfg(test)]
+mod tests;
+
+/// The cluster's objects, joined.
+#[derive(Debug)]
+pub struct State {
+    node: NodeView,
+    /// Services, and what slices say of Services that are not there (yet, or any more).
+    entries: HashMap<ObjectKey, Entry>,
+    /// Which Service each slice belongs to, by its name; the namespace is the slice's.
+    owners: HashMap<ObjectKey, Arc<str>>,
+    dirty: BTreeSet<ObjectKey>,
+    problems: BTreeMap<ObjectRef, Vec<Problem>>,
+    counts: Counts,
+    synced: bool,
+    interner: Interner,
+}
+
+/// A Service and its slices; either may be missing, not both.
+#[derive(Debug, Default)]
+struct Entry {
+    service: Option<Service>,
+    /// By name, so that their order never depends on the order of events.
+    slices: BTreeMap<Arc<str>, EndpointSlice>,
+}
+
+/// This node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeView {
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// The zone it is in, as far as it is known.
+    pub zone: Option<Arc<str>>,
+}
+
+/// A Service with all that decides about its backends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceView<'a> {
+    /// Which Service.
+    pub key: &'a ObjectKey,
+    /// The Service.
+    pub service: &'a Service,
+    /// Its slices of both families, in the order of their names.
+    pub slices: Vec<&'a EndpointSlice>,
+}
+
+/// How much there is, for metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    /// Services that are ours.
+    pub services: usize,
+    /// EndpointSlices, with those of Services that are not there.
+    pub slices: usize,
+    /// Endpoints in these slices, usable or not.
+    pub endpoints: usize,
+}
+
+impl State {
+    /// An empty cluster, seen from this node.
+    #[must_use]
+    pub fn new(node_name: impl Into<Arc<str>>) -> Self {
+        Self {
+            node: NodeView { name: node_name.into(), zone: None },
+            entries: HashMap::new(),
+            owners: HashMap::new(),
+            dirty: BTreeSet::new(),
+            problems: BTreeMap::new(),
+            counts: Counts::default(),
+            synced: false,
+            interner: Interner::default(),
+        }
+    }
+
+    /// Takes in one event. Events about different objects may come in any order: slices before their Service,
+    /// and after it is gone.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Service(key, service) => self.apply_service(key, service),
+            Event::EndpointSlice(key, slice) => self.apply_slice(key, slice),
+            Event::Node(name, node) => self.apply_node(&name, node),
+            Event::Problems(object, problems) if problems.is_empty() => {
+                self.problems.remove(&object);
+            }
+            Event::Problems(object, problems) => {
+                self.problems.insert(object, problems);
+            }
+            Event::Synced => self.synced = true,
+        }
+    }
+
+    /// The Services whose plan may have changed since the last call, in the order of their keys; also those that
+    /// are gone.
+    pub fn take_dirty(&mut self) -> Vec<ObjectKey> {
+        std::mem::take(&mut self.dirty).into_iter().collect()
+    }
+
+    /// A Service that is ours, with its slices.
+    #[must_use]
+    pub fn service(&self, key: &ObjectKey) -> Option<ServiceView<'_>> {
+        let (key, entry) = self.entries.get_key_value(key)?;
+        let service = entry.service.as_ref()?;
+        Some(ServiceView { key, service, slices: entry.slices.values().collect() })
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> &NodeView {
+        &self.node
+    }
+
+    /// Whether all objects that existed at the start have been told: what is not here does not exist.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Everything that is wrong with any object, in the order of the objects.
+    pub fn problems(&self) -> impl Iterator<Item = (&ObjectRef, &Problem)> {
+        self.problems
+            .iter()
+            .flat_map(|(object, problems)| problems.iter().map(move |problem| (object, problem)))
+    }
+
+    /// How much there is.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn apply_service(&mut self, mut key: ObjectKey, mut service: Option<Service>) {
+        self.interner.share_key(&mut key);
+        if let Some(service) = &mut service {
+            self.interner.share_service(service);
+        }
+        let entry = self.entries.entry(key.clone()).or_default();
+        if entry.service != service {
+            self.counts.services -= usize::from(entry.service.is_some());
+            self.counts.services += usize::from(service.is_some());
+            entry.service = service;
+            self.dirty.insert(key.clone());
+        }
+        self.forget_if_empty(&key);
+    }
+
+    fn apply_slice(&mut self, mut key: ObjectKey, mut slice: Option<EndpointSlice>) {
+        self.interner.share_key(&mut key);
+        if let Some(slice) = &mut slice {
+            self.interner.share_slice(slice);
+        }
+        let owner = |service: &Arc<str>| ObjectKey::new(key.namespace.clone(), service.clone());
+        let before = self.owners.get(&key).map(owner);
+        let after = slice.as_ref().map(|slice| owner(&slice.service));
+        if let Some(before) = before.filter(|before| Some(before) != after.as_ref()) {
+            self.set_slice(&before, &key.name, None);
+        }
+        match (after, slice) {
+            (Some(after), Some(slice)) => {
+                self.owners.insert(key.clone(), slice.service.clone());
+                self.set_slice(&after, &key.name, Some(slice));
+            }
+            _ => {
+                self.owners.remove(&key);
+            }
+        }
+    }
+
+    /// Puts a slice into, or takes it out of, the entry of a Service.
+    fn set_slice(&mut self, service: &ObjectKey, name: &Arc<str>, slice: Option<EndpointSlice>) {
+        let entry = self.entries.entry(service.clone()).or_default();
+        if entry.slices.get(name) == slice.as_ref() {
+            return;
+        }
+        if let Some(slice) = &slice {
+            self.counts.slices += 1;
+            self.counts.endpoints += slice.endpoints.len();
+        }
+        let before = match slice {
+            Some(slice) => entry.slices.insert(name.clone(), slice),
+            None => entry.slices.remove(name),
+        };
+        if let Some(before) = before {
+            self.counts.slices -= 1;
+            self.counts.endpoints -= before.endpoints.len();
+        }
+        if entry.service.is_some() {
+            self.dirty.insert(service.clone());
+        }
+        self.forget_if_empty(service);
+    }
+
+    /// Only this node matters; and of it, only a zone that is another one.
+    fn apply_node(&mut self, name: &str, node: Option<Node>) {
+        let zone = node.and_then(|node| node.zone);
+        if *name != *self.node.name || zone == self.node.zone {
+            return;
+        }
+        self.node.zone = zone;
+        let services = self.entries.iter().filter(|(_, entry)| entry.service.is_some());
+        self.dirty.extend(services.map(|(key, _)| key.clone()));
+    }
+
+    fn forget_if_empty(&mut self, key: &ObjectKey) {
+        if self.entries.get(key).is_some_and(|entry| entry.service.is_none() && entry.slices.is_empty()) {
+            self.entries.remove(key);
+        }
+    }
+}

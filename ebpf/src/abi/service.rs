@@ -92,8 +92,13 @@ pub struct SetWord(pub u64);
 pub struct Run {
     /// Index of the first row.
     pub offset: u32,
-    /// Number of rows, never 0.
+    /// Number of rows, 1 to [`Run::MAX_LEN`].
     pub len: u32,
+}
+
+impl Run {
+    /// The longest run that the programs search to its end.
+    pub const MAX_LEN: u32 = (1 << 20) - 1;
 }
 
 impl SetWord {
@@ -177,13 +182,8 @@ impl ServiceName {
     /// `None` if the three together are longer than three DNS labels can be.
     #[must_use]
     pub fn new(namespace: &str, name: &str, port: &str, protocol: Protocol, family: u8) -> Option<Self> {
-        let mut row = Self {
-            lengths: [0; 3],
-            protocol: protocol as u8,
-            family,
-            zero: [0; 3],
-            text: [0; Self::TEXT],
-        };
+        let mut row =
+            Self { lengths: [0; 3], protocol: protocol as u8, family, zero: [0; 3], text: [0; Self::TEXT] };
         let mut at = 0;
         for (length, part) in row.lengths.iter_mut().zip([namespace, name, port]) {
             *length = u8::try_from(part.len()).ok()?;

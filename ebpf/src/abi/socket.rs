@@ -69,7 +69,13 @@ impl SocketRow {
     #[inline(always)]
     #[must_use]
     pub const fn new(peer: Peer, protocol: Protocol, connected: bool, service: ServiceId) -> Self {
-        Self { addr: peer.addr, port: peer.port, protocol: protocol as u8, connected: connected as u8, service }
+        Self {
+            addr: peer.addr,
+            port: peer.port,
+            protocol: protocol as u8,
+            connected: connected as u8,
+            service,
+        }
     }
 
     /// The address it translates to.

@@ -2,9 +2,7 @@
 
 use core::cmp::Ordering;
 
-use crate::abi::{
-    AffinityKey, AffinityRow, Backend, Client, Counter, DropReason, Frontend, Peer, Run, Side,
-};
+use crate::abi::{AffinityKey, AffinityRow, Backend, Client, Counter, DropReason, Frontend, Peer, Run, Side};
 use crate::datapath::{Moment, Tables};
 
 /// A run holds fewer than 2^20 backends: one step of the search for each bit.

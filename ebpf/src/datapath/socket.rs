@@ -45,12 +45,7 @@ impl From<DropReason> for Errno {
 
 /// `connect` of a TCP or UDP socket to `dialled`.
 #[inline(always)]
-pub fn connect(
-    tables: &impl Tables,
-    moment: &impl Moment,
-    socket: &impl Socket,
-    dialled: Peer,
-) -> Verdict {
+pub fn connect(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket, dialled: Peer) -> Verdict {
     let Some(protocol) = socket.protocol() else { return Verdict::Pass };
     let frontend = match lookup_frontend(tables, dialled, protocol) {
         Ok(Some(frontend)) => frontend,
@@ -73,12 +68,7 @@ pub fn connect(
 /// A datagram of an unconnected UDP socket to `dialled`. The socket keeps its backend for as long as that is
 /// usable: to the backend, its datagrams are one flow.
 #[inline(always)]
-pub fn sendmsg(
-    tables: &impl Tables,
-    moment: &impl Moment,
-    socket: &impl Socket,
-    dialled: Peer,
-) -> Verdict {
+pub fn sendmsg(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket, dialled: Peer) -> Verdict {
     let protocol = Protocol::Udp;
     let frontend = match lookup_frontend(tables, dialled, protocol) {
         Ok(Some(frontend)) => frontend,
@@ -141,13 +131,7 @@ fn lookup_kept(tables: &impl Tables, frontend: &Frontend, forward: &SocketKey) -
 /// Writes the reverse row of an unconnected socket where it is missing or another frontend's: the last one that
 /// the socket spoke to through this backend gets the replies.
 #[inline(always)]
-fn remember_reverse(
-    tables: &impl Tables,
-    cookie: u64,
-    backend: Peer,
-    dialled: Peer,
-    frontend: &Frontend,
-) {
+fn remember_reverse(tables: &impl Tables, cookie: u64, backend: Peer, dialled: Peer, frontend: &Frontend) {
     let key = SocketKey::new(cookie, backend, Direction::Reverse);
     let row = SocketRow::new(dialled, Protocol::Udp, false, frontend.service);
     if tables.lookup_socket(&key) != Some(row) {

@@ -10,8 +10,7 @@ use weir_ebpf::abi::{
 
 /// What clients dial -> whose it is. The agent writes, every hook reads.
 #[map]
-pub(crate) static FRONTENDS: HashMap<FrontendKey, Frontend> =
-    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+pub(crate) static FRONTENDS: HashMap<FrontendKey, Frontend> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// Set -> where its backends are, a `SetWord`. The agent stores each word at once, through a mapping of its own.
 #[map]

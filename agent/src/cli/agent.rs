@@ -1,0 +1,126 @@
+//! `weir agent`
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::{PinArgs, RunArgs};
+use crate::daemon::{self, Config};
+use crate::tables::Sizes;
+
+/// The most rows that a table may be given: larger is a mistake in the unit.
+const MOST: i64 = 1 << 24;
+
+#[derive(Args, Debug)]
+pub(super) struct AgentArgs {
+    /// Where Services and EndpointSlices come from: `manifests:DIR`, a directory of YAML files.
+    #[arg(long, env = "WEIR_SOURCE", value_name = "SOURCE")]
+    source: Source,
+    /// This node's name, as EndpointSlices call it. Default: the host name.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+    /// The cgroup (v2) whose sockets are translated. Default: the root of the mounted hierarchy.
+    #[arg(long, env = "WEIR_CGROUP_ROOT", value_name = "DIR")]
+    cgroup_root: Option<PathBuf>,
+    #[command(flatten)]
+    pins: PinArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Where `/metrics` and `/readyz` are served.
+    #[arg(long, env = "WEIR_METRICS_ADDRESS", default_value = "127.0.0.1:10249", value_name = "ADDRESS")]
+    metrics_address: SocketAddr,
+    #[command(flatten)]
+    sizes: SizeArgs,
+}
+
+/// How many rows the tables have. Another choice after a restart builds new tables beside the old ones.
+#[derive(Args, Debug)]
+struct SizeArgs {
+    /// Addresses and ports that clients dial, one more for each ClusterIP.
+    #[arg(long, default_value_t = Sizes::default().frontends, value_parser = rows(), value_name = "ROWS")]
+    max_frontends: u32,
+    /// Service ports, each family counted.
+    #[arg(long, default_value_t = Sizes::default().services, value_parser = rows(), value_name = "ROWS")]
+    max_services: u32,
+    /// Endpoints of all Services; leave room for a set to be replaced.
+    #[arg(long, default_value_t = Sizes::default().backends, value_parser = rows(), value_name = "ROWS")]
+    max_backends: u32,
+    /// Translated sockets that are remembered; the longest unused are forgotten first.
+    #[arg(long, default_value_t = Sizes::default().sockets, value_parser = rows(), value_name = "ROWS")]
+    max_sockets: u32,
+    /// Clients with session affinity that are remembered; the longest unused are forgotten first.
+    #[arg(long, default_value_t = Sizes::default().affinity, value_parser = rows(), value_name = "ROWS")]
+    max_affinity: u32,
+}
+
+fn rows() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=MOST)
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Manifests(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("manifests", dir)) if !dir.is_empty() => Ok(Self::Manifests(dir.into())),
+            _ => Err("expected manifests:DIR".into()),
+        }
+    }
+}
+
+pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+    let Source::Manifests(manifests) = args.source;
+    let node_name = match args.node_name {
+        Some(name) => name,
+        None => nix::unistd::gethostname()?
+            .into_string()
+            .map_err(|_| anyhow::anyhow!("the host name is not UTF-8: give --node-name"))?,
+    };
+    let cgroup_root = match args.cgroup_root {
+        Some(dir) => dir,
+        None => find_cgroup_root()?,
+    };
+    let sizes = Sizes {
+        frontends: args.sizes.max_frontends,
+        services: args.sizes.max_services,
+        backends: args.sizes.max_backends,
+        sockets: args.sizes.max_sockets,
+        affinity: args.sizes.max_affinity,
+    };
+    let config = Config {
+        manifests,
+        node_name,
+        cgroup_root,
+        pin_root: args.pins.root(),
+        run_dir: args.run.run_dir,
+        metrics: args.metrics_address,
+        sizes,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(daemon::run(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the cgroup v2 hierarchy is mounted; the first, as systemd's hybrid layout has it beside version 1.
+fn find_cgroup_root() -> anyhow::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
+    let found = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (point, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(point))
+    });
+    match found {
+        Some(dir) => Ok(dir),
+        None => bail!("no cgroup2 file system is mounted: mount one, or give --cgroup-root"),
+    }
+}

@@ -1,0 +1,151 @@
+//! `weir status`
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use weir_ebpf::abi::{Counter, DropReason};
+
+use super::{PinArgs, RunArgs};
+use crate::kernel::{Attached, View, attached, expected};
+use crate::observe::{self, Report, ReportedProblem};
+use crate::tables::Sizes;
+
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pins: PinArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the kernel and the agent say, together.
+#[derive(Serialize)]
+struct Status {
+    ready: bool,
+    agent: Option<Report>,
+    hooks: Vec<Attached>,
+    hooks_expected: usize,
+    tables: Option<TableStatus>,
+    drops: BTreeMap<&'static str, u64>,
+    socket_events: BTreeMap<&'static str, u64>,
+    problems: Vec<ReportedProblem>,
+}
+
+#[derive(Serialize)]
+struct TableStatus {
+    sizes: Sizes,
+    rows: BTreeMap<&'static str, usize>,
+}
+
+pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let status = read(args)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print(&status);
+    }
+    Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read(args: &StatusArgs) -> anyhow::Result<Status> {
+    let root = args.pins.root();
+    let mut agent = observe::ask(&args.run.run_dir)?;
+    let hooks = attached(&root)?;
+    let view = View::open(&root);
+    let (mut drops, mut socket_events) = (BTreeMap::new(), BTreeMap::new());
+    let mut tables = None;
+    if let Some(view) = &view {
+        for (counter, value) in view.counters()? {
+            let is_drop = DropReason::ALL.iter().any(|&reason| Counter::from(reason) == counter);
+            let kind = if is_drop { &mut drops } else { &mut socket_events };
+            kind.insert(counter.label(), value);
+        }
+        tables = Some(table_status(view)?);
+    }
+    let complete = hooks.len() == expected() && hooks.iter().all(|hook| hook.cgroup != 0);
+    Ok(Status {
+        ready: complete && agent.as_ref().is_some_and(|agent| agent.ready),
+        problems: agent.as_mut().map(|agent| std::mem::take(&mut agent.problems)).unwrap_or_default(),
+        agent,
+        hooks,
+        hooks_expected: expected(),
+        tables,
+        drops,
+        socket_events,
+    })
+}
+
+fn table_status(view: &View) -> anyhow::Result<TableStatus> {
+    let snapshot = view.snapshot()?;
+    let rows = BTreeMap::from([
+        ("frontends", snapshot.frontends.len()),
+        ("services", snapshot.names.len()),
+        ("backends", snapshot.backends.len()),
+        ("sockets", view.sockets()?.len()),
+        ("affinity", view.affinity()?.len()),
+    ]);
+    Ok(TableStatus { sizes: view.generation().sizes(), rows })
+}
+
+fn print(status: &Status) {
+    match &status.agent {
+        Some(agent) => {
+            let ready = if status.ready { "ready" } else { "not ready" };
+            println!(
+                "agent     {ready}: version {}, node {}, process {}",
+                agent.version, agent.node, agent.pid
+            );
+            println!("source    {}", agent.source);
+            let objects = agent.objects;
+            println!(
+                "objects   {} Services, {} endpoints in {} EndpointSlices",
+                objects.services, objects.endpoints, objects.slices
+            );
+            println!(
+                "writing   {} batches, the last took {} us, the slowest {} us",
+                agent.syncs, agent.last_sync_us, agent.slowest_sync_us
+            );
+        }
+        None => println!("agent     none runs; what is pinned stays in force"),
+    }
+    print_kernel(status);
+    if status.agent.is_none() {
+        return;
+    }
+    match status.problems.len() {
+        0 => println!("problems  none"),
+        count => println!("problems  {count}"),
+    }
+    for problem in &status.problems {
+        println!("  {}: {}: {}", problem.object, problem.field, problem.message);
+    }
+}
+
+fn print_kernel(status: &Status) {
+    let gone = status.hooks.iter().filter(|hook| hook.cgroup == 0).count();
+    println!("hooks     {} of {} attached", status.hooks.len() - gone, status.hooks_expected);
+    let Some(tables) = &status.tables else {
+        println!("tables    none");
+        return;
+    };
+    let sizes = tables.sizes;
+    let room = |table: &str| match table {
+        "frontends" => sizes.frontends,
+        "services" => sizes.services,
+        "backends" => sizes.backends,
+        "sockets" => sizes.sockets,
+        _ => sizes.affinity,
+    };
+    let rows: Vec<String> =
+        tables.rows.iter().map(|(table, rows)| format!("{table} {rows}/{}", room(table))).collect();
+    println!("tables    {}", rows.join(", "));
+    for (title, counters) in [("drops", &status.drops), ("sockets", &status.socket_events)] {
+        let counters: Vec<String> = counters.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        println!("{title:<9} {}", counters.join(", "));
+    }
+}

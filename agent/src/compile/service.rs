@@ -1,0 +1,108 @@
+//! A Service and its EndpointSlices, compiled into what this node's tables are to hold.
+//!
+//! Called for each Service that changed, or whose slices or node did; nothing here looks at a second Service.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+
+use weir_ebpf::abi::DropReason;
+
+use super::topology::{Backends, Candidate, Policies, Selection, select_backends};
+use super::{FrontendPlan, PortName, PortPlan, ServicePlan, SetPlan};
+use crate::source::{Endpoint, EndpointPort, EndpointSlice, Family, ServicePort, TrafficPolicy};
+use crate::state::{NodeView, ServiceView};
+
+/// Compiles one Service. The order of its slices does not matter.
+#[must_use]
+pub fn compile_service(view: &ServiceView<'_>, node: &NodeView) -> ServicePlan {
+    let ServiceView { key, service, .. } = view;
+    let mut ports = Vec::with_capacity(service.ports.len() * service.cluster_ips.len());
+    for port in &service.ports {
+        for cluster_ip in &service.cluster_ips {
+            ports.push(compile_port(view, port, *cluster_ip, node));
+        }
+    }
+    ServicePlan { service: (*key).clone(), created_s: service.created_s, ports }
+}
+
+/// One port in the family of one of the Service's ClusterIPs, of which there is at most one in each family.
+fn compile_port(view: &ServiceView<'_>, port: &ServicePort, cluster_ip: IpAddr, node: &NodeView) -> PortPlan {
+    let ServiceView { key, service, slices } = view;
+    let family = Family::of(cluster_ip);
+    let candidates = join_endpoints(port, family, slices, node);
+    let present = candidates.iter().map(|candidate| candidate.addr).collect();
+    // Nothing is reachable from outside yet: node ports, load balancers and external addresses have no frontend.
+    let policies = Policies { internal: service.internal_policy, external: None };
+    let selection = select_backends(&candidates, policies, node);
+    PortPlan {
+        name: PortName { service: (*key).clone(), port: port.name.clone(), protocol: port.protocol, family },
+        frontends: vec![FrontendPlan { addr: SocketAddr::new(cluster_ip, port.port), owns_address: true }],
+        internal: compile_set(selection, service.internal_policy),
+        external: None,
+        affinity_s: service.affinity.map_or(0, |affinity| affinity.timeout_s),
+        present,
+    }
+}
+
+/// The set for clients under this policy.
+fn compile_set(selection: Selection, policy: TrafficPolicy) -> SetPlan {
+    let (backends, elsewhere) = match policy {
+        TrafficPolicy::Cluster => (selection.cluster, false),
+        TrafficPolicy::Local => (selection.local, selection.has_any),
+    };
+    // Nothing anywhere is refused, so that clients learn at once; something elsewhere is dropped, because another
+    // node would have answered and this one may in a moment (kube-proxy: reject and drop).
+    let when_empty = if elsewhere { DropReason::NoLocalEndpoint } else { DropReason::NoEndpoint };
+    SetPlan { backends: backends.unwrap_or_else(Backends::new), when_empty }
+}
+
+/// Every endpoint of this port in this family, each address and port number once.
+///
+/// A Service's port and a slice's are the same if name and protocol are; the number is the slice's own, and two
+/// slices may differ in it (a named target port means what each pod calls so).
+fn join_endpoints<'a>(
+    port: &ServicePort,
+    family: Family,
+    slices: &[&'a EndpointSlice],
+    node: &NodeView,
+) -> Vec<Candidate<'a>> {
+    let mut joined = BTreeMap::new();
+    for slice in slices.iter().filter(|slice| slice.family == family) {
+        let same = |other: &&_| is_same_port(port, other);
+        for number in slice.ports.iter().filter(same).map(|found| found.port) {
+            for endpoint in &slice.endpoints {
+                let addr = SocketAddr::new(endpoint.addr, number);
+                let local = endpoint.node.as_deref() == Some(&*node.name);
+                add_candidate(&mut joined, Candidate { addr, endpoint, local });
+            }
+        }
+    }
+    joined.into_values().collect()
+}
+
+fn is_same_port(port: &ServicePort, other: &EndpointPort) -> bool {
+    port.name == other.name && port.protocol == other.protocol
+}
+
+/// While an endpoint moves between slices both may hold it, and a new pod may have the address of one that is
+/// still terminating: the better of the two stands, whichever comes first.
+fn add_candidate<'a>(joined: &mut BTreeMap<SocketAddr, Candidate<'a>>, candidate: Candidate<'a>) {
+    match joined.entry(candidate.addr) {
+        Entry::Vacant(entry) => {
+            entry.insert(candidate);
+        }
+        Entry::Occupied(mut entry) => {
+            if rank(&candidate) > rank(entry.get()) {
+                entry.insert(candidate);
+            }
+        }
+    }
+}
+
+/// How good an endpoint is beside another at the same address. Ends in a total order over all that selection
+/// looks at, so that the order of slices never shows.
+fn rank<'a>(candidate: &Candidate<'a>) -> impl Ord + use<'a> {
+    let Endpoint { ready, serving, terminating, zone_hints, node_hints, .. } = candidate.endpoint;
+    (*ready, !terminating, *serving, candidate.local, node_hints, zone_hints)
+}

@@ -1,0 +1,85 @@
+//! What takes milliseconds, off the path of the events: waiting for grace periods, and looking for sockets whose
+//! backend is gone. One thing at a time.
+
+use anyhow::Context as _;
+use tokio::task::JoinHandle;
+use weir_ebpf::abi::{SocketKey, SocketRow};
+
+use super::reconcile::Reconciler;
+use crate::kernel::{Closed, Generation, Grace, close_sockets, connected_sockets};
+use crate::tables::Retired;
+
+type Sockets = Vec<(SocketKey, SocketRow)>;
+
+/// What a job came to.
+pub(super) enum Outcome {
+    /// A grace period has passed; the sockets that were translated before it, if they were asked for.
+    Quiet(Option<Sockets>),
+    /// Sockets were closed.
+    Closed(Closed),
+}
+
+/// The job that runs, if any.
+pub(super) struct Background {
+    generation: Generation,
+    grace: Grace,
+    job: Option<JoinHandle<anyhow::Result<Outcome>>>,
+    retired: Option<Retired>,
+    stale: Sockets,
+}
+
+impl Background {
+    pub(super) fn new(generation: Generation, grace: Grace) -> Self {
+        Self { generation, grace, job: None, retired: None, stale: Vec::new() }
+    }
+
+    /// Starts the next job, if there is one and none runs.
+    pub(super) fn start(&mut self, reconciler: &mut Reconciler) {
+        if self.job.is_some() {
+            return;
+        }
+        let generation = self.generation.clone();
+        if !self.stale.is_empty() {
+            let stale = std::mem::take(&mut self.stale);
+            let close = move || close_sockets(&generation, &stale).map(Outcome::Closed);
+            self.job = Some(tokio::task::spawn_blocking(close));
+            return;
+        }
+        let search = reconciler.take_stale();
+        self.retired = reconciler.take_retired();
+        if !search && self.retired.is_none() {
+            return;
+        }
+        let grace = self.grace.clone();
+        // The grace period comes first for the sockets, too: a hook that chose a backend just before it was removed
+        // has written its row by then.
+        self.job = Some(tokio::task::spawn_blocking(move || {
+            grace.wait().context("waiting for a grace period")?;
+            let sockets = if search { Some(connected_sockets(&generation)?) } else { None };
+            Ok(Outcome::Quiet(sockets))
+        }));
+    }
+
+    /// What the running job comes to; never ready if none runs.
+    pub(super) async fn outcome(&mut self) -> anyhow::Result<Outcome> {
+        let Some(job) = &mut self.job else { return std::future::pending().await };
+        let outcome = job.await;
+        self.job = None;
+        outcome.context("a background job panicked")?
+    }
+
+    /// Acts on what a job came to.
+    pub(super) fn finish(&mut self, outcome: anyhow::Result<Outcome>, reconciler: &mut Reconciler) {
+        match outcome {
+            Ok(Outcome::Quiet(sockets)) => {
+                if let Some(retired) = self.retired.take() {
+                    reconciler.release(retired);
+                }
+                self.stale = sockets.map(|sockets| reconciler.select_stale(sockets)).unwrap_or_default();
+            }
+            Ok(Outcome::Closed(closed)) => reconciler.closed(closed.sockets),
+            // What was given up is not used again before a restart: safe, and said.
+            Err(error) => tracing::error!("{error:#}"),
+        }
+    }
+}

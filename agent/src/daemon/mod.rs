@@ -1,0 +1,117 @@
+//! The running agent: drives the one-way flow from events to tables, and its life from start to end.
+//!
+//! Start: lock, load, adopt, wait for the first full lists, reconcile, attach; only then remove what is old. Stop:
+//! leave everything in place.
+
+mod background;
+mod reconcile;
+mod start;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
+
+use crate::kernel::{PinRoot, View};
+use crate::observe::{Metrics, SharedReport, serve_metrics, serve_report};
+use crate::source::{Event, Manifests};
+use crate::tables::Sizes;
+use background::Background;
+use start::Started;
+
+/// Events that may wait: a source that is faster than the tables is slowed down, not buffered without bound.
+const EVENTS: usize = 1024;
+
+/// What the agent was asked to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A directory of manifests.
+    pub manifests: PathBuf,
+    /// This node's name, as in `Endpoint.nodeName`.
+    pub node_name: String,
+    /// The cgroup (v2) whose sockets are translated.
+    pub cgroup_root: PathBuf,
+    /// Where programs and maps are pinned.
+    pub pin_root: PinRoot,
+    /// Where the agent's lock and socket are.
+    pub run_dir: PathBuf,
+    /// Where metrics and readiness are served.
+    pub metrics: SocketAddr,
+    /// Rows that the tables have room for.
+    pub sizes: Sizes,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the agent from starting, or ended it. The tables and programs stay as they are.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let _lock = start::lock(&config.run_dir)?;
+    let report = SharedReport::default();
+    report.update(|report| {
+        report.version = env!("CARGO_PKG_VERSION").into();
+        report.pid = std::process::id();
+        report.node.clone_from(&config.node_name);
+        report.source = format!("manifests:{}", config.manifests.display());
+        report.sizes = config.sizes;
+    });
+    let listener = TcpListener::bind(config.metrics)
+        .await
+        .with_context(|| format!("--metrics-address {}: listening", config.metrics))?;
+    let source = Manifests::open(&config.manifests)?;
+    let started = start::start(&config, report.clone())?;
+    let metrics = Metrics::new(report.clone(), read_counters(&config.pin_root));
+    let (sender, events) = tokio::sync::mpsc::channel(EVENTS);
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        result = source.run(sender) => result.context("the source ended"),
+        result = serve_metrics(listener, metrics, report.clone()) => result,
+        result = serve_report(&config.run_dir, report.clone()) => result,
+        result = sync(started, events) => result,
+        _ = terminate.recv() => stopped(),
+        _ = interrupt.recv() => stopped(),
+    }
+}
+
+fn stopped() -> anyhow::Result<()> {
+    tracing::info!("stopping; what is pinned stays in force (`weir cleanup` removes it)");
+    Ok(())
+}
+
+/// Brings the tables up to date with every event, as it comes; what waits together is written together.
+async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Result<()> {
+    started.first_reconcile(&mut events).await?;
+    let Started { mut reconciler, generation, grace, .. } = started;
+    let mut background = Background::new(generation, grace);
+    // Sockets may have lost their backend while no agent ran.
+    reconciler.suspect_sockets();
+    loop {
+        background.start(&mut reconciler);
+        tokio::select! {
+            event = events.recv() => {
+                let Some(event) = event else { return Ok(()) };
+                reconciler.reconcile(event, &mut events);
+            }
+            outcome = background.outcome() => background.finish(outcome, &mut reconciler),
+        }
+    }
+}
+
+fn read_counters(root: &PinRoot) -> Box<dyn Fn() -> Vec<(weir_ebpf::abi::Counter, u64)> + Send + Sync> {
+    let root = root.clone();
+    Box::new(move || {
+        let counters = View::open(&root).map(|view| view.counters());
+        match counters {
+            Some(Ok(counters)) => counters,
+            Some(Err(error)) => {
+                tracing::warn!("{error:#}");
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    })
+}

@@ -1,0 +1,157 @@
+//! One batch of changes: events into the state, dirty Services through the compiler, plans into the tables.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Receiver;
+use weir_ebpf::abi::{SocketKey, SocketRow};
+
+use crate::compile::compile_service;
+use crate::kernel::KernelStore;
+use crate::observe::{ReportedProblem, SharedReport};
+use crate::source::{Event, ObjectKey, ObjectRef};
+use crate::state::State;
+use crate::tables::{Retired, Tables};
+
+/// State, tables and store, and what was said about them.
+pub(super) struct Reconciler {
+    state: State,
+    tables: Tables,
+    store: KernelStore,
+    report: SharedReport,
+    problems: BTreeSet<ReportedProblem>,
+}
+
+impl Reconciler {
+    pub(super) fn new(state: State, tables: Tables, store: KernelStore, report: SharedReport) -> Self {
+        Self { state, tables, store, report, problems: BTreeSet::new() }
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.state.is_synced()
+    }
+
+    /// Takes an event in, without acting on it.
+    pub(super) fn take(&mut self, event: Event) {
+        self.state.apply(event);
+    }
+
+    /// An event and all that wait behind it: one batch.
+    pub(super) fn reconcile(&mut self, event: Event, events: &mut Receiver<Event>) {
+        let begun = Instant::now();
+        self.state.apply(event);
+        while let Ok(event) = events.try_recv() {
+            self.state.apply(event);
+        }
+        let dirty = self.state.take_dirty();
+        self.write(&dirty);
+        self.tell(begun.elapsed());
+    }
+
+    /// Every Service that is known, and every one that only the tables know.
+    pub(super) fn reconcile_all(&mut self) {
+        let begun = Instant::now();
+        let gone: Vec<ObjectKey> =
+            self.tables.services().filter(|key| self.state.service(key).is_none()).cloned().collect();
+        // What is gone first: it may hold addresses and places that the others want.
+        self.write(&gone);
+        let dirty = self.state.take_dirty();
+        self.write(&dirty);
+        self.tell(begun.elapsed());
+    }
+
+    /// Says that the tables are true from now on.
+    pub(super) fn ready(&mut self, took: Duration) {
+        self.report.update(|report| report.ready = true);
+        let objects = self.report.read().objects;
+        tracing::info!(
+            services = objects.services,
+            endpoints = objects.endpoints,
+            took_ms = took.as_millis(),
+            "ready: the tables say what the cluster says, and the programs are attached"
+        );
+    }
+
+    fn write(&mut self, services: &[ObjectKey]) {
+        for key in services {
+            let node = self.state.node();
+            let plan = self.state.service(key).map(|view| compile_service(&view, node));
+            self.tables.apply(key, plan.as_ref(), &mut self.store);
+        }
+    }
+
+    /// What was given up, for a grace period to pass.
+    pub(super) fn take_retired(&mut self) -> Option<Retired> {
+        self.tables.take_retired()
+    }
+
+    /// A grace period after [`Reconciler::take_retired`].
+    pub(super) fn release(&mut self, retired: Retired) {
+        let starved = self.tables.release(retired);
+        if !starved.is_empty() {
+            let begun = Instant::now();
+            self.write(&starved);
+            self.tell(begun.elapsed());
+        }
+    }
+
+    /// Has all translated sockets looked at once.
+    pub(super) fn suspect_sockets(&mut self) {
+        self.tables.suspect_sockets();
+    }
+
+    /// Whether sockets may have lost their backend.
+    pub(super) fn take_stale(&mut self) -> bool {
+        self.tables.take_stale()
+    }
+
+    /// Those of these sockets that are to be closed.
+    pub(super) fn select_stale(&self, sockets: Vec<(SocketKey, SocketRow)>) -> Vec<(SocketKey, SocketRow)> {
+        let is_stale = |key: &SocketKey, row: &SocketRow| {
+            row.protocol().is_some_and(|protocol| self.tables.is_stale(row.service, key.peer(), protocol))
+        };
+        sockets.into_iter().filter(|(key, row)| is_stale(key, row)).collect()
+    }
+
+    /// Counts sockets that were closed.
+    pub(super) fn closed(&mut self, sockets: usize) {
+        if sockets > 0 {
+            tracing::info!(sockets, "closed sockets whose backend is gone");
+            self.report.update(|report| report.closed_sockets += sockets as u64);
+        }
+    }
+
+    fn tell(&mut self, took: Duration) {
+        let known = self.state.problems().map(|(object, problem)| ReportedProblem::new(object, problem));
+        let tables = self.tables.problems().map(|(service, problem)| {
+            let object = ObjectRef { kind: "Service", namespace: service.namespace, name: service.name };
+            ReportedProblem::new(&object, &problem)
+        });
+        let problems: BTreeSet<ReportedProblem> = known.chain(tables).collect();
+        for problem in problems.difference(&self.problems) {
+            tracing::warn!("{}: {}: {}", problem.object, problem.field, problem.message);
+        }
+        let objects_well: HashSet<&str> = problems.iter().map(|problem| problem.object.as_str()).collect();
+        let mended: BTreeSet<&str> = self
+            .problems
+            .iter()
+            .map(|problem| problem.object.as_str())
+            .filter(|object| !objects_well.contains(object))
+            .collect();
+        for object in mended {
+            tracing::info!("{object}: all is well again");
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.report.update(|report| {
+            report.objects = self.state.counts();
+            report.usage = self.tables.usage();
+            report.syncs += 1;
+            report.last_sync_us = micros;
+            report.slowest_sync_us = report.slowest_sync_us.max(micros);
+            if problems != self.problems {
+                report.problems = problems.iter().cloned().collect();
+            }
+        });
+        self.problems = problems;
+    }
+}

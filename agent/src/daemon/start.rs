@@ -1,0 +1,104 @@
+//! From a cold start, or from what an earlier agent left, to tables that are true.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::mpsc::Receiver;
+
+use super::Config;
+use super::reconcile::Reconciler;
+use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients, migrate_names};
+use crate::observe::SharedReport;
+use crate::source::Event;
+use crate::state::State;
+use crate::tables::Tables;
+
+/// After this long without the first full lists, somebody is told; the old tables stay in force meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Loaded, adopted, not yet attached.
+pub(super) struct Started {
+    pub(super) reconciler: Reconciler,
+    pub(super) generation: Generation,
+    pub(super) grace: Grace,
+    earlier: Option<Generation>,
+    hooks: Hooks,
+    config: Config,
+}
+
+/// Only one agent writes to a set of tables.
+pub(super) fn lock(run_dir: &Path) -> anyhow::Result<Flock<File>> {
+    fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
+    let path = run_dir.join("weir.lock");
+    let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err(_) => {
+            bail!("another agent runs with --run-dir {}: it holds {}", run_dir.display(), path.display())
+        }
+    }
+}
+
+/// Loads the programs on the maps that are there, or on new ones.
+pub(super) fn start(config: &Config, report: SharedReport) -> anyhow::Result<Started> {
+    config.pin_root.ensure()?;
+    let generation = Generation::wanted(&config.pin_root, config.sizes);
+    let adopt = generation.exists();
+    let earlier = Generation::readable(&config.pin_root)
+        .into_iter()
+        .find(|other| other.exists() && other.sizes() != generation.sizes());
+    let hooks = Hooks::load(generation.load()?)?;
+    if let (false, Some(earlier)) = (adopt, &earlier) {
+        let names = migrate_names(earlier, &generation)?;
+        tracing::info!(names, "the tables have another size than before: building new ones beside the old");
+    }
+    let grace = Grace::new().context("making the map that waits for grace periods")?;
+    let mut store = KernelStore::open(&generation, grace.clone())?;
+    let found = store.snapshot()?;
+    let tables = Tables::adopt(config.sizes, &found, &mut store)?;
+    let usage = tables.usage();
+    if adopt {
+        tracing::info!(services = usage.services, backends = usage.backends, "adopted the pinned tables");
+    }
+    let state = State::new(config.node_name.as_str());
+    Ok(Started {
+        reconciler: Reconciler::new(state, tables, store, report),
+        generation,
+        grace,
+        earlier,
+        hooks,
+        config: config.clone(),
+    })
+}
+
+impl Started {
+    /// Waits for the first full lists, writes what differs, attaches the programs, and removes what is stale.
+    pub(super) async fn first_reconcile(&mut self, events: &mut Receiver<Event>) -> anyhow::Result<()> {
+        let asked = Instant::now();
+        while !self.reconciler.is_synced() {
+            match tokio::time::timeout(PATIENCE, events.recv()).await {
+                Ok(Some(event)) => self.reconciler.take(event),
+                Ok(None) => bail!("the source ended before its first full lists"),
+                Err(_) => tracing::warn!(
+                    waited_s = asked.elapsed().as_secs(),
+                    "still waiting for the first full lists; what is pinned stays in force"
+                ),
+            }
+        }
+        let listed = Instant::now();
+        self.reconciler.reconcile_all();
+        if let Some(earlier) = &self.earlier {
+            migrate_clients(earlier, &self.generation)?;
+        }
+        self.hooks.attach(&self.config.pin_root, &self.config.cgroup_root)?;
+        if let Some(earlier) = &self.earlier {
+            migrate_clients(earlier, &self.generation)?;
+        }
+        self.generation.remove_others()?;
+        self.reconciler.ready(listed.elapsed());
+        Ok(())
+    }
+}

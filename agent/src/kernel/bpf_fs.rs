@@ -1,0 +1,123 @@
+//! Where everything is pinned.
+//!
+//! ```text
+//! <pin root>/links/<program>       one link for each hook
+//! <pin root>/<generation>/<map>    the maps; two generations while one replaces the other
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::sys;
+
+/// The directory on a BPF file system that holds all pins of one agent.
+#[derive(Clone, Debug)]
+pub struct PinRoot(PathBuf);
+
+impl PinRoot {
+    /// `path` need not exist; its parent is on a BPF file system, or is where one is to be mounted.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Makes the directory, and mounts a BPF file system on its parent if there is none.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the path.
+    pub fn ensure(&self) -> anyhow::Result<()> {
+        let parent = self.0.parent().context("the pin root needs a parent directory")?;
+        if !parent.is_dir() {
+            fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        }
+        if !is_bpf_fs(parent)? {
+            mount(Some("bpf"), parent, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+                .with_context(|| format!("mounting a BPF file system on {}", parent.display()))?;
+        }
+        for dir in [self.0.clone(), self.links()] {
+            match fs::create_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| format!("making {}", dir.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn links(&self) -> PathBuf {
+        self.0.join("links")
+    }
+
+    /// Names of the generations that are there.
+    pub(super) fn generations(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name != "links").collect()
+    }
+}
+
+/// Removes every pin: the programs leave the kernel, and connections to Services are no longer translated. Sockets
+/// that are already connected go on, for they talk to their backends directly. Returns what was removed.
+///
+/// # Errors
+/// What could not be removed.
+pub fn cleanup(root: &PinRoot) -> anyhow::Result<Vec<PathBuf>> {
+    let mut removed = Vec::new();
+    // Detached before they are unpinned: when this returns, nothing is translated any more.
+    for path in pins(&root.links())? {
+        let link = sys::open_pinned(&path).with_context(|| format!("opening {}", path.display()))?;
+        sys::detach_link(link.as_fd()).with_context(|| format!("detaching {}", path.display()))?;
+    }
+    let generations = root.generations().into_iter().map(|name| root.path().join(name));
+    for dir in std::iter::once(root.links()).chain(generations) {
+        remove_dir(&dir, &mut removed)?;
+    }
+    match fs::remove_dir(root.path()) {
+        Ok(()) => removed.push(root.path().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("removing {}", root.path().display())),
+    }
+    Ok(removed)
+}
+
+/// Removes a directory of pins; none is no error.
+pub(super) fn remove_dir(dir: &Path, removed: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    for path in pins(dir)? {
+        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        removed.push(path);
+    }
+    fs::remove_dir(dir).with_context(|| format!("removing {}", dir.display()))?;
+    removed.push(dir.to_owned());
+    Ok(())
+}
+
+/// What a directory holds; nothing where there is none.
+fn pins(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", dir.display())),
+    };
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+fn is_bpf_fs(path: &Path) -> anyhow::Result<bool> {
+    let stat = statfs(path).with_context(|| format!("asking for the file system of {}", path.display()))?;
+    Ok(stat.filesystem_type() == BPF_FS_MAGIC)
+}

@@ -1,0 +1,138 @@
+//! Attaching the programs, once and for all: each hook's link is pinned, and only its program is ever replaced.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
+
+use super::bpf_fs::PinRoot;
+use super::sys;
+
+/// The programs on the node's cgroup.
+const CGROUP_HOOKS: [&str; 8] = [
+    // The way back before the way there: no socket is translated whose answers would not be.
+    "weir_recvmsg4",
+    "weir_recvmsg6",
+    "weir_getpeername4",
+    "weir_getpeername6",
+    "weir_sendmsg4",
+    "weir_sendmsg6",
+    "weir_connect4",
+    "weir_connect6",
+];
+
+/// Programs that are loaded and ready to be attached.
+#[derive(Debug)]
+pub struct Hooks {
+    programs: Ebpf,
+}
+
+/// A hook that is pinned: its name, the program's id, and whether it is still attached.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Attached {
+    /// The program's name.
+    pub hook: String,
+    /// The kernel's id of the program that runs.
+    pub program: u32,
+    /// The cgroup's id (the inode number of its directory); 0 where the cgroup is gone.
+    pub cgroup: u64,
+}
+
+impl Hooks {
+    /// Has the kernel verify every program.
+    ///
+    /// # Errors
+    /// Which program, and the end of what the verifier said.
+    pub fn load(mut programs: Ebpf) -> anyhow::Result<Self> {
+        for name in CGROUP_HOOKS {
+            program(&mut programs, name)?.load().map_err(|error| explain(name, &error))?;
+        }
+        Ok(Self { programs })
+    }
+
+    /// Attaches every program to the cgroup, or replaces the one that an earlier agent attached there: the kernel
+    /// does that in one step, so no socket meets neither of them.
+    ///
+    /// # Errors
+    /// Which program could not be attached, and why.
+    pub fn attach(&mut self, root: &PinRoot, cgroup: &Path) -> anyhow::Result<()> {
+        let directory = File::open(cgroup).with_context(|| format!("opening {}", cgroup.display()))?;
+        let id = directory.metadata()?.ino();
+        for name in CGROUP_HOOKS {
+            let program = program(&mut self.programs, name)?;
+            attach(program, &directory, id, &root.links().join(name))
+                .with_context(|| format!("attaching {name} to {}", cgroup.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn program<'a>(programs: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut CgroupSockAddr> {
+    let program = programs.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn attach(program: &mut CgroupSockAddr, cgroup: &File, id: u64, pin: &Path) -> anyhow::Result<()> {
+    let pinned = pin.exists();
+    if pinned {
+        let link = sys::open_pinned(pin)?;
+        if sys::link_info(link.as_fd())?.cgroup == id {
+            return Ok(sys::update_link(link.as_fd(), program.fd()?.as_fd())?);
+        }
+    }
+    let link = program.attach(cgroup, CgroupAttachMode::default())?;
+    let link: FdLink = program.take_link(link)?.try_into()?;
+    if !pinned {
+        link.pin(pin)?;
+        return Ok(());
+    }
+    // Another cgroup than before: the new link is there before the old one goes.
+    let aside = pin.with_extension("new");
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    link.pin(&aside)?;
+    fs::rename(&aside, pin).with_context(|| format!("replacing {}", pin.display()))
+}
+
+/// The hooks that are pinned, whether an agent runs or not.
+///
+/// # Errors
+/// What could not be read.
+pub fn attached(root: &PinRoot) -> anyhow::Result<Vec<Attached>> {
+    let mut hooks = Vec::new();
+    for name in CGROUP_HOOKS {
+        let path = root.links().join(name);
+        if !path.exists() {
+            continue;
+        }
+        let link = sys::open_pinned(&path).with_context(|| format!("opening {}", path.display()))?;
+        let info = sys::link_info(link.as_fd()).with_context(|| format!("reading {}", path.display()))?;
+        hooks.push(Attached { hook: name.to_owned(), program: info.program, cgroup: info.cgroup });
+    }
+    Ok(hooks)
+}
+
+/// How many hooks a complete agent has.
+#[must_use]
+pub fn expected() -> usize {
+    CGROUP_HOOKS.len()
+}
+
+/// The useful end of a verifier's log.
+fn explain(name: &str, error: &ProgramError) -> anyhow::Error {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return anyhow!("loading {name}: {error}");
+    };
+    let log = verifier_log.to_string();
+    let said: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let end = said[said.len().saturating_sub(12)..].join("\n  ");
+    anyhow!("the kernel does not accept {name}: {io_error}\n  {end}")
+}

@@ -1,0 +1,68 @@
+//! The network namespaces of this node, and working inside one.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use nix::sched::{CloneFlags, setns};
+
+/// Every network namespace that a process is in or that is mounted somewhere (as CNI plugins and `ip netns` do),
+/// each once, open. One that ends meanwhile is left out.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(super) fn all() -> io::Result<Vec<File>> {
+    let mut seen = HashSet::new();
+    let candidates = processes()?.into_iter().chain(mounted()?);
+    let open = candidates.filter_map(|path| File::open(path).ok());
+    Ok(open.filter(|file| file.metadata().is_ok_and(|meta| seen.insert((meta.dev(), meta.ino())))).collect())
+}
+
+fn processes() -> io::Result<Vec<PathBuf>> {
+    let mut seen = HashSet::new();
+    let mut paths = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path().join("ns/net");
+        // The link's text names the namespace: most processes share one, and need not be opened.
+        if let Ok(name) = fs::read_link(&path)
+            && seen.insert(name)
+        {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+fn mounted() -> io::Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = table.lines().filter_map(|line| {
+        // Fields as in proc_pid_mountinfo(5): the fourth is the root, the fifth the mount point.
+        let (fields, rest) = line.split_once(" - ")?;
+        let mut fields = fields.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (rest.starts_with("nsfs ") && root.starts_with("net:")).then(|| Path::new(point).to_owned())
+    });
+    Ok(mounts.collect())
+}
+
+/// Runs `work` inside a network namespace, on a thread of its own: the namespace of a thread that others share must
+/// not change.
+///
+/// # Errors
+/// Entering the namespace; `work`'s own.
+pub(super) fn inside<T: Send>(
+    netns: &File,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let run = || {
+        setns(netns, CloneFlags::CLONE_NEWNET)
+            .context("entering a network namespace (it needs CAP_SYS_ADMIN)")?;
+        work()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(run).join().unwrap_or_else(|_| Err(anyhow!("the thread panicked")))
+    })
+}

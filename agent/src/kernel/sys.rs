@@ -1,0 +1,193 @@
+//! The `bpf` commands that aya does not offer: link update and info, map in map, batches.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Numbers of `enum bpf_cmd` and `enum bpf_map_type` (include/uapi/linux/bpf.h).
+mod uapi {
+    pub(super) const MAP_CREATE: i64 = 0;
+    pub(super) const MAP_UPDATE_ELEM: i64 = 2;
+    pub(super) const OBJ_GET: i64 = 7;
+    pub(super) const OBJ_GET_INFO_BY_FD: i64 = 15;
+    pub(super) const MAP_LOOKUP_BATCH: i64 = 24;
+    pub(super) const LINK_UPDATE: i64 = 29;
+    pub(super) const LINK_DETACH: i64 = 34;
+    pub(super) const MAP_TYPE_ARRAY: u32 = 2;
+    pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+}
+
+fn bpf<A: IntoBytes + Immutable>(command: i64, attr: &A) -> io::Result<i64> {
+    // SAFETY: the kernel reads size_of::<A>() bytes; pointers inside are the callers' to vouch for. It writes to
+    // the attribute only in MAP_LOOKUP_BATCH, whose caller passes a mutable one.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+}
+
+fn create_map(attr: &MapCreate) -> io::Result<OwnedFd> {
+    own(bpf(uapi::MAP_CREATE, attr)?)
+}
+
+fn own(fd: i64) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// An array of one number.
+pub(super) fn create_array() -> io::Result<OwnedFd> {
+    create_map(&MapCreate {
+        map_type: uapi::MAP_TYPE_ARRAY,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        map_flags: 0,
+        inner_map_fd: 0,
+    })
+}
+
+/// An array of one map such as `inner`.
+pub(super) fn create_array_of_maps(inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    create_map(&MapCreate {
+        map_type: uapi::MAP_TYPE_ARRAY_OF_MAPS,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        map_flags: 0,
+        inner_map_fd: inner.as_raw_fd().cast_unsigned(),
+    })
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct MapUpdate {
+    map_fd: u64,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Puts `inner` into the only place of an array of maps.
+pub(super) fn update_array_of_maps(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io::Result<()> {
+    let (key, value) = (0_u32, inner.as_raw_fd());
+    let attr = MapUpdate {
+        map_fd: outer.as_raw_fd().cast_unsigned().into(),
+        key: std::ptr::from_ref(&key).expose_provenance() as u64,
+        value: std::ptr::from_ref(&value).expose_provenance() as u64,
+        flags: 0,
+    };
+    bpf(uapi::MAP_UPDATE_ELEM, &attr).map(|_| ())
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct ObjGet {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Opens what is pinned at this path.
+pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let attr = ObjGet { path: path.as_ptr().expose_provenance() as u64, fd: 0, flags: 0 };
+    own(bpf(uapi::OBJ_GET, &attr)?)
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+/// Replaces a link's program; no packet meets neither or both.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = LinkUpdate {
+        link_fd: link.as_raw_fd().cast_unsigned(),
+        new_prog_fd: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    bpf(uapi::LINK_UPDATE, &attr).map(|_| ())
+}
+
+/// Detaches a link's program before it returns; closing or unpinning the link does so some time later.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(uapi::LINK_DETACH, &link.as_raw_fd().cast_unsigned()).map(|_| ())
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct InfoRequest {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// The part of `struct bpf_link_info` that we ask for, as a cgroup's link fills it in.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Default, Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct LinkInfo {
+    pub(super) kind: u32,
+    pub(super) id: u32,
+    pub(super) program: u32,
+    reserved: u32,
+    pub(super) cgroup: u64,
+    pub(super) attach_type: u32,
+    rest: [u32; 9],
+}
+
+/// What a link is attached to, and which program runs.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let info = LinkInfo::default();
+    let attr = InfoRequest {
+        fd: link.as_raw_fd().cast_unsigned(),
+        len: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
+        info: (&raw const info).expose_provenance() as u64,
+    };
+    bpf(uapi::OBJ_GET_INFO_BY_FD, &attr)?;
+    // SAFETY: read as the kernel left it, behind the compiler's back.
+    Ok(unsafe { std::ptr::read_volatile(&raw const info) })
+}
+
+/// Attribute of the batch commands; the kernel writes `count`.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(super) struct Batch {
+    pub(super) in_batch: u64,
+    pub(super) out_batch: u64,
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) count: u32,
+    pub(super) map_fd: u32,
+    pub(super) elem_flags: u64,
+    pub(super) flags: u64,
+}
+
+/// One step through a hash; `ENOENT` with a `count` says that it was the last.
+pub(super) fn lookup_batch(attr: &mut Batch) -> io::Result<()> {
+    // SAFETY: as in `bpf`; the reference is mutable because the kernel writes `count`.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, uapi::MAP_LOOKUP_BATCH, std::ptr::from_mut(attr), size_of::<Batch>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

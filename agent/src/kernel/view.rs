@@ -1,0 +1,75 @@
+//! What the kernel holds, for the commands: they work whether an agent runs or not.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::Context as _;
+use aya::maps::{MapData, PerCpuArray};
+use weir_ebpf::abi::{AffinityKey, AffinityRow, Counter, SocketKey, SocketRow};
+
+use super::batch;
+use super::bpf_fs::PinRoot;
+use super::generation::Generation;
+use super::grace::Grace;
+use super::store::KernelStore;
+use crate::tables::Snapshot;
+
+/// A generation, open for reading.
+#[derive(Debug)]
+pub struct View {
+    generation: Generation,
+}
+
+impl View {
+    /// The generation that is there; `None` if there is none that this agent can read. During an upgrade there are
+    /// two for a moment: then the larger.
+    #[must_use]
+    pub fn open(root: &PinRoot) -> Option<Self> {
+        let there = Generation::readable(root).into_iter().filter(Generation::exists);
+        let generation = there.max_by_key(|generation| generation.sizes().frontends)?;
+        Some(Self { generation })
+    }
+
+    /// Its maps.
+    #[must_use]
+    pub fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// Services, frontends, sets and backends.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        KernelStore::open(&self.generation, Grace::new()?)?.snapshot()
+    }
+
+    /// What the programs counted, over all CPUs.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn counters(&self) -> anyhow::Result<Vec<(Counter, u64)>> {
+        let map = aya::maps::Map::PerCpuArray(self.generation.open("COUNTERS")?);
+        let map: PerCpuArray<MapData, u64> = map.try_into()?;
+        let read = |&counter: &Counter| {
+            let values = map.get(&(counter as u32), 0).context("reading the counters")?;
+            Ok((counter, values.iter().sum()))
+        };
+        Counter::ALL.iter().map(read).collect()
+    }
+
+    /// Translated sockets that are remembered.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn sockets(&self) -> anyhow::Result<Vec<(SocketKey, SocketRow)>> {
+        batch::read_all(self.generation.open("SOCKETS")?.fd().as_fd()).context("reading the sockets table")
+    }
+
+    /// Clients with session affinity that are remembered.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn affinity(&self) -> anyhow::Result<Vec<(AffinityKey, AffinityRow)>> {
+        batch::read_all(self.generation.open("AFFINITY")?.fd().as_fd()).context("reading the affinity table")
+    }
+}

@@ -1,0 +1,7 @@
+//! The binary `weir`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weir_agent::cli::main()
+}

@@ -1,0 +1,169 @@
+//! The metrics, in the OpenMetrics text format. Everything is read when it is asked for; nothing is counted twice.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use weir_ebpf::abi::{Counter, DropReason};
+
+use super::report::{Report, SharedReport};
+
+/// What the programs counted, at the moment of asking.
+pub(super) type ReadCounters = Box<dyn Fn() -> Vec<(Counter, u64)> + Send + Sync>;
+
+/// The registry of the agent.
+#[derive(Debug)]
+pub struct Metrics(Registry);
+
+impl Metrics {
+    /// Over the report and the programs' counters.
+    #[must_use]
+    pub fn new(report: SharedReport, counters: ReadCounters) -> Self {
+        let mut registry = Registry::with_prefix("weir");
+        registry.register_collector(Box::new(Source { report, counters }));
+        Self(registry)
+    }
+
+    /// As text.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a string.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.0)?;
+        Ok(text)
+    }
+}
+
+struct Source {
+    report: SharedReport,
+    counters: ReadCounters,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Source {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        encode_counters(&mut encoder, &(self.counters)())?;
+        encode_report(&mut encoder, &self.report.read())
+    }
+}
+
+fn encode_counters(encoder: &mut DescriptorEncoder<'_>, counters: &[(Counter, u64)]) -> fmt::Result {
+    let is_drop = |counter: Counter| DropReason::ALL.iter().any(|&reason| Counter::from(reason) == counter);
+    let (drops, others): (Vec<_>, Vec<_>) = counters.iter().partition(|(counter, _)| is_drop(*counter));
+    labelled(encoder, "drops", "Sockets and datagrams refused or dropped, by reason", "reason", drops)?;
+    labelled(encoder, "socket_events", "What the socket hooks did", "event", others)
+}
+
+fn labelled(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: Vec<(Counter, u64)>,
+) -> fmt::Result {
+    let example = ConstCounter::new(0_u64);
+    let mut family = encoder.encode_descriptor(name, help, None, example.metric_type())?;
+    for (counter, value) in values {
+        let labels = [(label, counter.label())];
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
+    let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let gauges = [
+        ("ready", "Whether the tables say what the cluster says", i64::from(report.ready)),
+        ("services", "Services that are served", gauge(report.objects.services)),
+        ("endpointslices", "EndpointSlices that are known", gauge(report.objects.slices)),
+        ("endpoints", "Endpoints that are known", gauge(report.objects.endpoints)),
+        (
+            "problems",
+            "Objects and fields that are wrong; `weir status` names them",
+            gauge(report.problems.len()),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let value = ConstGauge::new(value);
+        value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)?;
+    }
+    let (used, room) = (report.usage, report.sizes);
+    let used = [
+        ("frontends", gauge(used.frontends)),
+        ("services", gauge(used.services)),
+        ("backends", used.backends.into()),
+    ];
+    let room = [
+        ("frontends", i64::from(room.frontends)),
+        ("services", room.services.into()),
+        ("backends", room.backends.into()),
+        ("sockets", room.sockets.into()),
+        ("affinity", room.affinity.into()),
+    ];
+    tables(encoder, "table_rows", "Rows in use", &used)?;
+    tables(encoder, "table_capacity", "Rows that there is room for", &room)?;
+    let counters = [
+        ("syncs", "Batches of changes that were written", report.syncs),
+        ("closed_sockets", "Sockets closed because their backend is gone", report.closed_sockets),
+    ];
+    for (name, help, value) in counters {
+        let value = ConstCounter::new(value);
+        value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)?;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of one batch")]
+    let seconds = ConstGauge::new(report.last_sync_us as f64 / 1e6);
+    let help = "How long the last batch of changes took to compile and write";
+    seconds.encode(encoder.encode_descriptor(
+        "last_sync",
+        help,
+        Some(&Unit::Seconds),
+        seconds.metric_type(),
+    )?)
+}
+
+fn tables(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: &[(&'static str, i64)],
+) -> fmt::Result {
+    let example = ConstGauge::new(0_i64);
+    let mut family = encoder.encode_descriptor(name, help, None, example.metric_type())?;
+    for (table, value) in values {
+        ConstGauge::new(*value).encode(family.encode_family(&[("table", *table)])?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_and_every_drop_reason_has_a_line() {
+        let report = SharedReport::default();
+        report.update(|report| report.ready = true);
+        let counters =
+            || Counter::ALL.iter().zip(10_u64..).map(|(&counter, value)| (counter, value)).collect();
+        let text = Metrics::new(report, Box::new(counters)).encode().unwrap();
+        for (counter, value) in Counter::ALL.iter().zip(10_u64..) {
+            let drop = DropReason::ALL.iter().any(|reason| reason.label() == counter.label());
+            let line = if drop {
+                format!("weir_drops_total{{reason=\"{}\"}} {value}", counter.label())
+            } else {
+                format!("weir_socket_events_total{{event=\"{}\"}} {value}", counter.label())
+            };
+            assert!(text.contains(&line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("weir_ready 1"));
+    }
+}

@@ -1,0 +1,76 @@
+//! What the agent knows about itself: one value, replaced as a whole, read by whoever asks.
+
+use std::sync::{Arc, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use crate::source::{ObjectRef, Problem};
+use crate::state::Counts;
+use crate::tables::{Sizes, Usage};
+
+/// A snapshot of the agent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// All lists are known and the tables say what they say; set once.
+    pub ready: bool,
+    /// The agent's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The node that it serves.
+    pub node: String,
+    /// Where its objects come from.
+    pub source: String,
+    /// Services, EndpointSlices and endpoints that it knows.
+    pub objects: Counts,
+    /// Rows in use.
+    pub usage: Usage,
+    /// Rows that there is room for.
+    pub sizes: Sizes,
+    /// Batches of changes that were written.
+    pub syncs: u64,
+    /// The longest that writing a batch took, in microseconds.
+    pub slowest_sync_us: u64,
+    /// How long the last one took, in microseconds.
+    pub last_sync_us: u64,
+    /// Sockets that were closed because their backend is gone.
+    pub closed_sockets: u64,
+    /// What is wrong, in the order of the objects.
+    pub problems: Vec<ReportedProblem>,
+}
+
+/// Something wrong with an object.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct ReportedProblem {
+    /// Kind, namespace and name.
+    pub object: String,
+    /// The field.
+    pub field: String,
+    /// What is wrong, and what was done about it.
+    pub message: String,
+}
+
+impl ReportedProblem {
+    /// In the words of the source.
+    #[must_use]
+    pub fn new(object: &ObjectRef, problem: &Problem) -> Self {
+        Self { object: object.to_string(), field: problem.field.clone(), message: problem.message.clone() }
+    }
+}
+
+/// The current report.
+#[derive(Clone, Debug, Default)]
+pub struct SharedReport(Arc<RwLock<Report>>);
+
+impl SharedReport {
+    /// The report as it is now.
+    #[must_use]
+    pub fn read(&self) -> Report {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Changes it.
+    pub fn update(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+}

@@ -1,0 +1,98 @@
+//! The harness itself: on objects of its own, so that it is proved where the vectors are not.
+
+use super::*;
+
+const STATES: &str = r#"[{
+    "name": "small",
+    "node": {"name": "here", "localIPs": ["192.168.0.2"]},
+    "options": {"localDetector": {"mode": "ClusterCIDR", "clusterCIDR": "10.0.0.0/8"}},
+    "services": [{
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "clusterIP": "172.30.0.1", "externalIPs": ["192.0.2.7"],
+            "ports": [{"name": "a", "protocol": "TCP", "port": 80}, {"name": "b", "protocol": "UDP", "port": 53}]
+        }
+    }],
+    "endpointSlices": [{
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["10.0.1.1"]}, {"addresses": ["10.0.1.2"]}, {"addresses": ["10.0.1.3"]}],
+        "ports": [{"name": "a", "protocol": "TCP", "port": 8080}]
+    }],
+    "flowsAsserted": true,
+    "flows": [
+        {"name": "pod", "sourceIP": "10.0.0.2", "protocol": "TCP", "destIP": "172.30.0.1", "destPort": 80,
+         "outcome": "dnat", "output": ["10.0.1.1:8080", "10.0.1.2:8080", "10.0.1.3:8080"], "masq": false},
+        {"name": "node", "sourceIP": "192.168.0.2", "protocol": "UDP", "destIP": "172.30.0.1", "destPort": 53,
+         "outcome": "reject", "output": ["REJECT"], "masq": false},
+        {"name": "other port", "sourceIP": "10.0.0.2", "protocol": "TCP", "destIP": "172.30.0.1", "destPort": 81,
+         "outcome": "pass", "output": [], "masq": false},
+        {"name": "outside", "sourceIP": "203.0.113.1", "protocol": "TCP", "destIP": "172.30.0.1", "destPort": 80,
+         "outcome": "drop", "output": [], "masq": false},
+        {"name": "external", "sourceIP": "10.0.0.2", "protocol": "TCP", "destIP": "192.0.2.7", "destPort": 80,
+         "outcome": "drop", "output": [], "masq": false}
+    ]
+}]"#;
+
+fn states() -> Vec<State> {
+    serde_json::from_str(STATES).unwrap()
+}
+
+#[test]
+fn flows_pass_wait_and_are_counted() {
+    let tally = judge(&states());
+    assert_eq!((tally.passed(), tally.pending(), tally.failed()), (3, 2, 0), "{tally}");
+    assert_eq!(count_asserted(&states()).unwrap(), 5);
+    let waiting: Vec<_> =
+        tally.cases().filter(|(_, outcome)| matches!(outcome, Outcome::Pending(_))).collect();
+    assert_eq!(
+        waiting,
+        [
+            (
+                "small: outside (203.0.113.1 -> 172.30.0.1:80 TCP)",
+                &Outcome::Pending("from outside the cluster")
+            ),
+            ("small: external (10.0.0.2 -> 192.0.2.7:80 TCP)", &Outcome::Pending("to an external address")),
+        ]
+    );
+}
+
+#[test]
+fn every_altered_expectation_fails() {
+    let altered = altered(&states());
+    let tally = judge(&altered);
+    assert_eq!((tally.passed(), tally.pending(), tally.failed()), (0, 0, altered.len()), "{tally}");
+    assert!(altered.len() >= 3 + 6, "each judged flow is altered: {}", altered.len());
+}
+
+/// A backend too few or too many in the tables is seen, whichever it is.
+#[test]
+fn a_changed_endpoint_fails() {
+    for lost in 0..3 {
+        let mut states = states();
+        let endpoint = &mut states[0].endpoint_slices[0].endpoints[lost];
+        endpoint.conditions =
+            Some(discovery::EndpointConditions { ready: Some(false), ..Default::default() });
+        assert_eq!(judge(&states).failed(), 1);
+    }
+    let mut states = states();
+    let slice = &mut states[0].endpoint_slices[0];
+    slice
+        .endpoints
+        .push(discovery::Endpoint { addresses: vec!["10.0.1.4".to_owned()], ..Default::default() });
+    assert_eq!(judge(&states).failed(), 1);
+}
+
+#[test]
+fn a_bad_object_fails_the_flows_of_its_state() {
+    let mut states = states();
+    states[0].endpoint_slices[0].endpoints[0].addresses = vec!["fd00::1".to_owned()];
+    assert_eq!(judge(&states).failed(), 3);
+}
+
+#[test]
+fn a_state_that_hides_its_flows_is_noticed() {
+    let mut states = states();
+    states[0].flows_asserted = false;
+    assert!(count_asserted(&states).is_err());
+}

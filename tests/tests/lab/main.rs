@@ -1,0 +1,86 @@
+//! What must hold with real sockets: the table of cases, and what happens to traffic when the agent changes its
+//! mind, dies, comes back or is told nonsense.
+//!
+//! Each trial is listed and filtered like any test. They run one after the other: each measures something.
+
+mod bad_input;
+mod churn;
+mod lifecycle;
+mod stale;
+mod support;
+mod traces;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use libtest_mimic::{Arguments, Failed, Trial};
+use weir_tests::cases::{self, Row, live};
+use weir_tests::lab::topology::Settings;
+use weir_tests::lab::{Cluster, teardown};
+
+/// The cluster that all rows of the table share. Made by the first, and anew after one that failed.
+type Shared = Arc<Mutex<Option<Cluster>>>;
+
+/// A trial with clusters of its own.
+type Single = fn() -> Result<()>;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("not run: the lab needs root, for network namespaces and eBPF");
+    }
+    if let Err(error) = teardown::watch_signals() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let shared = Shared::default();
+    let trials = trials(&shared).into_iter().map(|trial| trial.with_ignored_flag(!root)).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit_code()
+}
+
+fn trials(shared: &Shared) -> Vec<Trial> {
+    let single: [(&str, Single); 13] = [
+        ("traces/direct-traffic-then-nothing-left", traces::direct_traffic_then_nothing_left),
+        ("traces/interrupted", traces::interrupted),
+        ("traces/killed-and-swept", traces::killed_and_swept),
+        ("churn/tcp", churn::tcp),
+        ("churn/udp", churn::udp),
+        ("churn/udp-connected", churn::udp_connected),
+        ("lifecycle/killed-agent", lifecycle::killed_agent),
+        ("lifecycle/restart-under-load", lifecycle::restart_under_load),
+        ("lifecycle/cleanup", lifecycle::cleanup),
+        ("stale/tcp", stale::tcp),
+        ("stale/udp-connected", stale::udp_connected),
+        ("stale/service-port-gone", stale::service_port_gone),
+        ("bad-input", bad_input::each_is_named_and_nothing_else_affected),
+    ];
+    let rows = cases::rows().into_iter().map(|row| {
+        let shared = Arc::clone(shared);
+        Trial::test(format!("case/{row}"), move || run_row(&row, &shared).map_err(failed))
+    });
+    let single = single.map(|(name, run)| Trial::test(name, move || run().map_err(failed)));
+    single.into_iter().chain(rows).collect()
+}
+
+fn failed(error: anyhow::Error) -> Failed {
+    format!("{error:#}").into()
+}
+
+fn run_row(row: &Row, shared: &Shared) -> Result<()> {
+    let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut cluster = match shared.take() {
+        Some(cluster) => cluster,
+        None => support::cluster()?,
+    };
+    live::run(row, &mut cluster).with_context(|| format!("{}\n{}", row.case.rule, cluster.logs()))?;
+    *shared = Some(cluster);
+    Ok(())
+}
+
+/// The settings that most trials use: what the bridge plugin does unless it is told otherwise.
+const SETTINGS: Settings = Settings { hairpin: false };

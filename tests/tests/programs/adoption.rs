@@ -1,0 +1,79 @@
+//! Restarts: the same maps, other sizes, a foreign map, nothing left behind.
+
+use std::io::{ErrorKind, Read as _};
+use std::net::{SocketAddr, TcpStream};
+
+use weir_agent::kernel::{Generation, View, attached, cleanup, expected, migrate_clients, migrate_names};
+use weir_agent::source::{Family, Protocol};
+use weir_agent::tables::Sizes;
+
+use crate::world::{SIZES, World, plan, tcp_server, vip};
+
+fn ask(addr: SocketAddr) -> std::io::Result<u16> {
+    let mut answer = [0; 2];
+    TcpStream::connect(addr)?.read_exact(&mut answer)?;
+    Ok(u16::from_be_bytes(answer))
+}
+
+#[test]
+fn a_restart_adopts_the_maps_and_replaces_the_programs_in_their_links() {
+    let mut world = World::new("adopt");
+    let server = tcp_server("127.0.0.1");
+    world.apply(&plan(Protocol::Tcp, &[server]));
+    assert_eq!(ask(vip(Family::V4)).unwrap(), server.port());
+    let before = attached(&world.root).unwrap();
+    world.restart(SIZES);
+    let after = attached(&world.root).unwrap();
+    assert_eq!(before.len(), expected());
+    assert_eq!(after.len(), expected());
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!((&before.hook, before.cgroup), (&after.hook, after.cgroup));
+        assert_ne!(before.program, after.program, "{}: the new agent's program runs", after.hook);
+    }
+    assert_eq!(world.tables.usage().services, 1);
+    assert_eq!(ask(vip(Family::V4)).unwrap(), server.port());
+}
+
+#[test]
+fn other_sizes_build_new_maps_and_keep_sockets_and_ids() {
+    let mut world = World::new("resize");
+    let server = tcp_server("127.0.0.1");
+    world.apply(&plan(Protocol::Tcp, &[server]));
+    let open = TcpStream::connect(vip(Family::V4)).unwrap();
+    let (old, old_names) =
+        (world.generation.clone(), View::open(&world.root).unwrap().snapshot().unwrap().names);
+    let larger = Generation::wanted(&world.root, Sizes { backends: 512, ..SIZES });
+    drop(larger.load().unwrap());
+    assert_eq!(migrate_names(&old, &larger).unwrap(), 1);
+    world.restart(Sizes { backends: 512, ..SIZES });
+    world.apply(&plan(Protocol::Tcp, &[server]));
+    assert_eq!(migrate_clients(&old, &world.generation).unwrap(), 1);
+    world.generation.remove_others().unwrap();
+    assert_eq!(open.peer_addr().unwrap(), vip(Family::V4), "the open socket still knows whom it dialled");
+    assert_eq!(View::open(&world.root).unwrap().snapshot().unwrap().names, old_names);
+    assert_eq!(ask(vip(Family::V4)).unwrap(), server.port());
+}
+
+#[test]
+fn a_map_of_another_layout_is_refused_by_name() {
+    let world = World::new("layout");
+    let dir = world.root.path().join("v1-64-32-256-4096-64");
+    std::fs::remove_file(dir.join("sets")).unwrap();
+    std::fs::rename(dir.join("backends"), dir.join("sets")).unwrap();
+    let error = format!("{:#}", world.generation.load().unwrap_err());
+    assert!(error.contains("/sets: a map of another layout"), "{error}");
+}
+
+#[test]
+fn cleanup_leaves_no_pin_and_no_program() {
+    let mut world = World::new("cleanup");
+    let server = tcp_server("127.0.0.1");
+    world.apply(&plan(Protocol::Tcp, &[server]));
+    assert_eq!(ask(vip(Family::V4)).unwrap(), server.port());
+    let removed = cleanup(&world.root).unwrap();
+    assert_eq!(removed.len(), expected() + 7 + 3, "hooks, maps, directories");
+    assert!(!world.root.path().exists());
+    // Nothing translates any more, and the namespace has no route but that of loopback.
+    assert_eq!(TcpStream::connect(vip(Family::V4)).unwrap_err().kind(), ErrorKind::NetworkUnreachable);
+    assert_eq!(cleanup(&world.root).unwrap(), Vec::<std::path::PathBuf>::new(), "twice is no error");
+}

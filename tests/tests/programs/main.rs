@@ -1,0 +1,7 @@
+//! The programs in the real kernel, without an agent: this process loads them, attaches them to a cgroup of its
+//! own, and is their client. Needs root.
+
+mod adoption;
+mod stale;
+mod swap;
+mod world;
