@@ -70,6 +70,10 @@ impl Toolchain {
         let linked = request.target_dir.join(TARGET).join("release/weir-programs");
         // The loader reads .BTF and .BTF.ext; DWARF is six times as large and served only to make them.
         let mut strip = Command::new(&self.objcopy);
+        if let Kind::Nightly { sysroot, .. } = &self.kind {
+            // rustc's own objcopy does not find rustc's LLVM by itself.
+            strip.env("LD_LIBRARY_PATH", sysroot.join("lib"));
+        }
         strip.arg("--strip-debug").arg(&linked).arg(request.object);
         run("removing debug sections", &mut strip)?;
         Ok(warnings)

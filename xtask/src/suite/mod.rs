@@ -52,7 +52,7 @@ impl Layer {
         match self {
             Self::Check => &[],
             Self::Unit => &[Need::Style],
-            Self::Vectors => &[Need::Toolchain],
+            Self::Vectors => &[],
             Self::Programs | Self::Lab => &[Need::Toolchain, Need::Lab],
         }
     }
@@ -69,6 +69,10 @@ impl Layer {
             ],
             Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
             Self::Programs => &[
+<<<<<<< HEAD
+=======
+                // The modules of the agent that its feature `kernel` adds.
+>>>>>>> xtask
                 &[
                     "test",
                     "--package=weir-agent",
@@ -79,6 +83,7 @@ impl Layer {
                     "daemon::",
                     "cli::",
                 ],
+<<<<<<< HEAD
                 &[
                     "test",
                     "--package=weir-tests",
@@ -88,6 +93,9 @@ impl Layer {
                     "--nocapture",
                     "--test-threads=1",
                 ],
+=======
+                PROGRAMS,
+>>>>>>> xtask
             ],
             Self::Lab => {
                 &[&["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"]]
@@ -104,6 +112,16 @@ impl Layer {
         }
     }
 }
+
+const PROGRAMS: &[&str] = &[
+    "test",
+    "--package=weir-tests",
+    "--features=kernel",
+    "--test=programs",
+    "--",
+    "--nocapture",
+    "--test-threads=1",
+];
 
 /// What a layer's running depends on.
 struct Machine {
