@@ -1,18 +1,32 @@
-//! Runs Kubernetes' conformance vectors and prints what came of each file: `cargo xtask test vectors`.
+//! Runs Kubernetes' conformance vectors: `cargo xtask test vectors`.
 //!
-//! Prints `figure NAME PASSED/TOTAL` for each file, the names of all cases that wait or failed, and `not run:`
-//! where the files are not there, which is a failure where `CI` is `true`.
+//! Each case is a test of its own under its name; what is not judged yet is ignored, and says why. Afterwards come
+//! the lines `figure NAME PASSED/TOTAL`, one for each file. Without the files it says `not run:`, and fails where
+//! `CI` is `true`.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use weir_tests::vectors::tally::Tally;
+use libtest_mimic::{Arguments, Failed, Trial};
+use weir_tests::vectors::tally::{Outcome, Tally};
 use weir_tests::vectors::{Folder, VECTORS_VAR, find_folder, flows, load, topology};
 
+/// A file of vectors, judged.
+struct Judged {
+    /// What its figure and its tests are called by.
+    name: &'static str,
+    tally: Tally,
+    /// The same cases with expectations that contradict the file's.
+    altered: Tally,
+    /// What else is to be said.
+    notes: Vec<String>,
+}
+
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments = Arguments::from_args();
+    match run(&arguments) {
+        Ok(code) => code,
         Err(error) => {
             println!("FAILED vectors: {error:#}");
             ExitCode::FAILURE
@@ -20,60 +34,88 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> anyhow::Result<()> {
-    match find_folder()? {
-        Folder::Found(folder) => {
-            let (topology, flows) = (run_topology(&folder)?, run_flows(&folder)?);
-            let failed = topology.failed() + flows.failed();
-            ensure!(failed == 0, "{failed} cases failed");
-            Ok(())
-        }
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let folder = match find_folder()? {
+        Folder::Found(folder) => folder,
         Folder::Absent(folder) => {
-            println!(
-                "not run: vectors: there is no {} ({VECTORS_VAR} names another folder)",
-                folder.display()
-            );
+            println!("not run: vectors: no folder {} ({VECTORS_VAR} names another one)", folder.display());
             ensure!(
                 std::env::var_os("CI").is_none_or(|ci| ci != "true"),
                 "with CI=true they have to be there"
             );
-            Ok(())
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let files = [judge_topology(&folder)?, judge_flows(&folder)?];
+    let conclusion = libtest_mimic::run(arguments, files.iter().flat_map(trials).collect());
+    if !arguments.list {
+        files.iter().for_each(print);
+    }
+    Ok(conclusion.exit_code())
+}
+
+fn judge_topology(folder: &Path) -> anyhow::Result<Judged> {
+    let cases: Vec<topology::Case> = load(folder, "topology.json")?;
+    Ok(Judged {
+        name: "topology",
+        tally: topology::judge(&cases),
+        altered: topology::judge(&topology::altered(&cases)),
+        notes: Vec::new(),
+    })
+}
+
+fn judge_flows(folder: &Path) -> anyhow::Result<Judged> {
+    let states: Vec<flows::State> = load(folder, "kubeproxy-flows.json")?;
+    let tally = flows::judge(&states);
+    let asserted = flows::count_asserted(&states)?;
+    ensure!(tally.total() == asserted, "{} flows were looked at, the file has {asserted}", tally.total());
+    let by_tables = flows::judged_by_tables_alone(&states);
+    let note = |name| format!("by the tables alone, for sockets of SCTP pass no hook: {name}");
+    Ok(Judged {
+        name: "flows",
+        tally,
+        altered: flows::judge(&flows::altered(&states)),
+        notes: by_tables.into_iter().map(note).collect(),
+    })
+}
+
+/// Every case, and the proof that it could have failed.
+fn trials(file: &Judged) -> Vec<Trial> {
+    let cases = file.tally.cases().map(|(name, outcome)| trial(file.name, name, outcome.clone()));
+    // Where some failed anyway there is nothing to prove, and what is wrong may be just what was altered to.
+    let proof = (file.tally.failed() == 0).then(|| {
+        let name = format!("{}: each of {} altered expectations fails", file.name, file.altered.total());
+        let result = prove_it_can_fail(&file.altered);
+        Trial::test(name, || result)
+    });
+    cases.chain(proof).collect()
+}
+
+/// What is pending bears its reason in its name, and fails where somebody insists on running it.
+fn trial(file: &str, name: &str, outcome: Outcome) -> Trial {
+    match outcome {
+        Outcome::Passed => Trial::test(format!("{file}: {name}"), || Ok(())),
+        Outcome::Failed(how) => Trial::test(format!("{file}: {name}"), || Err(how.into())),
+        Outcome::Pending(why) => {
+            Trial::test(format!("{file}: pending, {why}: {name}"), || Err(why.into())).with_ignored_flag(true)
         }
     }
 }
 
-fn run_topology(folder: &Path) -> anyhow::Result<Tally> {
-    let cases: Vec<topology::Case> = load(folder, "topology.json")?;
-    let tally = topology::judge(&cases);
-    println!("topology.json\n{tally}");
-    println!("figure vectors.topology {}/{}", tally.passed(), cases.len());
-    prove_it_can_fail(&tally, || topology::judge(&topology::altered(&cases)))?;
-    Ok(tally)
+/// Every altered expectation has to fail: otherwise those that passed say nothing.
+fn prove_it_can_fail(altered: &Tally) -> Result<(), Failed> {
+    let unnoticed = altered.cases().find(|(_, outcome)| !matches!(outcome, Outcome::Failed(_)));
+    match unnoticed {
+        Some((name, outcome)) => Err(format!("{name}: {outcome:?} under another expectation").into()),
+        None if altered.total() == 0 => Err("nothing was judged".into()),
+        None => Ok(()),
+    }
 }
 
-fn run_flows(folder: &Path) -> anyhow::Result<Tally> {
-    let states: Vec<flows::State> = load(folder, "kubeproxy-flows.json")?;
-    let tally = flows::judge(&states);
-    println!("kubeproxy-flows.json\n{tally}");
-    for name in flows::judged_by_tables_alone(&states) {
-        println!("  judged by the tables alone, for no socket hook sees SCTP: {name}");
+fn print(file: &Judged) {
+    println!("{}: {}", file.name, file.tally);
+    for note in &file.notes {
+        println!("  {note}");
     }
-    let asserted = flows::count_asserted(&states)?;
-    ensure!(tally.total() == asserted, "{} flows were looked at, the file has {asserted}", tally.total());
-    println!("figure vectors.flows {}/{asserted}", tally.passed());
-    prove_it_can_fail(&tally, || flows::judge(&flows::altered(&states)))?;
-    Ok(tally)
-}
-
-/// Every altered expectation has to fail: otherwise those that passed say nothing. Where some failed anyway there
-/// is nothing to prove, and what is wrong may happen to be what was altered to.
-fn prove_it_can_fail(tally: &Tally, judge_altered: impl Fn() -> Tally) -> anyhow::Result<()> {
-    if tally.failed() > 0 {
-        return Ok(());
-    }
-    let altered = judge_altered();
-    ensure!(altered.failed() == altered.total(), "an altered expectation did not fail:\n{altered}");
-    ensure!(altered.total() > 0, "nothing was judged");
-    println!("  each of {} altered expectations fails, as it must", altered.total());
-    Ok(())
+    println!("figure vectors.{} {}/{}", file.name, file.tally.passed(), file.tally.total());
 }

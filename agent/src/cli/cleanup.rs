@@ -18,7 +18,10 @@ pub(super) struct CleanupArgs {
 
 pub(super) fn run(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
     if let Ok(Some(report)) = observe::ask(&args.run.run_dir) {
-        eprintln!("weir: an agent is running (process {}); it would go on without tables: stop it first", report.pid);
+        eprintln!(
+            "weir: an agent is running (process {}); it would go on without tables: stop it first",
+            report.pid
+        );
         return Ok(ExitCode::FAILURE);
     }
     let removed = kernel::cleanup(&args.pins.root())?;

@@ -77,7 +77,9 @@ fn lines(snapshot: &Snapshot) -> Vec<Line> {
     }
     let mut lines = BTreeMap::new();
     for (id, name) in &snapshot.names {
-        let (Some([namespace, service, port]), Some(protocol)) = (name.parts(), name.protocol()) else { continue };
+        let (Some([namespace, service, port]), Some(protocol)) = (name.parts(), name.protocol()) else {
+            continue;
+        };
         let word = snapshot.sets.get(&id.set(Side::Internal)).copied().unwrap_or_default();
         let rows = word.run().map(|run| run.offset..run.offset.saturating_add(run.len));
         let backends = rows.clone().unwrap_or_default().filter_map(|at| snapshot.backends.get(&at));
@@ -103,7 +105,13 @@ fn backend(row: &Backend) -> LineBackend {
 
 fn print(lines: &[Line], shown: usize) {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["SERVICE", "PORT", "FRONTENDS", "AFFINITY", "BACKENDS (* on this node)"]);
+    table.load_style(NOTHING).set_header([
+        "SERVICE",
+        "PORT",
+        "FRONTENDS",
+        "AFFINITY",
+        "BACKENDS (* on this node)",
+    ]);
     for line in lines {
         let backends = line.backends.iter().take(shown);
         let mut backends: Vec<String> =

@@ -96,7 +96,10 @@ fn print(status: &Status) {
     match &status.agent {
         Some(agent) => {
             let ready = if status.ready { "ready" } else { "not ready" };
-            println!("agent     {ready}: version {}, node {}, process {}", agent.version, agent.node, agent.pid);
+            println!(
+                "agent     {ready}: version {}, node {}, process {}",
+                agent.version, agent.node, agent.pid
+            );
             println!("source    {}", agent.source);
             let objects = agent.objects;
             println!(

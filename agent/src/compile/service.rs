@@ -8,46 +8,35 @@ use std::net::{IpAddr, SocketAddr};
 
 use weir_ebpf::abi::DropReason;
 
-use super::topology::{Backends, Candidate, Place, Policies, Selection, select_backends};
+use super::topology::{Backends, Candidate, Policies, Selection, select_backends};
 use super::{FrontendPlan, PortName, PortPlan, ServicePlan, SetPlan};
-use crate::source::{
-    Endpoint, EndpointPort, EndpointSlice, Family, ObjectKey, Service, ServicePort, TrafficPolicy,
-};
+use crate::source::{Endpoint, EndpointPort, EndpointSlice, Family, ServicePort, TrafficPolicy};
+use crate::state::{NodeView, ServiceView};
 
-/// Compiles one Service. `slices` are those that bear its name, in any order: the plan is the same.
+/// Compiles one Service. The order of its slices does not matter.
 #[must_use]
-pub fn compile_service<'a>(
-    key: &ObjectKey,
-    service: &Service,
-    slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
-    place: Place<'_>,
-) -> ServicePlan {
+pub fn compile_service(view: &ServiceView<'_>, node: &NodeView) -> ServicePlan {
+    let ServiceView { key, service, .. } = view;
     let mut ports = Vec::with_capacity(service.ports.len() * service.cluster_ips.len());
     for port in &service.ports {
         for cluster_ip in &service.cluster_ips {
-            ports.push(compile_port(key, service, port, *cluster_ip, slices.clone(), place));
+            ports.push(compile_port(view, port, *cluster_ip, node));
         }
     }
-    ServicePlan { service: key.clone(), created_s: service.created_s, ports }
+    ServicePlan { service: (*key).clone(), created_s: service.created_s, ports }
 }
 
 /// One port in the family of one of the Service's ClusterIPs, of which there is at most one in each family.
-fn compile_port<'a>(
-    key: &ObjectKey,
-    service: &Service,
-    port: &ServicePort,
-    cluster_ip: IpAddr,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-    place: Place<'_>,
-) -> PortPlan {
+fn compile_port(view: &ServiceView<'_>, port: &ServicePort, cluster_ip: IpAddr, node: &NodeView) -> PortPlan {
+    let ServiceView { key, service, slices } = view;
     let family = Family::of(cluster_ip);
-    let candidates = join_endpoints(port, family, slices, place);
+    let candidates = join_endpoints(port, family, slices, node);
     let present = candidates.iter().map(|candidate| candidate.addr).collect();
     // Nothing is reachable from outside yet: node ports, load balancers and external addresses have no frontend.
     let policies = Policies { internal: service.internal_policy, external: None };
-    let selection = select_backends(&candidates, policies, place);
+    let selection = select_backends(&candidates, policies, node);
     PortPlan {
-        name: PortName { service: key.clone(), port: port.name.clone(), protocol: port.protocol, family },
+        name: PortName { service: (*key).clone(), port: port.name.clone(), protocol: port.protocol, family },
         frontends: vec![FrontendPlan { addr: SocketAddr::new(cluster_ip, port.port), owns_address: true }],
         internal: compile_set(selection, service.internal_policy),
         external: None,
@@ -75,16 +64,16 @@ fn compile_set(selection: Selection, policy: TrafficPolicy) -> SetPlan {
 fn join_endpoints<'a>(
     port: &ServicePort,
     family: Family,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-    place: Place<'_>,
+    slices: &[&'a EndpointSlice],
+    node: &NodeView,
 ) -> Vec<Candidate<'a>> {
     let mut joined = BTreeMap::new();
-    for slice in slices.filter(|slice| slice.family == family) {
+    for slice in slices.iter().filter(|slice| slice.family == family) {
         let same = |other: &&_| is_same_port(port, other);
         for number in slice.ports.iter().filter(same).map(|found| found.port) {
             for endpoint in &slice.endpoints {
                 let addr = SocketAddr::new(endpoint.addr, number);
-                let local = endpoint.node.as_deref() == Some(place.node);
+                let local = endpoint.node.as_deref() == Some(&*node.name);
                 add_candidate(&mut joined, Candidate { addr, endpoint, local });
             }
         }

@@ -9,18 +9,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::source::{Endpoint, TrafficPolicy};
+use crate::state::NodeView;
 
 /// Backends, each with whether it is on this node.
 pub type Backends = BTreeMap<SocketAddr, bool>;
-
-/// Where this node stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place<'a> {
-    /// Its name, as endpoints bear it in `nodeName` and `hints.forNodes`.
-    pub node: &'a str,
-    /// Its zone, as endpoints bear it in `hints.forZones`; `None` where it has none.
-    pub zone: Option<&'a str>,
-}
 
 /// An endpoint and the port of it that is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,16 +75,16 @@ impl Selection {
 
 /// Sorts out a Service port's endpoints. Whether terminating ones have to do is decided for each list by itself.
 #[must_use]
-pub fn select_backends(candidates: &[Candidate<'_>], policies: Policies, place: Place<'_>) -> Selection {
+pub fn select_backends(candidates: &[Candidate<'_>], policies: Policies, node: &NodeView) -> Selection {
     Selection {
-        cluster: policies.use_cluster().then(|| select_cluster(candidates, place)),
+        cluster: policies.use_cluster().then(|| select_cluster(candidates, node)),
         local: policies.use_local().then(|| select_local(candidates)),
         has_any: candidates.iter().any(|candidate| candidate.endpoint.ready || candidate.drains()),
     }
 }
 
-fn select_cluster(candidates: &[Candidate<'_>], place: Place<'_>) -> Backends {
-    select_usable(candidates, select_nearness(candidates, place))
+fn select_cluster(candidates: &[Candidate<'_>], node: &NodeView) -> Backends {
+    select_usable(candidates, select_nearness(candidates, node))
 }
 
 /// Policy Local is stricter than any hint, so hints mean nothing here.
@@ -135,11 +127,11 @@ impl Nearness<'_> {
 
 /// The nearest kind of hint that can be followed. `trafficDistribution` itself is not asked: it is what made the
 /// control plane write the hints.
-fn select_nearness<'a>(candidates: &[Candidate<'_>], place: Place<'a>) -> Nearness<'a> {
-    if can_follow(candidates, |endpoint| &endpoint.node_hints, place.node) {
-        return Nearness::Node(place.node);
+fn select_nearness<'a>(candidates: &[Candidate<'_>], node: &'a NodeView) -> Nearness<'a> {
+    if can_follow(candidates, |endpoint| &endpoint.node_hints, &node.name) {
+        return Nearness::Node(&node.name);
     }
-    match place.zone {
+    match node.zone.as_deref() {
         Some(zone) if can_follow(candidates, |endpoint| &endpoint.zone_hints, zone) => Nearness::Zone(zone),
         _ => Nearness::Anywhere,
     }

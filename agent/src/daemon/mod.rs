@@ -66,8 +66,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new(report.clone(), read_counters(&config.pin_root));
     let (sender, events) = tokio::sync::mpsc::channel(EVENTS);
 
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         result = source.run(sender) => result.context("the source ended"),
         result = serve_metrics(listener, metrics, report.clone()) => result,

@@ -7,7 +7,6 @@ use tokio::sync::mpsc::Receiver;
 use weir_ebpf::abi::{SocketKey, SocketRow};
 
 use crate::compile::compile_service;
-use crate::compile::topology::Place;
 use crate::kernel::KernelStore;
 use crate::observe::{ReportedProblem, SharedReport};
 use crate::source::{Event, ObjectKey, ObjectRef};
@@ -76,11 +75,7 @@ impl Reconciler {
     fn write(&mut self, services: &[ObjectKey]) {
         for key in services {
             let node = self.state.node();
-            let place = Place { node: &node.name, zone: node.zone.as_deref() };
-            let plan = self
-                .state
-                .service(key)
-                .map(|view| compile_service(key, view.service, view.slices.iter().copied(), place));
+            let plan = self.state.service(key).map(|view| compile_service(&view, node));
             self.tables.apply(key, plan.as_ref(), &mut self.store);
         }
     }

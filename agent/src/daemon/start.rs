@@ -36,7 +36,9 @@ pub(super) fn lock(run_dir: &Path) -> anyhow::Result<Flock<File>> {
     let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
-        Err(_) => bail!("another agent runs with --run-dir {}: it holds {}", run_dir.display(), path.display()),
+        Err(_) => {
+            bail!("another agent runs with --run-dir {}: it holds {}", run_dir.display(), path.display())
+        }
     }
 }
 

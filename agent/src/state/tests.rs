@@ -180,8 +180,11 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![4 => service, 6 => slice, 1 => node]
 }
 
+/// What can be seen of a Service.
+type Seen = Option<(Service, Vec<EndpointSlice>)>;
+
 /// What can be seen of a state.
-fn seen(state: &State) -> (NodeView, Counts, Vec<Option<(Service, Vec<EndpointSlice>)>>) {
+fn seen(state: &State) -> (NodeView, Counts, Vec<Seen>) {
     let services = NAMES.map(|name| {
         let view = state.service(&key(name))?;
         Some((view.service.clone(), view.slices.into_iter().cloned().collect()))

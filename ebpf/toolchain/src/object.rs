@@ -160,7 +160,21 @@ fn scrub(command: &mut Command) {
 fn is_foreign(name: &str) -> bool {
     const KEPT: [&str; 2] = ["CARGO_HOME", "CARGO_MAKEFLAGS"];
     const KEPT_GROUPS: [&str; 4] = ["CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_"];
-    const FOREIGN: [&str; 3] = ["RUSTFLAGS", "RUSTDOCFLAGS", "RUSTUP_TOOLCHAIN"];
+    // From HOST on: what cargo tells a build script; a dependency's build script that reads one of these would
+    // run again whenever the agent's build and xtask take turns.
+    const FOREIGN: [&str; 11] = [
+        "RUSTFLAGS",
+        "RUSTDOCFLAGS",
+        "RUSTUP_TOOLCHAIN",
+        "RUSTDOC",
+        "HOST",
+        "TARGET",
+        "PROFILE",
+        "OPT_LEVEL",
+        "DEBUG",
+        "NUM_JOBS",
+        "OUT_DIR",
+    ];
     if name.starts_with("CARGO_") {
         return !KEPT.contains(&name) && !KEPT_GROUPS.iter().any(|group| name.starts_with(group));
     }
@@ -210,7 +224,8 @@ mod tests {
         ] {
             assert!(is_foreign(foreign), "{foreign}");
         }
-        for foreign in ["RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTC_BOOTSTRAP", "RUSTUP_TOOLCHAIN"] {
+        for foreign in ["RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTC_BOOTSTRAP", "RUSTUP_TOOLCHAIN", "HOST"]
+        {
             assert!(is_foreign(foreign), "{foreign}");
         }
         for kept in ["PATH", "CARGO_HOME", "CARGO_NET_OFFLINE", "RUSTUP_HOME", "CARGO_MAKEFLAGS", "RUST_LOG"]

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use serde_json::Value;
 use weir_agent::compile::compile_service;
-use weir_agent::compile::topology::Place;
 use weir_agent::source::{Event, ObjectKey, Parsed, parse_service, parse_slice};
 use weir_agent::state::State;
 use weir_agent::tables::memory::MemoryStore;
@@ -159,11 +158,7 @@ impl Node {
         events.iter().for_each(|event| self.state.apply(event.clone()));
         for key in self.state.take_dirty() {
             let node = self.state.node();
-            let place = Place { node: &node.name, zone: node.zone.as_deref() };
-            let plan = self
-                .state
-                .service(&key)
-                .map(|view| compile_service(&key, view.service, view.slices.iter().copied(), place));
+            let plan = self.state.service(&key).map(|view| compile_service(&view, node));
             self.tables.apply(&key, plan.as_ref(), &mut self.store);
         }
         self.tables.settle(&mut self.store)?;

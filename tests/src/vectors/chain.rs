@@ -1,11 +1,12 @@
-//! From API objects to tables, by the agent's own steps: parse, compile, write.
+//! From API objects to tables, by the agent's own steps: parse, state, compile, write.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weir_agent::compile::compile_service;
-use weir_agent::compile::topology::Place;
-use weir_agent::source::{ObjectKey, parse_service, parse_slice};
+use weir_agent::source::{Event, ObjectKey, Parsed, parse_service, parse_slice};
+use weir_agent::state::State;
 use weir_agent::tables::memory::MemoryStore;
 use weir_agent::tables::{Sizes, Tables};
 use weir_ebpf::testing::MemoryTables;
@@ -19,30 +20,35 @@ pub(super) fn build_tables(
     services: &[core::Service],
     slices: &[discovery::EndpointSlice],
 ) -> anyhow::Result<MemoryTables> {
-    let mut parsed_slices = Vec::new();
+    let mut state = State::new(node);
+    for service in services {
+        let key = object_key(&service.metadata)?;
+        let object = faultless("Service", &key, parse_service(service))?;
+        state.apply(Event::Service(key, object));
+    }
     for slice in slices {
-        let parsed = parse_slice(slice);
-        ensure!(parsed.problems.is_empty(), "EndpointSlice {:?}: {:?}", slice.metadata.name, parsed.problems);
-        parsed_slices.extend(parsed.object.map(|object| (&slice.metadata.namespace, object)));
+        let key = object_key(&slice.metadata)?;
+        let object = faultless("EndpointSlice", &key, parse_slice(slice))?;
+        state.apply(Event::EndpointSlice(key, object));
     }
     let mut store = MemoryStore::default();
     let mut tables = Tables::new(Sizes::default());
-    for service in services {
-        let parsed = parse_service(service);
-        ensure!(parsed.problems.is_empty(), "Service {:?}: {:?}", service.metadata.name, parsed.problems);
-        let Some(object) = parsed.object else { continue };
-        let (Some(namespace), Some(name)) = (&service.metadata.namespace, &service.metadata.name) else {
-            anyhow::bail!("a Service without a name")
-        };
-        let key = ObjectKey::new(namespace.as_str(), name.as_str());
-        let own = parsed_slices
-            .iter()
-            .filter(|(of, slice)| of.as_ref() == Some(namespace) && *slice.service == **name)
-            .map(|(_, slice)| slice);
-        let plan = compile_service(&key, &object, own, Place { node, zone: None });
-        tables.apply(&key, Some(&plan), &mut store);
+    for key in state.take_dirty() {
+        let plan = state.service(&key).map(|view| compile_service(&view, state.node()));
+        tables.apply(&key, plan.as_ref(), &mut store);
     }
     let problems: Vec<_> = tables.problems().collect();
     ensure!(problems.is_empty(), "writing the tables: {problems:?}");
     Ok(store.tables)
+}
+
+fn object_key(metadata: &ObjectMeta) -> anyhow::Result<ObjectKey> {
+    let namespace = metadata.namespace.as_deref().context("an object without a namespace")?;
+    Ok(ObjectKey::new(namespace, metadata.name.as_deref().context("an object without a name")?))
+}
+
+/// No object of the vectors is at fault; one that seems so would be judged without what parsing took from it.
+fn faultless<T>(kind: &str, key: &ObjectKey, parsed: Parsed<T>) -> anyhow::Result<Option<T>> {
+    ensure!(parsed.problems.is_empty(), "{kind} {key}: {:?}", parsed.problems);
+    Ok(parsed.object)
 }

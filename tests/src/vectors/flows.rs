@@ -167,14 +167,15 @@ fn pod_networks(states: &[State]) -> BTreeSet<IpNet> {
     states.iter().filter_map(|state| state.options.local_detector.cluster_cidr).collect()
 }
 
-/// Why a flow is not judged yet; `None`: it is.
+/// Why a flow is not judged yet; `None`: it is. Clients outside the cluster pass no socket hook; the addresses have
+/// no frontend yet.
 fn pending(state: &State, flow: &Flow, pods: &BTreeSet<IpNet>) -> Option<&'static str> {
     if !state.owns(flow.dest) {
         return Some(state.pending_destination(flow.dest));
     }
     let is_node = state.node.local_ips.contains(&flow.source);
     let is_pod = pods.iter().any(|network| network.contains(&flow.source));
-    (!is_node && !is_pod).then_some("a client outside the cluster: its packets pass no socket hook")
+    (!is_node && !is_pod).then_some("from outside the cluster")
 }
 
 impl State {
@@ -195,15 +196,15 @@ impl State {
             spec.and_then(|spec| spec.external_ips.as_ref()).is_some_and(|ips| ips.contains(&text))
         };
         if self.services.iter().any(is_ingress) {
-            "the address of a load balancer"
+            "to a load balancer's address"
         } else if self.services.iter().any(is_external) {
-            "an external address of a Service"
+            "to an external address"
         } else if self.node.local_ips.contains(&addr) {
-            "a port of the node"
+            "to a port of the node"
         } else if self.options.service_cidrs.iter().any(|network| network.contains(&addr)) {
-            "an address of the Service CIDR that no Service has"
+            "to an address of the Service CIDR that no Service has"
         } else {
-            "an address that no Service has in this state"
+            "to an address that no Service has"
         }
     }
 

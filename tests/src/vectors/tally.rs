@@ -1,4 +1,4 @@
-//! How many cases passed, which failed, and which wait for what.
+//! What became of each case of a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,62 +14,66 @@ pub enum Outcome {
     Pending(&'static str),
 }
 
-/// The cases of one file.
+/// The cases of one file, by name.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
-    passed: usize,
-    failed: Vec<(String, String)>,
-    pending: BTreeMap<&'static str, Vec<String>>,
+    cases: Vec<(String, Outcome)>,
 }
 
 impl Tally {
-    /// Counts one case.
+    /// Takes in one case.
     pub fn add(&mut self, name: String, outcome: Outcome) {
-        match outcome {
-            Outcome::Passed => self.passed += 1,
-            Outcome::Failed(how) => self.failed.push((name, how)),
-            Outcome::Pending(why) => self.pending.entry(why).or_default().push(name),
-        }
+        self.cases.push((name, outcome));
+    }
+
+    /// Each case, in the order of the file.
+    pub fn cases(&self) -> impl Iterator<Item = (&str, &Outcome)> {
+        self.cases.iter().map(|(name, outcome)| (name.as_str(), outcome))
     }
 
     /// How many passed.
     #[must_use]
     pub fn passed(&self) -> usize {
-        self.passed
+        self.count(|outcome| matches!(outcome, Outcome::Passed))
     }
 
     /// How many failed.
     #[must_use]
     pub fn failed(&self) -> usize {
-        self.failed.len()
+        self.count(|outcome| matches!(outcome, Outcome::Failed(_)))
     }
 
     /// How many are not judged yet.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending.values().map(Vec::len).sum()
+        self.count(|outcome| matches!(outcome, Outcome::Pending(_)))
     }
 
     /// All of them.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.passed + self.failed() + self.pending()
+        self.cases.len()
+    }
+
+    fn count(&self, is: impl Fn(&Outcome) -> bool) -> usize {
+        self.cases.iter().filter(|(_, outcome)| is(outcome)).count()
     }
 }
 
-/// Every pending and every failed case by name; those that passed as a number.
+/// How many passed and failed, and how many wait for what.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (why, names) in &self.pending {
-            writeln!(f, "  pending: {}, {why}", names.len())?;
-            for name in names {
-                writeln!(f, "    pending {name}")?;
+        let (passed, failed, pending) = (self.passed(), self.failed(), self.pending());
+        write!(f, "{passed} passed, {failed} failed, {pending} pending")?;
+        let mut reasons = BTreeMap::<_, usize>::new();
+        for (_, outcome) in &self.cases {
+            if let Outcome::Pending(why) = outcome {
+                *reasons.entry(why).or_default() += 1;
             }
         }
-        for (name, how) in &self.failed {
-            writeln!(f, "  FAILED {name}: {how}")?;
+        for (why, count) in reasons {
+            write!(f, "\n  {count} pending: {why}")?;
         }
-        let (passed, pending, failed) = (self.passed, self.pending(), self.failed());
-        write!(f, "  {passed} passed, {pending} pending, {failed} failed")
+        Ok(())
     }
 }

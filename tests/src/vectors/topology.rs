@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde::Deserialize;
-use weir_agent::compile::topology::{Backends, Candidate, Place, Policies, Selection, select_backends};
+use weir_agent::compile::topology::{Backends, Candidate, Policies, Selection, select_backends};
 use weir_agent::source::{Endpoint, TrafficPolicy};
+use weir_agent::state::NodeView;
 
 use super::tally::{Outcome, Tally};
 
@@ -117,8 +118,9 @@ fn select(case: &Case) -> Selection {
         internal: policy(service.internal_traffic_policy_local),
         external: (service.node_port != 0).then(|| policy(service.external_traffic_policy_local)),
     };
-    let zone = case.node_labels.get(ZONE_LABEL).map(String::as_str);
-    select_backends(&candidates, policies, Place { node: &case.node_name, zone })
+    let zone = case.node_labels.get(ZONE_LABEL).map(|zone| zone.as_str().into());
+    let node = NodeView { name: case.node_name.as_str().into(), zone };
+    select_backends(&candidates, policies, &node)
 }
 
 /// Where the feature gate PreferSameTrafficDistribution is off, the API server drops `hints.forNodes` from what is

@@ -69,8 +69,16 @@ impl Layer {
             ],
             Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
             Self::Programs => &[
-                &["test", "--package=weir-agent", "--lib", "--bins", "--", "kernel::"],
-                &["test", "--package=weir-tests", "--test=programs", "--", "--nocapture", "--test-threads=1"],
+                &["test", "--package=weir-agent", "--lib", "--", "kernel::", "observe::", "daemon::", "cli::"],
+                &[
+                    "test",
+                    "--package=weir-tests",
+                    "--features=kernel",
+                    "--test=programs",
+                    "--",
+                    "--nocapture",
+                    "--test-threads=1",
+                ],
             ],
             Self::Lab => {
                 &[&["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"]]

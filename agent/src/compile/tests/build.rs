@@ -2,17 +2,30 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::compile::topology::Place;
+use crate::compile::{ServicePlan, compile_service};
 use crate::source::{
     Endpoint, EndpointPort, EndpointSlice, Family, ObjectKey, Protocol, Service, ServicePort, ServiceType,
     TrafficPolicy,
 };
+use crate::state::{NodeView, ServiceView};
 
 /// This node; every other name is another one.
 pub(super) const HERE: &str = "here";
 
-/// This node, in zone `a`.
-pub(super) const PLACE: Place<'static> = Place { node: HERE, zone: Some("a") };
+/// This node, in this zone.
+pub(super) fn node(zone: Option<&str>) -> NodeView {
+    NodeView { name: HERE.into(), zone: zone.map(Into::into) }
+}
+
+/// The plan of this Service with these slices. Their order must not show: both ways round are compiled.
+pub(super) fn compile(service: &Service, slices: &[EndpointSlice], node: &NodeView) -> ServicePlan {
+    let key = ObjectKey::new("shop", "cart");
+    let view = ServiceView { key: &key, service, slices: slices.iter().collect() };
+    let plan = compile_service(&view, node);
+    let backwards = ServiceView { slices: slices.iter().rev().collect(), ..view };
+    assert_eq!(plan, compile_service(&backwards, node), "the order of slices shows");
+    plan
+}
 
 /// The nth pod's address.
 pub(super) fn pod(family: Family, n: u8) -> IpAddr {
@@ -28,10 +41,6 @@ pub(super) fn vip(family: Family) -> IpAddr {
         Family::V4 => Ipv4Addr::new(172, 30, 0, 1).into(),
         Family::V6 => Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 1).into(),
     }
-}
-
-pub(super) fn key() -> ObjectKey {
-    ObjectKey::new("shop", "cart")
 }
 
 /// A single-stack Service with these ports.

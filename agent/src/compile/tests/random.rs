@@ -9,10 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use weir_ebpf::abi::Protocol;
 
-use super::build::{HERE, key, pod, service, service_port, slice, slice_port, vip};
+use super::build::{HERE, compile, node, pod, service, service_port, slice, slice_port, vip};
 use super::reference::{all_entries, internal_set};
-use crate::compile::compile_service;
-use crate::compile::topology::Place;
 use crate::source::{
     Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Service, ServicePort, TrafficPolicy,
 };
@@ -85,9 +83,8 @@ proptest! {
         slices in vec(slices(), 0..=4),
         zone in option::of(select(vec!["a", "b", "c"])),
     ) {
-        let place = Place { node: HERE, zone };
-        let plan = compile_service(&key(), &service, slices.iter(), place);
-        prop_assert_eq!(&plan, &compile_service(&key(), &service, slices.iter().rev(), place));
+        let node = node(zone);
+        let plan = compile(&service, &slices, &node);
         prop_assert_eq!(plan.ports.len(), service.ports.len() * service.cluster_ips.len());
         for port in &plan.ports {
             let cluster_ip = port.frontends[0].addr.ip();
@@ -97,7 +94,7 @@ proptest! {
             let wanted = service.ports.iter().find(wanted).unwrap();
             prop_assert_eq!(port.frontends[0].addr.port(), wanted.port);
             prop_assert_eq!(port.name.family, Family::of(cluster_ip));
-            prop_assert_eq!(&port.internal, &internal_set(&service, wanted, cluster_ip, &slices, place));
+            prop_assert_eq!(&port.internal, &internal_set(&service, wanted, cluster_ip, &slices, &node));
             let present: BTreeSet<_> =
                 all_entries(wanted, cluster_ip, &slices).iter().map(|(addr, _)| *addr).collect();
             prop_assert_eq!(&port.present, &present);

@@ -3,10 +3,9 @@
 use TrafficPolicy::{Cluster, Local};
 use weir_ebpf::abi::{DropReason, Protocol};
 
-use super::build::{Change, PLACE, at, key, ready, service, service_port, slice, slice_port};
-use crate::compile::compile_service;
-use crate::compile::topology::Place;
+use super::build::{Change, at, compile, node, ready, service, service_port, slice, slice_port};
 use crate::source::{Endpoint, Family, TrafficPolicy};
+use crate::state::NodeView;
 
 /// What a client gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -196,11 +195,11 @@ fn all_rows(family: Family) -> Vec<Row> {
         .collect()
 }
 
-fn compile_row(family: Family, row: &Row, place: Place<'_>) -> Gets {
+fn compile_row(family: Family, row: &Row, node: &NodeView) -> Gets {
     let mut service = service(family, vec![service_port("", Protocol::Tcp, 80)]);
     service.internal_policy = row.policy;
     let slices = [slice(family, vec![slice_port("", Protocol::Tcp, 8080)], row.endpoints.clone())];
-    let plan = compile_service(&key(), &service, slices.iter(), place);
+    let plan = compile(&service, &slices, node);
     let set = &plan.ports[0].internal;
     if set.backends.is_empty() {
         return match set.when_empty {
@@ -217,10 +216,11 @@ fn compile_row(family: Family, row: &Row, place: Place<'_>) -> Gets {
 
 #[test]
 fn each_row_in_both_families() {
+    let node = node(Some("a"));
     for family in [Family::V4, Family::V6] {
         for row in all_rows(family) {
             assert_eq!(
-                compile_row(family, &row, PLACE),
+                compile_row(family, &row, &node),
                 row.gets,
                 "{family}: {}: {:?}",
                 row.rule,
@@ -232,10 +232,10 @@ fn each_row_in_both_families() {
 
 #[test]
 fn a_node_without_a_zone_ignores_zone_hints() {
-    let place = Place { zone: None, ..PLACE };
+    let node = node(None);
     for family in [Family::V4, Family::V6] {
         let endpoints = vec![ready(family, 1).zones(&["a"]), ready(family, 2).zones(&["b"])];
         let row = row("no zone", Cluster, endpoints, pods(&[1, 2]));
-        assert_eq!(compile_row(family, &row, place), row.gets);
+        assert_eq!(compile_row(family, &row, &node), row.gets);
     }
 }

@@ -5,17 +5,14 @@ use std::net::SocketAddr;
 
 use weir_ebpf::abi::{DropReason, Protocol};
 
-use super::build::{Change, HERE, PLACE, at, key, ready, service, service_port, slice, slice_port, vip};
-use crate::compile::{FrontendPlan, PortPlan, ServicePlan, compile_service};
+use super::build::{self, Change, HERE, at, node, ready, service, service_port, slice, slice_port, vip};
+use crate::compile::{FrontendPlan, PortPlan, ServicePlan};
 use crate::source::{Affinity, EndpointSlice, Family, Service};
 
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
 fn compile(service: &Service, slices: &[EndpointSlice]) -> ServicePlan {
-    let plan = compile_service(&key(), service, slices.iter(), PLACE);
-    let backwards = compile_service(&key(), service, slices.iter().rev(), PLACE);
-    assert_eq!(plan, backwards, "the order of slices shows");
-    plan
+    build::compile(service, slices, &node(Some("a")))
 }
 
 fn backends(port: &PortPlan) -> Vec<SocketAddr> {

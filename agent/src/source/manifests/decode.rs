@@ -102,12 +102,16 @@ fn decode_yaml<T: DeserializeOwned>(text: &str, first_line: usize) -> Result<T, 
     })
 }
 
+/// How many nodes the aliases of a document may stand for, together.
+const MAX_REPLAYED: usize = 100_000;
+
 /// YAML as Kubernetes reads it: an unquoted `1` or `true` is no string. The limits on aliases stay (a few lines
 /// could unfold into gigabytes); those on the number of nodes would refuse a large list, and the size of a file
 /// has a limit already.
 fn yaml_options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_events: usize::MAX, max_nodes: usize::MAX },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
         no_schema: true,
         with_snippet: false,
         emit_comments: false,

@@ -58,7 +58,9 @@ mod tests {
 
     #[test]
     fn documents() {
-        let rows: &[(&str, &[(usize, usize, &str)])] = &[
+        /// Text, and the number, first line and text of each of its documents.
+        type Row = (&'static str, &'static [(usize, usize, &'static str)]);
+        let rows: &[Row] = &[
             ("", &[]),
             ("# only a comment\n\n", &[]),
             ("---\n---\n# nothing\n...\n", &[]),

@@ -69,18 +69,8 @@ impl Manifests {
     /// # Errors
     /// The directory cannot be watched, or was gone at the start. Later it may come and go.
     pub async fn run(self, events: Sender<Event>) -> anyhow::Result<()> {
-        let context = || format!("cannot watch {}", self.dir.display());
-        let mut watcher = Watcher::new(&self.dir).with_context(context)?;
-        watcher.attach().with_context(context)?;
-        let mut reader = Reader {
-            changes: Changes::at_start(),
-            watcher,
-            catalog: Catalog::default(),
-            known: HashMap::new(),
-            absent_grace: Duration::ZERO,
-            listed: false,
-            dir: self.dir,
-        };
+        let mut reader =
+            Reader::new(&self.dir).with_context(|| format!("cannot watch {}", self.dir.display()))?;
         let mut synced = false;
         loop {
             reader.refresh().await?;
@@ -118,6 +108,21 @@ struct Reader {
 }
 
 impl Reader {
+    /// Attached, and about to read everything.
+    fn new(dir: &Path) -> io::Result<Self> {
+        let mut watcher = Watcher::new(dir)?;
+        watcher.attach()?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            watcher,
+            changes: Changes::at_start(),
+            catalog: Catalog::default(),
+            known: HashMap::new(),
+            absent_grace: Duration::ZERO,
+            listed: false,
+        })
+    }
+
     /// Brings the catalog up to what [`Changes`] says.
     async fn refresh(&mut self) -> anyhow::Result<()> {
         if std::mem::take(&mut self.changes.detached) {
