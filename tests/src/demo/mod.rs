@@ -63,7 +63,7 @@ fn show(cluster: &mut Cluster, examples: &Examples, progress: &mut Progress) -> 
     let rows = try_all(attempts::SERVICES, cluster, examples, progress)?;
     chapter("Services, from pods and from the nodes themselves", rows, progress);
     let services = cluster.agent(1)?.services(&[])?;
-    progress.pause(|| println!("`weir services` on n1:\n{services}"));
+    progress.pause(|| println!("\n`weir services` on n1\n{}", services.trim_end()));
 
     progress.step("web-1 is no longer ready");
     examples.write_without(&cluster.manifests, "web-1")?;

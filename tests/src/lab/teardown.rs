@@ -104,6 +104,12 @@ pub fn find_traces(id: LabId) -> Vec<String> {
     traces
 }
 
+/// The labs of a process of which anything is left.
+#[must_use]
+pub fn find_labs(owner: u32) -> BTreeSet<LabId> {
+    all_names().into_iter().map(|(id, _)| id).filter(|id| id.owner() == owner).collect()
+}
+
 /// Removes what labs left behind whose process was killed.
 ///
 /// # Errors
