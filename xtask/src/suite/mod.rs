@@ -69,10 +69,7 @@ impl Layer {
             ],
             Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
             Self::Programs => &[
-<<<<<<< HEAD
-=======
                 // The modules of the agent that its feature `kernel` adds.
->>>>>>> xtask
                 &[
                     "test",
                     "--package=weir-agent",
@@ -83,19 +80,7 @@ impl Layer {
                     "daemon::",
                     "cli::",
                 ],
-<<<<<<< HEAD
-                &[
-                    "test",
-                    "--package=weir-tests",
-                    "--features=kernel",
-                    "--test=programs",
-                    "--",
-                    "--nocapture",
-                    "--test-threads=1",
-                ],
-=======
                 PROGRAMS,
->>>>>>> xtask
             ],
             Self::Lab => {
                 &[&["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"]]
