@@ -139,8 +139,9 @@ impl Cluster {
 
     /// Waits until every agent has applied all that was written until now.
     ///
-    /// A marker Service that is in force shows that the agent has come as far as its file, but not that it has
-    /// finished the same batch of changes. That the marker is gone again does: it was taken away after it was seen.
+    /// A marker Service that is in force shows that the agent has come as far as its file, but not that it
+    /// has finished the same batch of changes. That the marker is gone again does: it was taken away after it
+    /// was seen.
     ///
     /// # Errors
     /// Not in time.

@@ -1,4 +1,5 @@
-//! Nonsense in the manifests, while traffic runs: each is named, with its field, and nothing else is affected.
+//! Nonsense in the manifests, while traffic runs: each is named, with its field, and nothing else is
+//! affected.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};

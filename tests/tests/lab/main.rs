@@ -1,5 +1,5 @@
-//! What must hold with real sockets: the table of cases, and what happens to traffic when the agent changes its
-//! mind, dies, comes back or is told nonsense.
+//! What must hold with real sockets: the table of cases, and what happens to traffic when the agent changes
+//! its mind, dies, comes back or is told nonsense.
 //!
 //! Each trial is listed and filtered like any test. They run one after the other: each measures something.
 
