@@ -50,6 +50,8 @@ impl Hooks {
     /// # Errors
     /// Which program, and the end of what the verifier said.
     pub fn load(mut programs: Ebpf) -> anyhow::Result<Self> {
+        #[cfg(feature = "log")]
+        super::program_log::forward(&mut programs)?;
         for name in CGROUP_HOOKS {
             program(&mut programs, name)?.load().map_err(|error| explain(name, &error))?;
         }

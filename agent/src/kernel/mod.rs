@@ -9,6 +9,8 @@ mod grace;
 mod hooks;
 mod migrate;
 mod netns;
+#[cfg(feature = "log")]
+mod program_log;
 mod row;
 mod sock_diag;
 mod stale;

@@ -24,6 +24,20 @@ pub(super) fn check_clippy(workspace: &Workspace) -> Result<Finding> {
     Ok(Finding::Good)
 }
 
+/// The feature that nothing else builds.
+pub(super) fn check_logging(workspace: &Workspace) -> Result<Finding> {
+    run_quietly(cargo(workspace).args([
+        "clippy",
+        "--quiet",
+        "--package=weir-agent",
+        "--features=log",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    Ok(Finding::Good)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
