@@ -36,7 +36,7 @@ enum Finding {
 type Check = fn(&Workspace) -> Result<Finding>;
 
 /// The quick ones first.
-const CHECKS: [(&str, &[Need], Check); 8] = [
+const CHECKS: [(&str, &[Need], Check); 9] = [
     ("layers", &[], layers::check),
     ("abi", &[], abi::check),
     ("format", &[Need::Style], style::check_format),
