@@ -124,5 +124,5 @@ fn print(lines: &[Line], shown: usize) {
         let port = format!("{}/{}", line.port, line.protocol);
         table.add_row([line.service.clone(), port, line.frontends.join(" "), affinity, backends.join(" ")]);
     }
-    println!("{table}");
+    println!("{}", table.trim_fmt());
 }
