@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::Config;
 use super::reconcile::Reconciler;
-use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients, migrate_names};
+use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients};
 use crate::observe::SharedReport;
 use crate::source::Event;
 use crate::state::State;
@@ -51,9 +51,8 @@ pub(super) fn start(config: &Config, report: SharedReport) -> anyhow::Result<Sta
         .into_iter()
         .find(|other| other.exists() && other.sizes() != generation.sizes());
     let hooks = Hooks::load(generation.load()?)?;
-    if let (false, Some(earlier)) = (adopt, &earlier) {
-        let names = migrate_names(earlier, &generation)?;
-        tracing::info!(names, "the tables have another size than before: building new ones beside the old");
+    if !adopt && earlier.is_some() {
+        tracing::info!("the tables have another size than before: building new ones beside the old");
     }
     let grace = Grace::new().context("making the map that waits for grace periods")?;
     let mut store = KernelStore::open(&generation, grace.clone())?;
