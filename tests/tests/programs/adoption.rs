@@ -64,6 +64,32 @@ fn other_sizes_build_new_maps_and_keep_what_sockets_know() {
 }
 
 #[test]
+fn another_cgroup_takes_the_hooks_over_and_so_does_the_first_one_again() {
+    let mut world = World::new("cgroup");
+    let server = tcp_server("127.0.0.1");
+    world.apply(&plan(Protocol::Tcp, &[server]));
+    let first = attached(&world.root).unwrap();
+    let vanishing = world.sub_cgroup("vanishing");
+    world.attach(&vanishing).unwrap();
+    let second = attached(&world.root).unwrap();
+    assert_eq!(second.len(), expected());
+    let id = std::fs::metadata(&vanishing).unwrap().ino();
+    assert!(second.iter().all(|hook| hook.cgroup == id), "{second:?}");
+    assert_eq!(
+        TcpStream::connect(vip(Family::V4)).unwrap_err().kind(),
+        ErrorKind::NetworkUnreachable,
+        "the hooks of the first cgroup are gone"
+    );
+    std::fs::remove_dir(&vanishing).unwrap();
+    world.restart(SIZES);
+    let third = attached(&world.root).unwrap();
+    assert!(third.iter().zip(&first).all(|(now, then)| now.cgroup == then.cgroup), "{third:?}");
+    assert_eq!(ask(vip(Family::V4)).unwrap(), server.port());
+    let pins = std::fs::read_dir(world.root.path().join("links")).unwrap().count();
+    assert_eq!(pins, expected(), "nothing is left aside");
+}
+
+#[test]
 fn a_map_of_another_layout_is_refused_by_name() {
     let world = World::new("layout");
     let dir = world.root.path().join("v1-64-32-256-4096-64");
