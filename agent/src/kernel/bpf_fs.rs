@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -21,7 +21,7 @@ use super::sys;
 pub struct PinRoot(PathBuf);
 
 impl PinRoot {
-    /// `path` need not exist; its parent is on a BPF file system, or is where one is to be mounted.
+    /// `path` need not exist; its parent is on a BPF file system, or is empty, and one is mounted there.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
@@ -37,6 +37,12 @@ impl PinRoot {
             fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
         }
         if !is_bpf_fs(parent)? {
+            let occupied = fs::read_dir(parent).is_ok_and(|mut entries| entries.next().is_some());
+            ensure!(
+                !occupied,
+                "{} is no BPF file system, and is not empty: nothing is mounted over what it holds",
+                parent.display()
+            );
             mount(Some("bpf"), parent, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
                 .with_context(|| format!("mounting a BPF file system on {}", parent.display()))?;
         }
@@ -61,11 +67,11 @@ impl PinRoot {
         self.0.join("links")
     }
 
-    /// Names of the generations that are there.
+    /// Names of the generations that are there, of any version. Whatever else is there is somebody else's.
     pub(super) fn generations(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| name != "links").collect()
+        names.filter(|name| is_generation(name)).collect()
     }
 }
 
@@ -87,10 +93,21 @@ pub fn cleanup(root: &PinRoot) -> anyhow::Result<Vec<PathBuf>> {
     }
     match fs::remove_dir(root.path()) {
         Ok(()) => removed.push(root.path().to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Others may have pinned something there, too, or it is where the file system is mounted.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+            ) => {}
         Err(error) => return Err(error).with_context(|| format!("removing {}", root.path().display())),
     }
     Ok(removed)
+}
+
+/// `v`, the version of the layout and the numbers of rows, as [`super::Generation`] makes them.
+fn is_generation(name: &str) -> bool {
+    let numbers = name.strip_prefix('v').unwrap_or_default();
+    numbers.contains('-') && numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
 /// Removes a directory of pins; none is no error.

@@ -90,6 +90,34 @@ fn another_cgroup_takes_the_hooks_over_and_so_does_the_first_one_again() {
 }
 
 #[test]
+fn what_others_pinned_under_the_root_is_left_alone() {
+    let world = World::new("others");
+    let foreign = world.root.path().join("theirs");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::rename(world.root.path().join("v1-64-32-256-4096-64/sets"), foreign.join("sets")).unwrap();
+    world.generation.remove_others().unwrap();
+    assert!(foreign.join("sets").exists());
+    assert!(!cleanup(&world.root).unwrap().contains(&world.root.path().to_owned()));
+    assert!(foreign.join("sets").exists());
+    std::fs::remove_file(foreign.join("sets")).unwrap();
+    std::fs::remove_dir(foreign).unwrap();
+}
+
+#[test]
+fn a_directory_that_holds_something_is_not_covered_by_a_mount() {
+    let dir = std::env::temp_dir().join(format!("weir-mount-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("precious"), "").unwrap();
+    let result = PinRoot::new(dir.join("weir")).ensure();
+    let seen = dir.join("precious").exists();
+    let _unmounted = Command::new("umount").arg(&dir).stderr(Stdio::null()).status();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(seen, "covered");
+    let error = format!("{:#}", result.unwrap_err());
+    assert!(error.contains("is not empty"), "{error}");
+}
+
+#[test]
 fn a_map_of_another_layout_is_refused_by_name() {
     let world = World::new("layout");
     let dir = world.root.path().join("v1-64-32-256-4096-64");
