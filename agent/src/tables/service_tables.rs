@@ -84,16 +84,16 @@ impl Tables {
         let mut problems = Vec::new();
         let ports = plan.map(|plan| plan.ports.as_slice()).unwrap_or_default();
         let wanted: BTreeSet<&PortName> = ports.iter().map(|port| &port.name).collect();
-        for name in self.services.remove(service).unwrap_or_default() {
-            if !wanted.contains(&name) {
-                self.remove_port(&name, store, &mut problems);
-            }
-        }
+        let before = self.services.remove(service).unwrap_or_default();
         for port in ports {
             let created_s = plan.and_then(|plan| plan.created_s);
             if let Err(error) = self.apply_port(port, created_s, store) {
                 problems.push(problem(&port.name, &error));
             }
+        }
+        // Last: a port that was renamed takes its frontends over in one step each.
+        for name in before.iter().filter(|name| !wanted.contains(name)) {
+            self.remove_port(name, store, &mut problems);
         }
         let kept: Vec<PortName> = ports
             .iter()
