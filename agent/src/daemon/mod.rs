@@ -9,11 +9,13 @@ mod start;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
+use tokio::time::MissedTickBehavior;
 
 use crate::kernel::{PinRoot, View};
 use crate::observe::{Metrics, SharedReport, serve_metrics, serve_report};
@@ -43,6 +45,9 @@ pub struct Config {
     /// Rows that the tables have room for.
     pub sizes: Sizes,
 }
+
+/// How long until what the kernel refused (a full table, no memory) is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -89,6 +94,8 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
     let mut background = Background::new(generation, grace);
     // Sockets may have lost their backend while no agent ran.
     reconciler.suspect_sockets();
+    let mut retry = tokio::time::interval(RETRY);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         background.start(&mut reconciler);
         tokio::select! {
@@ -97,6 +104,11 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
                 reconciler.reconcile(event, &mut events);
             }
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),
+            // Not asked, and no wake-up, while all is well.
+            _ = retry.tick(), if reconciler.has_refused() || background.has_failed() => {
+                background.retry();
+                reconciler.retry();
+            }
         }
     }
 }
