@@ -384,8 +384,11 @@ impl Tables {
                 }
             }
         }
-        let changed = new.union(old).map(|&addr| FrontendKey::whole_address(addr.into()));
-        changed.fold(Ok(()), |result, key| result.and(self.write_frontend(&key, store)))
+        let mut result = Ok(());
+        for &addr in new.union(old) {
+            result = result.and(self.write_frontend(&FrontendKey::whole_address(addr.into()), store));
+        }
+        result
     }
 
     fn remove_port(&mut self, name: &PortName, store: &mut impl Store, problems: &mut Vec<Problem>) {
