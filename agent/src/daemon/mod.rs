@@ -55,6 +55,8 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What keeps the agent from starting, or ended it. The tables and programs stay as they are.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let _lock = start::lock(&config.run_dir)?;
+    config.pin_root.ensure()?;
+    let _pins = config.pin_root.lock()?;
     let report = SharedReport::default();
     report.update(|report| {
         report.version = env!("CARGO_PKG_VERSION").into();
@@ -116,14 +118,10 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
 fn read_counters(root: &PinRoot) -> Box<dyn Fn() -> Vec<(weir_ebpf::abi::Counter, u64)> + Send + Sync> {
     let root = root.clone();
     Box::new(move || {
-        let counters = View::open(&root).map(|view| view.counters());
-        match counters {
-            Some(Ok(counters)) => counters,
-            Some(Err(error)) => {
-                tracing::warn!("{error:#}");
-                Vec::new()
-            }
-            None => Vec::new(),
-        }
+        let counters = View::open(&root).and_then(|view| view.map_or(Ok(Vec::new()), |view| view.counters()));
+        counters.unwrap_or_else(|error| {
+            tracing::warn!("{error:#}");
+            Vec::new()
+        })
     })
 }

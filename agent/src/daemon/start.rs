@@ -29,7 +29,7 @@ pub(super) struct Started {
     config: Config,
 }
 
-/// Only one agent writes to a set of tables.
+/// Only one agent answers in a run directory.
 pub(super) fn lock(run_dir: &Path) -> anyhow::Result<Flock<File>> {
     fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
     let path = run_dir.join("weir.lock");
@@ -44,10 +44,9 @@ pub(super) fn lock(run_dir: &Path) -> anyhow::Result<Flock<File>> {
 
 /// Loads the programs on the maps that are there, or on new ones.
 pub(super) fn start(config: &Config, report: SharedReport) -> anyhow::Result<Started> {
-    config.pin_root.ensure()?;
     let generation = Generation::wanted(&config.pin_root, config.sizes);
     let adopt = generation.exists();
-    let earlier = Generation::readable(&config.pin_root)
+    let earlier = Generation::readable(&config.pin_root)?
         .into_iter()
         .find(|other| other.exists() && other.sizes() != generation.sizes());
     let hooks = Hooks::load(generation.load()?)?;

@@ -128,6 +128,16 @@ fn a_map_of_another_layout_is_refused_by_name() {
 }
 
 #[test]
+fn cleanup_does_not_pull_the_tables_from_under_an_agent() {
+    let world = World::new("locked");
+    let lock = world.root.lock().unwrap();
+    assert!(format!("{:#}", world.root.lock().unwrap_err()).contains("an agent is running"));
+    cleanup(&world.root).unwrap_err();
+    assert_eq!(attached(&world.root).unwrap().len(), expected());
+    drop(lock);
+}
+
+#[test]
 fn cleanup_leaves_no_pin_and_no_program() {
     let mut world = World::new("cleanup");
     let server = tcp_server("127.0.0.1");
