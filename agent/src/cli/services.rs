@@ -51,7 +51,7 @@ struct LineBackend {
 }
 
 pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<ExitCode> {
-    let Some(view) = View::open(&args.pins.root()) else {
+    let Some(view) = View::open(&args.pins.root())? else {
         bail!("no tables are pinned under {}: no agent has run yet", args.pins.pin_root.display())
     };
     let mut lines = lines(&view.snapshot()?);

@@ -25,17 +25,19 @@ pub(super) struct Background {
     grace: Grace,
     job: Option<JoinHandle<anyhow::Result<Outcome>>>,
     retired: Option<Retired>,
+    /// The last job failed, and nobody has said that it is time to try again.
+    failed: bool,
     stale: Sockets,
 }
 
 impl Background {
     pub(super) fn new(generation: Generation, grace: Grace) -> Self {
-        Self { generation, grace, job: None, retired: None, stale: Vec::new() }
+        Self { generation, grace, job: None, retired: None, failed: false, stale: Vec::new() }
     }
 
     /// Starts the next job, if there is one and none runs.
     pub(super) fn start(&mut self, reconciler: &mut Reconciler) {
-        if self.job.is_some() {
+        if self.job.is_some() || self.failed {
             return;
         }
         let generation = self.generation.clone();
@@ -46,7 +48,11 @@ impl Background {
             return;
         }
         let search = reconciler.take_stale();
-        self.retired = reconciler.take_retired();
+        // Those of a job that failed wait for the next grace period.
+        self.retired = match (self.retired.take(), reconciler.take_retired()) {
+            (Some(before), Some(more)) => Some(before.and(more)),
+            (before, more) => before.or(more),
+        };
         if !search && self.retired.is_none() {
             return;
         }
@@ -78,8 +84,21 @@ impl Background {
                 self.stale = sockets.map(|sockets| reconciler.select_stale(sockets)).unwrap_or_default();
             }
             Ok(Outcome::Closed(closed)) => reconciler.closed(closed.sockets),
-            // What was given up is not used again before a restart: safe, and said.
-            Err(error) => tracing::error!("{error:#}"),
+            Err(error) => {
+                tracing::error!("{error:#}: trying again soon");
+                self.failed = true;
+                reconciler.suspect_sockets();
+            }
         }
+    }
+
+    /// Whether the last job failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Lets what failed be tried again.
+    pub(super) fn retry(&mut self) {
+        self.failed = false;
     }
 }

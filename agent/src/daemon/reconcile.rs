@@ -95,6 +95,19 @@ impl Reconciler {
         }
     }
 
+    /// Whether the kernel refused something that is to be tried again.
+    pub(super) fn has_refused(&self) -> bool {
+        self.tables.has_refused()
+    }
+
+    /// Tries again what the kernel refused.
+    pub(super) fn retry(&mut self) {
+        let begun = Instant::now();
+        let refused = self.tables.retry(&mut self.store);
+        self.write(&refused);
+        self.tell(begun.elapsed());
+    }
+
     /// Has all translated sockets looked at once.
     pub(super) fn suspect_sockets(&mut self) {
         self.tables.suspect_sockets();

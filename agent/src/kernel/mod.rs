@@ -22,7 +22,7 @@ pub use bpf_fs::{PinRoot, cleanup};
 pub use generation::Generation;
 pub use grace::Grace;
 pub use hooks::{Attached, Hooks, attached, expected};
-pub use migrate::{migrate_clients, migrate_names};
+pub use migrate::migrate_clients;
 pub use stale::{Closed, close_sockets, connected_sockets};
 pub use store::KernelStore;
 pub use view::View;

@@ -36,18 +36,13 @@ impl Claims {
         self.owners.get(key).map(|claim| &claim.port)
     }
 
-    /// How many frontends somebody has.
-    pub(super) fn len(&self) -> usize {
-        self.owners.len()
-    }
-
     /// Every frontend that is claimed in vain, with the claimant.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (&PortName, &FrontendKey)> {
         self.waiting.iter().flat_map(|(port, keys)| keys.iter().map(move |key| (port, key)))
     }
 
-    /// Adds or renews a claim. Returns whether the port has the frontend now.
-    pub(super) fn add(&mut self, key: FrontendKey, port: &PortName, created_s: Option<i64>) -> bool {
+    /// Adds or renews a claim.
+    pub(super) fn add(&mut self, key: FrontendKey, port: &PortName, created_s: Option<i64>) {
         let mut queue = self.queue(&key);
         let mut at = match queue.iter().position(|claim| claim.port == *port) {
             Some(at) => {
@@ -68,16 +63,13 @@ impl Claims {
             at += 1;
         }
         self.keep(key, queue);
-        self.owner(&key) == Some(port)
     }
 
-    /// Ends a claim. Returns whether the port had the frontend until now.
-    pub(super) fn remove(&mut self, key: FrontendKey, port: &PortName) -> bool {
-        let had = self.owner(&key) == Some(port);
+    /// Ends a claim; the next claimant, if there is one, has the frontend from now on.
+    pub(super) fn remove(&mut self, key: FrontendKey, port: &PortName) {
         let mut queue = self.queue(&key);
         queue.retain(|claim| claim.port != *port);
         self.keep(key, queue);
-        had
     }
 
     fn queue(&self, key: &FrontendKey) -> Vec<Claim> {

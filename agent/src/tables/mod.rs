@@ -7,6 +7,7 @@
 mod adopt;
 mod claims;
 mod entry;
+mod frontend_rows;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 mod runs;

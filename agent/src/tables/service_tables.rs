@@ -10,6 +10,7 @@ use weir_ebpf::abi::{Frontend, FrontendKey, Peer, Protocol, Run, ServiceId, Serv
 
 use super::claims::Claims;
 use super::entry::{Entry, Set, keys, rows};
+use super::frontend_rows::FrontendRows;
 use super::runs::Runs;
 use super::store::{Sizes, Store, StoreError};
 use crate::compile::{PortName, PortPlan, ServicePlan, SetPlan};
@@ -37,6 +38,15 @@ pub struct Retired {
     ids: Vec<ServiceId>,
 }
 
+impl Retired {
+    /// Both together.
+    pub fn and(mut self, other: Self) -> Self {
+        self.runs.extend(other.runs);
+        self.ids.extend(other.ids);
+        self
+    }
+}
+
 /// What is in the store, and what of it may be used again.
 #[derive(Debug)]
 pub struct Tables {
@@ -45,6 +55,7 @@ pub struct Tables {
     pub(super) by_id: HashMap<ServiceId, PortName>,
     pub(super) services: HashMap<ObjectKey, Vec<PortName>>,
     pub(super) claims: Claims,
+    pub(super) frontends: FrontendRows,
     /// How many entries own an address as a whole.
     pub(super) addresses: HashMap<IpAddr, usize>,
     pub(super) runs: Runs,
@@ -68,6 +79,7 @@ impl Tables {
             by_id: HashMap::new(),
             services: HashMap::new(),
             claims: Claims::default(),
+            frontends: FrontendRows::new(sizes.frontends),
             addresses: HashMap::new(),
             runs: Runs::new(sizes.backends),
             free_ids: VecDeque::new(),
@@ -84,16 +96,16 @@ impl Tables {
         let mut problems = Vec::new();
         let ports = plan.map(|plan| plan.ports.as_slice()).unwrap_or_default();
         let wanted: BTreeSet<&PortName> = ports.iter().map(|port| &port.name).collect();
-        for name in self.services.remove(service).unwrap_or_default() {
-            if !wanted.contains(&name) {
-                self.remove_port(&name, store, &mut problems);
-            }
-        }
+        let before = self.services.remove(service).unwrap_or_default();
         for port in ports {
             let created_s = plan.and_then(|plan| plan.created_s);
             if let Err(error) = self.apply_port(port, created_s, store) {
                 problems.push(problem(&port.name, &error));
             }
+        }
+        // Last: a port that was renamed takes its frontends over in one step each.
+        for name in before.iter().filter(|name| !wanted.contains(name)) {
+            self.remove_port(name, store, &mut problems);
         }
         let kept: Vec<PortName> = ports
             .iter()
@@ -125,6 +137,10 @@ impl Tables {
     /// [`Tables::release`] when it is over.
     pub fn take_retired(&mut self) -> Option<Retired> {
         let retired = std::mem::take(&mut self.retired);
+        // A number that a frontend still leads to must not become another Service's.
+        let (held, ids) = retired.ids.into_iter().partition(|id| self.frontends.still_leads_to(*id));
+        self.retired.ids = held;
+        let retired = Retired { ids, ..retired };
         (!retired.runs.is_empty() || !retired.ids.is_empty()).then_some(retired)
     }
 
@@ -135,6 +151,23 @@ impl Tables {
             self.runs.give(run);
         }
         self.free_ids.extend(retired.ids);
+        self.refused.keys().cloned().collect()
+    }
+
+    /// Whether the store refused something that is to be tried again.
+    #[must_use]
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty() || !self.frontends.is_written()
+    }
+
+    /// Tries again to write frontends that the store refused. Returns the Services to be applied again: what of
+    /// theirs was refused may be accepted now.
+    pub fn retry(&mut self, store: &mut impl Store) -> Vec<ObjectKey> {
+        for key in self.frontends.unwritten() {
+            if let Err(error) = self.write_frontend(&key, store) {
+                tracing::debug!("{}: still: {error}", key.peer());
+            }
+        }
         self.refused.keys().cloned().collect()
     }
 
@@ -182,11 +215,7 @@ impl Tables {
     /// Rows in use.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage {
-            frontends: self.claims.len() + self.addresses.len(),
-            services: self.entries.len(),
-            backends: self.runs.used(),
-        }
+        Usage { frontends: self.frontends.len(), services: self.entries.len(), backends: self.runs.used() }
     }
 
     fn apply_port(
@@ -199,24 +228,19 @@ impl Tables {
             Some(entry) => entry,
             None => self.create_entry(&plan.name, store)?,
         };
-        let before = entry.frontend();
         entry.affinity_s = plan.affinity_s;
         self.note_stale(&entry, plan);
         entry.present.clone_from(&plan.present);
         let written = self.apply_sets(&mut entry, plan, store);
-        let (id, renewed) = (entry.id, entry.frontend() != before);
-        let old_claims = std::mem::replace(&mut entry.claims, keys(plan));
         let owned = plan.frontends.iter().filter(|frontend| frontend.owns_address);
         let owned: BTreeSet<IpAddr> = owned.map(|frontend| frontend.addr.ip()).collect();
-        let old_owned = std::mem::take(&mut entry.owned);
-        let claims = entry.claims.clone();
+        let old_owned = std::mem::replace(&mut entry.owned, owned.clone());
+        let claims = keys(plan);
+        let old_claims = std::mem::replace(&mut entry.claims, claims.clone());
+        self.by_id.insert(entry.id, plan.name.clone());
         self.entries.insert(plan.name.clone(), entry);
-        self.by_id.insert(id, plan.name.clone());
-        let claimed = self.apply_claims(&plan.name, created_s, &old_claims, &claims, renewed, store);
-        let (owned_now, owned) = self.apply_owned(&old_owned, &owned, store);
-        if let Some(entry) = self.entries.get_mut(&plan.name) {
-            entry.owned = owned_now;
-        }
+        let claimed = self.apply_claims(&plan.name, created_s, &old_claims, &claims, store);
+        let owned = self.apply_owned(&old_owned, &owned, store);
         written.and(claimed).and(owned)
     }
 
@@ -309,118 +333,75 @@ impl Tables {
         self.runs.take(len).ok_or(full)
     }
 
-    /// Claims what is new, writes what is ours, gives up what is no longer wanted.
+    /// Claims what is wanted, and gives up what is not any more. Whoever has each of these frontends then has its
+    /// row written.
     fn apply_claims(
         &mut self,
         port: &PortName,
         created_s: Option<i64>,
         old: &[FrontendKey],
         new: &[FrontendKey],
-        renewed: bool,
         store: &mut impl Store,
     ) -> Result<(), StoreError> {
         let mut result = Ok(());
         for key in new {
-            let before = self.claims.owner(key).cloned();
             self.claims.add(*key, port, created_s);
-            let owner = self.claims.owner(key).cloned();
-            if owner != before || (renewed && owner.as_ref() == Some(port)) {
-                result = result.and(self.write_frontend(key, store));
-            }
+            result = result.and(self.write_frontend(key, store));
         }
         for key in old.iter().filter(|key| !new.contains(key)) {
-            result = result.and(self.give_up(key, port, store));
+            self.claims.remove(*key, port);
+            result = result.and(self.write_frontend(key, store));
         }
         result
     }
 
-    /// Ends a claim; the next claimant, if there is one, has the frontend from now on.
-    fn give_up(
-        &mut self,
-        key: &FrontendKey,
-        port: &PortName,
-        store: &mut impl Store,
-    ) -> Result<(), StoreError> {
-        if !self.claims.remove(*key, port) {
-            return Ok(());
-        }
-        if self.claims.owner(key).is_some() {
-            return self.write_frontend(key, store);
-        }
-        store.delete_frontend(key)
-    }
-
-    /// Writes the row of a frontend's owner.
+    /// Makes the row of a frontend, or of a whole address, what claims and owners say.
     fn write_frontend(&mut self, key: &FrontendKey, store: &mut impl Store) -> Result<(), StoreError> {
-        let Some(owner) = self.claims.owner(key).cloned() else { return Ok(()) };
-        let Some(entry) = self.entries.get(&owner) else { return Ok(()) };
-        let row = entry.frontend();
-        let result = self.put_frontend(key, &row, store);
-        if result.is_err() {
-            // Not in the store, so nobody has it: the next attempt starts from there.
-            self.claims.remove(*key, &owner);
-            if let Some(entry) = self.entries.get_mut(&owner) {
-                entry.claims.retain(|other| other != key);
-            }
-        }
-        result
+        let wanted = if key.protocol().is_none() {
+            let owned = self.addresses.contains_key(&key.peer().addr.into());
+            owned.then_some(Frontend { service: ServiceId(0), affinity_s: 0 })
+        } else {
+            self.claims.owner(key).and_then(|owner| self.entries.get(owner)).map(Entry::frontend)
+        };
+        self.frontends.write(*key, wanted, store)
     }
 
-    fn put_frontend(
-        &self,
-        key: &FrontendKey,
-        row: &Frontend,
-        store: &mut impl Store,
-    ) -> Result<(), StoreError> {
-        if self.usage().frontends > self.sizes.frontends as usize {
-            return Err(StoreError::Full { table: "frontends", capacity: self.sizes.frontends });
-        }
-        store.put_frontend(key, row)
-    }
-
-    /// Counts the owners of whole addresses. Returns what is owned now: without those that found no room.
+    /// Counts the owners of whole addresses.
     fn apply_owned(
         &mut self,
         old: &BTreeSet<IpAddr>,
         new: &BTreeSet<IpAddr>,
         store: &mut impl Store,
-    ) -> (BTreeSet<IpAddr>, Result<(), StoreError>) {
-        let (mut owned, mut result) = (new.clone(), Ok(()));
+    ) -> Result<(), StoreError> {
         for &addr in new.difference(old) {
-            let count = self.addresses.entry(addr).or_default();
-            *count += 1;
-            if *count == 1 {
-                let row = Frontend { service: ServiceId(0), affinity_s: 0 };
-                let written = self.put_frontend(&FrontendKey::whole_address(addr.into()), &row, store);
-                if written.is_err() {
-                    self.addresses.remove(&addr);
-                    owned.remove(&addr);
-                }
-                result = result.and(written);
-            }
+            *self.addresses.entry(addr).or_default() += 1;
         }
         for addr in old.difference(new) {
-            let Some(count) = self.addresses.get_mut(addr) else { continue };
-            *count -= 1;
-            if *count == 0 {
-                self.addresses.remove(addr);
-                result = result.and(store.delete_frontend(&FrontendKey::whole_address((*addr).into())));
+            if let Some(count) = self.addresses.get_mut(addr) {
+                *count -= 1;
+                if *count == 0 {
+                    self.addresses.remove(addr);
+                }
             }
         }
-        (owned, result)
+        let mut result = Ok(());
+        for &addr in new.union(old) {
+            result = result.and(self.write_frontend(&FrontendKey::whole_address(addr.into()), store));
+        }
+        result
     }
 
     fn remove_port(&mut self, name: &PortName, store: &mut impl Store, problems: &mut Vec<Problem>) {
         let Some(entry) = self.entries.remove(name) else { return };
         self.by_id.remove(&entry.id);
-        let mut result = Ok(());
-        for key in &entry.claims {
-            result = result.and(self.give_up(key, name, store));
-        }
-        result = result.and(self.apply_owned(&entry.owned, &BTreeSet::new(), store).1);
-        result = result.and(store.delete_name(entry.id));
-        if let Err(error) = result {
+        let claims = self.apply_claims(name, None, &entry.claims, &[], store);
+        let owned = self.apply_owned(&entry.owned, &BTreeSet::new(), store);
+        if let Err(error) = claims.and(owned).and(store.delete_name(entry.id)) {
             problems.push(problem(name, &error));
+        }
+        // A frontend that could not be removed refuses: its backends' places will be another's.
+        for side in SIDES {
+            store.swap_set(entry.id.set(side), Set::default().word);
         }
         self.retired.runs.extend([entry.internal.run, entry.external.run].into_iter().flatten());
         self.retired.ids.push(entry.id);

@@ -2,6 +2,7 @@
 //! own, and is their client. Needs root.
 
 mod adoption;
+mod datagrams;
 mod stale;
 mod swap;
 mod world;

@@ -87,3 +87,19 @@ fn sockets_of_a_service_that_is_gone_are_closed() {
     assert_eq!(close_stale(&world), 1);
     assert!(!is_alive(&mut translated));
 }
+
+/// Sorting the addresses of a name, the C library connects one socket to each of them in turn.
+#[test]
+fn a_socket_that_went_elsewhere_is_left_alone() {
+    let mut world = World::new("staleelse");
+    let (gone, stays) = (udp_server(), udp_server());
+    world.apply(&plan(Protocol::Udp, &[gone]));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.connect(vip(Family::V4)).unwrap();
+    socket.connect(stays).unwrap();
+    world.apply(&plan(Protocol::Udp, &[stays]));
+    assert_eq!(close_stale(&world), 0);
+    socket.send(b"?").unwrap();
+    assert_eq!(socket.recv(&mut [0; 2]).unwrap(), 2);
+}

@@ -1,5 +1,8 @@
 //! The mirror against its store: what the datapath sees is what the plans say, whatever the order.
 
+mod affinity;
+mod trouble;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
