@@ -29,6 +29,7 @@ pub struct Agent {
     run_dir: PathBuf,
     manifests: PathBuf,
     log: PathBuf,
+    arguments: Vec<String>,
     process: Option<Child>,
 }
 
@@ -67,8 +68,16 @@ impl Agent {
             run_dir,
             manifests: manifests.into(),
             node_name,
+            arguments: Vec::new(),
             process: None,
         })
+    }
+
+    /// The same agent for another cgroup than the whole node's, with more arguments.
+    #[must_use]
+    pub fn confined(mut self, cgroup: PathBuf, arguments: Vec<String>) -> Self {
+        (self.cgroup, self.arguments) = (cgroup, arguments);
+        self
     }
 
     /// Starts the agent; see [`Agent::wait_ready`].
@@ -82,7 +91,7 @@ impl Agent {
         command.arg("--source").arg(format!("manifests:{}", self.manifests.display()));
         command.args(["--node-name", &self.node_name]).arg("--cgroup-root").arg(&self.cgroup);
         command.arg("--pin-root").arg(&self.pin_root).arg("--run-dir").arg(&self.run_dir);
-        command.args(["--metrics-address", METRICS_ADDRESS]);
+        command.args(["--metrics-address", METRICS_ADDRESS]).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process =
             Some(command.spawn().with_context(|| format!("cannot run {}", self.binary.display()))?);
