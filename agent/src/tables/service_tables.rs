@@ -65,6 +65,8 @@ pub struct Tables {
     retired: Retired,
     /// What could not be written, by Service.
     refused: BTreeMap<ObjectKey, Vec<Problem>>,
+    /// Whether `refused` changed since [`Tables::take_problems_changed`].
+    refused_changed: bool,
     /// A backend or a port went away since [`Tables::take_stale`].
     stale: bool,
 }
@@ -86,6 +88,7 @@ impl Tables {
             next_id: 0,
             retired: Retired::default(),
             refused: BTreeMap::new(),
+            refused_changed: false,
             stale: false,
         }
     }
@@ -116,7 +119,8 @@ impl Tables {
         if !kept.is_empty() {
             self.services.insert(service.clone(), kept);
         }
-        self.refused.remove(service);
+        let before = self.refused.remove(service);
+        self.refused_changed |= before.is_some() || !problems.is_empty();
         if !problems.is_empty() {
             self.refused.insert(service.clone(), problems);
         }
@@ -193,6 +197,11 @@ impl Tables {
             Some(entry) => entry.is_stale(backend, protocol),
             None => true,
         }
+    }
+
+    /// Whether [`Tables::problems`] may say something else than when this was last asked.
+    pub fn take_problems_changed(&mut self) -> bool {
+        std::mem::take(&mut self.refused_changed) | self.claims.take_changed()
     }
 
     /// What could not be written, and the frontends that two Services claim.
