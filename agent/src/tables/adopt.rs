@@ -56,13 +56,12 @@ impl Tables {
             affinity_s: 0,
             internal: Set::default(),
             external: Set::default(),
-            present: BTreeSet::new(),
         };
         for side in SIDES {
             *entry.set(side) = self.adopt_set(id, side, found);
         }
         self.by_id.insert(id, name.clone());
-        self.services.entry(name.service.clone()).or_default().push(name.clone());
+        self.services.entry(name.service.clone()).or_default().ports.push(name.clone());
         self.entries.insert(name, entry);
     }
 

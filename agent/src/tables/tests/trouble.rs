@@ -198,7 +198,7 @@ proptest! {
             let known = store.store.tables.frontends.contains_key(&FrontendKey::new(vip_addr(vip).into(), Protocol::Tcp));
             prop_assert_eq!(known, vips.contains(&vip_addr(vip)));
             if known {
-                prop_assert!(claimants.any(|plan| plan.ports[0].present.iter().copied().eq(found.iter().copied())));
+                prop_assert!(claimants.any(|plan| plan.ports[0].internal.backends.keys().copied().eq(found.iter().copied())));
             }
         }
     }
