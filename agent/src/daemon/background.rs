@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::task::JoinHandle;
-use weir_ebpf::abi::{SocketKey, SocketRow};
+use weir_ebpf::abi::Connection;
 
 use super::reconcile::Reconciler;
 use crate::kernel::{Closed, Generation, Grace, close_sockets, connected_sockets};
 use crate::tables::Retired;
 
-type Sockets = Vec<(SocketKey, SocketRow)>;
+/// By their cookies.
+type Sockets = Vec<(u64, Connection)>;
 
 /// What a job came to.
 pub(super) enum Outcome {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
-use weir_ebpf::abi::{SocketKey, SocketRow};
+use weir_ebpf::abi::Connection;
 
 use crate::compile::compile_service;
 use crate::kernel::KernelStore;
@@ -119,11 +119,12 @@ impl Reconciler {
     }
 
     /// Those of these sockets that are to be closed.
-    pub(super) fn select_stale(&self, sockets: Vec<(SocketKey, SocketRow)>) -> Vec<(SocketKey, SocketRow)> {
-        let is_stale = |key: &SocketKey, row: &SocketRow| {
-            row.protocol().is_some_and(|protocol| self.tables.is_stale(row.service, key.peer(), protocol))
+    pub(super) fn select_stale(&self, mut sockets: Vec<(u64, Connection)>) -> Vec<(u64, Connection)> {
+        let is_stale = |row: &Connection| {
+            row.protocol().is_some_and(|protocol| self.tables.is_stale(row.service, row.backend(), protocol))
         };
-        sockets.into_iter().filter(|(key, row)| is_stale(key, row)).collect()
+        sockets.retain(|(_, row)| is_stale(row));
+        sockets
     }
 
     /// Counts sockets that were closed.

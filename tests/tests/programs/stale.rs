@@ -23,7 +23,7 @@ fn is_alive(stream: &mut TcpStream) -> bool {
 /// What the agent does when it suspects sockets.
 fn close_stale(world: &World) -> usize {
     let mut sockets = connected_sockets(&world.generation).unwrap();
-    sockets.retain(|(key, row)| world.tables.is_stale(row.service, key.peer(), row.protocol().unwrap()));
+    sockets.retain(|(_, row)| world.tables.is_stale(row.service, row.backend(), row.protocol().unwrap()));
     let closed = close_sockets(&world.generation, &sockets).unwrap();
     assert_eq!(closed.unreachable, 0);
     closed.sockets

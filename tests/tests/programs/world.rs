@@ -21,7 +21,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Tables that are small enough to be filled.
 pub(crate) const SIZES: Sizes =
-    Sizes { frontends: 64, services: 32, backends: 256, sockets: 4096, affinity: 64 };
+    Sizes { frontends: 64, services: 32, backends: 256, connections: 4096, datagrams: 64, affinity: 64 };
 
 pub(crate) struct World {
     pub(crate) root: PinRoot,

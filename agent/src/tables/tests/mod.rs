@@ -18,7 +18,7 @@ use crate::compile::{FrontendPlan, PortName, PortPlan, ServicePlan, SetPlan};
 use crate::source::{Family, ObjectKey};
 
 fn sizes() -> Sizes {
-    Sizes { frontends: 8, services: 4, backends: 16, sockets: 16, affinity: 16 }
+    Sizes { frontends: 8, services: 4, backends: 16, connections: 16, datagrams: 16, affinity: 16 }
 }
 
 fn backend(index: u8) -> SocketAddr {
