@@ -9,7 +9,7 @@ use weir_tests::lab::manifests::Manifests;
 use weir_tests::lab::topology::Settings;
 use weir_tests::lab::{Agent, Lab, Node, cgroup};
 
-use super::calls::{Batch, Sockets};
+use super::calls::{Batch, Sockets, Took};
 use crate::manifests::{self, Others, cluster_ip};
 use crate::peer::Peer;
 use crate::programs;
@@ -53,8 +53,9 @@ pub struct Measurement {
     pub dialled: Dialled,
     /// On which sockets.
     pub sockets: Sockets,
-    /// Nanoseconds of one call.
-    pub ns: f64,
+    /// What the calls took.
+    #[serde(flatten)]
+    pub took: Took,
 }
 
 /// All of it.
@@ -166,13 +167,11 @@ fn measure(
         progress(round.saturating_sub(1), options.rounds);
         random.shuffle(&mut order);
         for subject in &order {
-            let ns = peer.connect(&subject.batch)?;
-            #[expect(clippy::cast_precision_loss, reason = "a few seconds at most")]
-            let ns = ns as f64 / f64::from(subject.batch.calls);
+            let took = peer.connect(&subject.batch)?;
             let (variant, dialled, sockets) =
                 (subject.variant.clone(), subject.dialled, subject.batch.sockets);
             if let Some(round) = round.checked_sub(1) {
-                measurements.push(Measurement { round, variant, dialled, sockets, ns });
+                measurements.push(Measurement { round, variant, dialled, sockets, took });
             }
         }
     }
@@ -257,7 +256,7 @@ impl Outcome {
         let chosen = self.measurements.iter();
         let chosen =
             chosen.filter(|it| it.variant == variant && it.dialled == dialled && it.sockets == sockets);
-        chosen.map(|it| (it.round, it.ns)).collect()
+        chosen.map(|it| (it.round, it.took.median_ns)).collect()
     }
 }
 

@@ -72,9 +72,10 @@ impl Layer {
                 &["test", "--package=weir-agent", "--lib", "--bins", "--", "kernel::"],
                 &["test", "--package=weir-tests", "--test=programs", "--", "--nocapture", "--test-threads=1"],
             ],
-            Self::Lab => {
-                &[&["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"]]
-            }
+            Self::Lab => &[
+                &["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"],
+                &["test", "--package=weir-bench", "--test=quick"],
+            ],
         }
     }
 
