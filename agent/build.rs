@@ -31,7 +31,8 @@ fn build() -> Result<(), Box<dyn Error>> {
     }
     // One folder for debug and release builds of the agent: the object is the same.
     let target_dir = workspace.join("target/bpf").join(&arch);
-    let request = ObjectRequest { workspace, target_dir: &target_dir, arch: &arch, object: &object };
+    let log = env::var_os("CARGO_FEATURE_LOG").is_some();
+    let request = ObjectRequest { workspace, target_dir: &target_dir, arch: &arch, log, object: &object };
     for line in toolchain.build_object(&request)?.lines() {
         println!("cargo::warning={line}");
     }

@@ -32,7 +32,7 @@ pub(super) struct AgentArgs {
     #[command(flatten)]
     run: RunArgs,
     /// Where `/metrics` and `/readyz` are served.
-    #[arg(long, env = "WEIR_METRICS_ADDRESS", default_value = "127.0.0.1:10249", value_name = "ADDRESS")]
+    #[arg(long, env = "WEIR_METRICS_ADDRESS", default_value = "127.0.0.1:10247", value_name = "ADDRESS")]
     metrics_address: SocketAddr,
     #[command(flatten)]
     sizes: SizeArgs,

@@ -51,7 +51,7 @@ struct LineBackend {
 }
 
 pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<ExitCode> {
-    let Some(view) = View::open(&args.pins.root()) else {
+    let Some(view) = View::open(&args.pins.root())? else {
         bail!("no tables are pinned under {}: no agent has run yet", args.pins.pin_root.display())
     };
     let mut lines = lines(&view.snapshot()?);
@@ -124,5 +124,5 @@ fn print(lines: &[Line], shown: usize) {
         let port = format!("{}/{}", line.port, line.protocol);
         table.add_row([line.service.clone(), port, line.frontends.join(" "), affinity, backends.join(" ")]);
     }
-    println!("{table}");
+    println!("{}", table.trim_fmt());
 }

@@ -56,7 +56,7 @@ fn read(args: &StatusArgs) -> anyhow::Result<Status> {
     let root = args.pins.root();
     let mut agent = observe::ask(&args.run.run_dir)?;
     let hooks = attached(&root)?;
-    let view = View::open(&root);
+    let view = View::open(&root)?;
     let (mut drops, mut socket_events) = (BTreeMap::new(), BTreeMap::new());
     let mut tables = None;
     if let Some(view) = &view {

@@ -9,11 +9,13 @@ mod start;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
+use tokio::time::MissedTickBehavior;
 
 use crate::kernel::{PinRoot, View};
 use crate::observe::{Metrics, SharedReport, serve_metrics, serve_report};
@@ -44,12 +46,17 @@ pub struct Config {
     pub sizes: Sizes,
 }
 
+/// How long until what the kernel refused (a full table, no memory) is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// What keeps the agent from starting, or ended it. The tables and programs stay as they are.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let _lock = start::lock(&config.run_dir)?;
+    config.pin_root.ensure()?;
+    let _pins = config.pin_root.lock()?;
     let report = SharedReport::default();
     report.update(|report| {
         report.version = env!("CARGO_PKG_VERSION").into();
@@ -89,6 +96,8 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
     let mut background = Background::new(generation, grace);
     // Sockets may have lost their backend while no agent ran.
     reconciler.suspect_sockets();
+    let mut retry = tokio::time::interval(RETRY);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         background.start(&mut reconciler);
         tokio::select! {
@@ -97,6 +106,11 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
                 reconciler.reconcile(event, &mut events);
             }
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),
+            // Not asked, and no wake-up, while all is well.
+            _ = retry.tick(), if reconciler.has_refused() || background.has_failed() => {
+                background.retry();
+                reconciler.retry();
+            }
         }
     }
 }
@@ -104,14 +118,10 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
 fn read_counters(root: &PinRoot) -> Box<dyn Fn() -> Vec<(weir_ebpf::abi::Counter, u64)> + Send + Sync> {
     let root = root.clone();
     Box::new(move || {
-        let counters = View::open(&root).map(|view| view.counters());
-        match counters {
-            Some(Ok(counters)) => counters,
-            Some(Err(error)) => {
-                tracing::warn!("{error:#}");
-                Vec::new()
-            }
-            None => Vec::new(),
-        }
+        let counters = View::open(&root).and_then(|view| view.map_or(Ok(Vec::new()), |view| view.counters()));
+        counters.unwrap_or_else(|error| {
+            tracing::warn!("{error:#}");
+            Vec::new()
+        })
     })
 }

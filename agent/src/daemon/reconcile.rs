@@ -95,6 +95,19 @@ impl Reconciler {
         }
     }
 
+    /// Whether the kernel refused something that is to be tried again.
+    pub(super) fn has_refused(&self) -> bool {
+        self.tables.has_refused()
+    }
+
+    /// Tries again what the kernel refused.
+    pub(super) fn retry(&mut self) {
+        let begun = Instant::now();
+        let refused = self.tables.retry(&mut self.store);
+        self.write(&refused);
+        self.tell(begun.elapsed());
+    }
+
     /// Has all translated sockets looked at once.
     pub(super) fn suspect_sockets(&mut self) {
         self.tables.suspect_sockets();
@@ -121,7 +134,24 @@ impl Reconciler {
         }
     }
 
+    /// Logs and reports what a batch came to.
     fn tell(&mut self, took: Duration) {
+        // With thousands of problems, looking at them takes longer than a batch.
+        if self.state.take_problems_changed() | self.tables.take_problems_changed() {
+            self.tell_problems();
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.report.update(|report| {
+            report.objects = self.state.counts();
+            report.usage = self.tables.usage();
+            report.syncs += 1;
+            report.last_sync_us = micros;
+            report.slowest_sync_us = report.slowest_sync_us.max(micros);
+        });
+    }
+
+    /// Logs what is newly wrong and what is well again, and reports what is wrong.
+    fn tell_problems(&mut self) {
         let known = self.state.problems().map(|(object, problem)| ReportedProblem::new(object, problem));
         let tables = self.tables.problems().map(|(service, problem)| {
             let object = ObjectRef { kind: "Service", namespace: service.namespace, name: service.name };
@@ -131,27 +161,14 @@ impl Reconciler {
         for problem in problems.difference(&self.problems) {
             tracing::warn!("{}: {}: {}", problem.object, problem.field, problem.message);
         }
-        let objects_well: HashSet<&str> = problems.iter().map(|problem| problem.object.as_str()).collect();
-        let mended: BTreeSet<&str> = self
-            .problems
-            .iter()
-            .map(|problem| problem.object.as_str())
-            .filter(|object| !objects_well.contains(object))
-            .collect();
-        for object in mended {
+        let ill: HashSet<&str> = problems.iter().map(|problem| problem.object.as_str()).collect();
+        let before: BTreeSet<&str> = self.problems.iter().map(|problem| problem.object.as_str()).collect();
+        for object in before.iter().filter(|object| !ill.contains(*object)) {
             tracing::info!("{object}: all is well again");
         }
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.report.update(|report| {
-            report.objects = self.state.counts();
-            report.usage = self.tables.usage();
-            report.syncs += 1;
-            report.last_sync_us = micros;
-            report.slowest_sync_us = report.slowest_sync_us.max(micros);
-            if problems != self.problems {
-                report.problems = problems.iter().cloned().collect();
-            }
-        });
-        self.problems = problems;
+        if problems != self.problems {
+            self.report.update(|report| report.problems = problems.iter().cloned().collect());
+            self.problems = problems;
+        }
     }
 }

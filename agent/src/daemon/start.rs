@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::Config;
 use super::reconcile::Reconciler;
-use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients, migrate_names};
+use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients};
 use crate::observe::SharedReport;
 use crate::source::Event;
 use crate::state::State;
@@ -29,7 +29,7 @@ pub(super) struct Started {
     config: Config,
 }
 
-/// Only one agent writes to a set of tables.
+/// Only one agent answers in a run directory.
 pub(super) fn lock(run_dir: &Path) -> anyhow::Result<Flock<File>> {
     fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
     let path = run_dir.join("weir.lock");
@@ -44,16 +44,14 @@ pub(super) fn lock(run_dir: &Path) -> anyhow::Result<Flock<File>> {
 
 /// Loads the programs on the maps that are there, or on new ones.
 pub(super) fn start(config: &Config, report: SharedReport) -> anyhow::Result<Started> {
-    config.pin_root.ensure()?;
     let generation = Generation::wanted(&config.pin_root, config.sizes);
     let adopt = generation.exists();
-    let earlier = Generation::readable(&config.pin_root)
+    let earlier = Generation::readable(&config.pin_root)?
         .into_iter()
         .find(|other| other.exists() && other.sizes() != generation.sizes());
     let hooks = Hooks::load(generation.load()?)?;
-    if let (false, Some(earlier)) = (adopt, &earlier) {
-        let names = migrate_names(earlier, &generation)?;
-        tracing::info!(names, "the tables have another size than before: building new ones beside the old");
+    if !adopt && earlier.is_some() {
+        tracing::info!("the tables have another size than before: building new ones beside the old");
     }
     let grace = Grace::new().context("making the map that waits for grace periods")?;
     let mut store = KernelStore::open(&generation, grace.clone())?;

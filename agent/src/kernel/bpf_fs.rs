@@ -5,12 +5,13 @@
 //! <pin root>/<generation>/<map>    the maps; two generations while one replaces the other
 //! ```
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -21,7 +22,7 @@ use super::sys;
 pub struct PinRoot(PathBuf);
 
 impl PinRoot {
-    /// `path` need not exist; its parent is on a BPF file system, or is where one is to be mounted.
+    /// `path` need not exist; its parent is on a BPF file system, or is empty, and one is mounted there.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
@@ -37,6 +38,12 @@ impl PinRoot {
             fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
         }
         if !is_bpf_fs(parent)? {
+            let occupied = fs::read_dir(parent).is_ok_and(|mut entries| entries.next().is_some());
+            ensure!(
+                !occupied,
+                "{} is no BPF file system, and is not empty: nothing is mounted over what it holds",
+                parent.display()
+            );
             mount(Some("bpf"), parent, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
                 .with_context(|| format!("mounting a BPF file system on {}", parent.display()))?;
         }
@@ -51,6 +58,19 @@ impl PinRoot {
         Ok(())
     }
 
+    /// Locks the directory for who changes what is pinned there, until the lock is dropped. It holds for every
+    /// process that sees this BPF file system, whatever its own directories are.
+    ///
+    /// # Errors
+    /// Somebody else has the lock; the directory cannot be opened.
+    pub fn lock(&self) -> anyhow::Result<Flock<File>> {
+        let dir = File::open(&self.0).with_context(|| format!("opening {}", self.0.display()))?;
+        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(lock),
+            Err(_) => bail!("an agent is running with --pin-root {}: stop it first", self.0.display()),
+        }
+    }
+
     /// The directory itself.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -61,11 +81,14 @@ impl PinRoot {
         self.0.join("links")
     }
 
-    /// Names of the generations that are there.
-    pub(super) fn generations(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| name != "links").collect()
+    /// Names of the generations that are there, of any version. Whatever else is there is somebody else's.
+    ///
+    /// # Errors
+    /// The directory cannot be read; none is no error.
+    pub(super) fn generations(&self) -> anyhow::Result<Vec<String>> {
+        let names =
+            pins(&self.0)?.into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+        Ok(names.filter(|name| is_generation(name)).collect())
     }
 }
 
@@ -73,24 +96,39 @@ impl PinRoot {
 /// that are already connected go on, for they talk to their backends directly. Returns what was removed.
 ///
 /// # Errors
-/// What could not be removed.
+/// An agent is running, which would go on without its tables; what could not be removed.
 pub fn cleanup(root: &PinRoot) -> anyhow::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
+    if !root.path().exists() {
+        return Ok(removed);
+    }
+    let _lock = root.lock()?;
     // Detached before they are unpinned: when this returns, nothing is translated any more.
     for path in pins(&root.links())? {
         let link = sys::open_pinned(&path).with_context(|| format!("opening {}", path.display()))?;
         sys::detach_link(link.as_fd()).with_context(|| format!("detaching {}", path.display()))?;
     }
-    let generations = root.generations().into_iter().map(|name| root.path().join(name));
+    let generations = root.generations()?.into_iter().map(|name| root.path().join(name));
     for dir in std::iter::once(root.links()).chain(generations) {
         remove_dir(&dir, &mut removed)?;
     }
     match fs::remove_dir(root.path()) {
         Ok(()) => removed.push(root.path().to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Others may have pinned something there, too, or it is where the file system is mounted.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+            ) => {}
         Err(error) => return Err(error).with_context(|| format!("removing {}", root.path().display())),
     }
     Ok(removed)
+}
+
+/// `v`, the version of the layout and the numbers of rows, as [`super::Generation`] makes them.
+fn is_generation(name: &str) -> bool {
+    let numbers = name.strip_prefix('v').unwrap_or_default();
+    numbers.contains('-') && numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
 /// Removes a directory of pins; none is no error.

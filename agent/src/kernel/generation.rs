@@ -64,9 +64,11 @@ impl Generation {
     }
 
     /// Those that are there and that this agent can read.
-    #[must_use]
-    pub fn readable(root: &PinRoot) -> Vec<Self> {
-        root.generations().iter().filter_map(|name| Self::parse(root, name)).collect()
+    ///
+    /// # Errors
+    /// The pin root cannot be read.
+    pub fn readable(root: &PinRoot) -> anyhow::Result<Vec<Self>> {
+        Ok(root.generations()?.iter().filter_map(|name| Self::parse(root, name)).collect())
     }
 
     fn parse(root: &PinRoot, name: &str) -> Option<Self> {
@@ -144,7 +146,7 @@ impl Generation {
     /// # Errors
     /// What could not be removed.
     pub fn remove_others(&self) -> anyhow::Result<()> {
-        for name in self.root.generations().into_iter().filter(|name| *name != self.name) {
+        for name in self.root.generations()?.into_iter().filter(|name| *name != self.name) {
             tracing::info!(generation = name, "removing the tables of an earlier layout");
             remove_dir(&self.root.path().join(name), &mut Vec::new())?;
         }

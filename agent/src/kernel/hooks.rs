@@ -50,6 +50,8 @@ impl Hooks {
     /// # Errors
     /// Which program, and the end of what the verifier said.
     pub fn load(mut programs: Ebpf) -> anyhow::Result<Self> {
+        #[cfg(feature = "log")]
+        super::program_log::forward(&mut programs)?;
         for name in CGROUP_HOOKS {
             program(&mut programs, name)?.load().map_err(|error| explain(name, &error))?;
         }
@@ -79,6 +81,12 @@ fn program<'a>(programs: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Cgr
 }
 
 fn attach(program: &mut CgroupSockAddr, cgroup: &File, id: u64, pin: &Path) -> anyhow::Result<()> {
+    // A BPF file system allows no dot in a name. An agent that died before the renaming below left this one.
+    let aside = pin.with_file_name(format!("{}_new", pin.file_name().unwrap_or_default().display()));
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     let pinned = pin.exists();
     if pinned {
         let link = sys::open_pinned(pin)?;
@@ -93,11 +101,6 @@ fn attach(program: &mut CgroupSockAddr, cgroup: &File, id: u64, pin: &Path) -> a
         return Ok(());
     }
     // Another cgroup than before: the new link is there before the old one goes.
-    let aside = pin.with_extension("new");
-    match fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
     link.pin(&aside)?;
     fs::rename(&aside, pin).with_context(|| format!("replacing {}", pin.display()))
 }

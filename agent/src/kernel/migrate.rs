@@ -1,9 +1,10 @@
 //! Carrying over what only the programs know, when the maps are made anew with other sizes.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::{self, Map, MapData, MapError};
 use weir_ebpf::abi::{AffinityKey, AffinityRow, ServiceId, ServiceName, SocketKey, SocketRow};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -14,35 +15,53 @@ use super::row::Row;
 /// `BPF_NOEXIST`: only where there is no such row.
 const NOEXIST: u64 = 1;
 
-/// Copies the ids of Services, so that the rows of sockets and clients keep their meaning. Before the tables are
-/// filled.
-///
-/// # Errors
-/// The kernel's.
-pub fn migrate_names(from: &Generation, to: &Generation) -> anyhow::Result<usize> {
-    copy::<ServiceId, ServiceName>(from, to, "NAMES", false)
-}
-
-/// Copies translated sockets and clients with session affinity, without touching those that are there. Once before
-/// the programs are replaced, so that none is missing, and once after, for those that came in between.
+/// Copies translated sockets and clients with session affinity, without touching those that are there, under the
+/// numbers that their Services have in the new maps; those of Services that are gone stay behind. Once the new maps
+/// are filled: before the programs are replaced, so that none is missing, and again after, for those that came in
+/// between.
 ///
 /// # Errors
 /// The kernel's.
 pub fn migrate_clients(from: &Generation, to: &Generation) -> anyhow::Result<usize> {
-    let sockets = copy::<SocketKey, SocketRow>(from, to, "SOCKETS", true)?;
-    Ok(sockets + copy::<AffinityKey, AffinityRow>(from, to, "AFFINITY", true)?)
+    let ids = renumbered(from, to)?;
+    let sockets = copy(from, to, "SOCKETS", |key: SocketKey, mut row: SocketRow| {
+        row.service = *ids.get(&row.service)?;
+        Some((key, row))
+    })?;
+    let clients = copy(from, to, "AFFINITY", |mut key: AffinityKey, row: AffinityRow| {
+        key.service = *ids.get(&key.service)?;
+        Some((key, row))
+    })?;
+    Ok(sockets + clients)
 }
 
-fn copy<K, V>(from: &Generation, to: &Generation, name: &str, lru: bool) -> anyhow::Result<usize>
+/// The number that each Service port had in the old maps, and the one that it has in the new.
+fn renumbered(from: &Generation, to: &Generation) -> anyhow::Result<HashMap<ServiceId, ServiceId>> {
+    let (old, new) = (read::<ServiceId, ServiceName>(from, "NAMES")?, read(to, "NAMES")?);
+    let new: HashMap<ServiceName, ServiceId> = new.into_iter().map(|(id, name)| (name, id)).collect();
+    Ok(old.into_iter().filter_map(|(id, name)| Some((id, *new.get(&name)?))).collect())
+}
+
+fn read<K, V>(generation: &Generation, name: &str) -> anyhow::Result<Vec<(K, V)>>
+where
+    K: FromBytes + IntoBytes + Immutable + Copy,
+    V: FromBytes + IntoBytes + Immutable + Copy,
+{
+    batch::read_all(generation.open(name)?.fd().as_fd()).with_context(|| format!("reading {name}"))
+}
+
+fn copy<K, V>(
+    from: &Generation,
+    to: &Generation,
+    name: &str,
+    change: impl Fn(K, V) -> Option<(K, V)>,
+) -> anyhow::Result<usize>
 where
     K: FromBytes + IntoBytes + Immutable + Copy + 'static,
     V: FromBytes + IntoBytes + Immutable + Copy + 'static,
 {
-    let rows: Vec<(K, V)> =
-        batch::read_all(from.open(name)?.fd().as_fd()).with_context(|| format!("reading {name}"))?;
-    let map = to.open(name)?;
-    let map = if lru { Map::LruHashMap(map) } else { Map::HashMap(map) };
-    let mut map: HashMap<MapData, Row<K>, Row<V>> = map.try_into()?;
+    let rows = read::<K, V>(from, name)?.into_iter().filter_map(|(key, value)| change(key, value));
+    let mut map: maps::HashMap<MapData, Row<K>, Row<V>> = Map::LruHashMap(to.open(name)?).try_into()?;
     let mut copied = 0;
     for (key, value) in rows {
         match map.insert(Row(key), Row(value), NOEXIST) {

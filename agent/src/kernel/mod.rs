@@ -9,6 +9,8 @@ mod grace;
 mod hooks;
 mod migrate;
 mod netns;
+#[cfg(feature = "log")]
+mod program_log;
 mod row;
 mod sock_diag;
 mod stale;
@@ -20,7 +22,7 @@ pub use bpf_fs::{PinRoot, cleanup};
 pub use generation::Generation;
 pub use grace::Grace;
 pub use hooks::{Attached, Hooks, attached, expected};
-pub use migrate::{migrate_clients, migrate_names};
+pub use migrate::migrate_clients;
 pub use stale::{Closed, close_sockets, connected_sockets};
 pub use store::KernelStore;
 pub use view::View;

@@ -10,7 +10,7 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROT
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagDestroy, SockDiagMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
-use weir_ebpf::abi::Protocol;
+use weir_ebpf::abi::{Peer, Protocol};
 
 /// Larger than any datagram of a dump (the kernel uses at most 32 KiB).
 const BUFFER: usize = 1 << 16;
@@ -27,6 +27,11 @@ impl Found {
     /// `SO_COOKIE`
     pub(super) fn cookie(&self) -> u64 {
         u64::from_ne_bytes(self.id.cookie)
+    }
+
+    /// Whom it is connected to.
+    pub(super) fn peer(&self) -> Peer {
+        std::net::SocketAddr::new(self.id.destination_address, self.id.destination_port).into()
     }
 }
 

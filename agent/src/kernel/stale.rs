@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use aya::maps::{Map, MapData};
-use weir_ebpf::abi::{Protocol, SocketKey, SocketRow};
+use weir_ebpf::abi::{Peer, Protocol, SocketKey, SocketRow};
 
 use super::batch;
 use super::generation::Generation;
@@ -35,7 +35,8 @@ pub fn connected_sockets(generation: &Generation) -> anyhow::Result<Vec<(SocketK
     Ok(rows)
 }
 
-/// Ends these sockets, in whichever network namespace of the node they are, and forgets them.
+/// Ends these sockets where they are still connected to that backend, in whichever network namespace of the node they
+/// are, and forgets them. A UDP socket may have been connected to somebody else since.
 ///
 /// # Errors
 /// The `sockets` table or `/proc` cannot be read.
@@ -44,10 +45,10 @@ pub fn close_sockets(generation: &Generation, stale: &[(SocketKey, SocketRow)]) 
     if stale.is_empty() {
         return Ok(closed);
     }
-    let cookies: HashSet<u64> = stale.iter().map(|(key, _)| key.cookie()).collect();
+    let wanted: HashSet<(u64, Peer)> = stale.iter().map(|(key, _)| (key.cookie(), key.peer())).collect();
     let protocols: HashSet<Protocol> = stale.iter().filter_map(|(_, row)| row.protocol()).collect();
     for namespace in netns::all().context("looking for network namespaces")? {
-        match netns::inside(&namespace, || close_here(&cookies, &protocols)) {
+        match netns::inside(&namespace, || close_here(&wanted, &protocols)) {
             Ok(count) => closed.sockets += count,
             Err(error) => {
                 tracing::warn!("sockets whose backend is gone stay open in a network namespace: {error:#}");
@@ -62,12 +63,12 @@ pub fn close_sockets(generation: &Generation, stale: &[(SocketKey, SocketRow)]) 
     Ok(closed)
 }
 
-fn close_here(cookies: &HashSet<u64>, protocols: &HashSet<Protocol>) -> anyhow::Result<usize> {
+fn close_here(wanted: &HashSet<(u64, Peer)>, protocols: &HashSet<Protocol>) -> anyhow::Result<usize> {
     let diag = SockDiag::open()?;
     let mut closed = 0;
     for protocol in protocols {
         for socket in diag.connected(*protocol)? {
-            if cookies.contains(&socket.cookie()) && diag.destroy(&socket)? {
+            if wanted.contains(&(socket.cookie(), socket.peer())) && diag.destroy(&socket)? {
                 closed += 1;
             }
         }

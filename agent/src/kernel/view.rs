@@ -22,11 +22,13 @@ pub struct View {
 impl View {
     /// The generation that is there; `None` if there is none that this agent can read. During an upgrade there are
     /// two for a moment: then the larger.
-    #[must_use]
-    pub fn open(root: &PinRoot) -> Option<Self> {
-        let there = Generation::readable(root).into_iter().filter(Generation::exists);
-        let generation = there.max_by_key(|generation| generation.sizes().frontends)?;
-        Some(Self { generation })
+    ///
+    /// # Errors
+    /// The pin root cannot be read: it needs root.
+    pub fn open(root: &PinRoot) -> anyhow::Result<Option<Self>> {
+        let there = Generation::readable(root)?.into_iter().filter(Generation::exists);
+        let generation = there.max_by_key(|generation| generation.sizes().frontends);
+        Ok(generation.map(|generation| Self { generation }))
     }
 
     /// Its maps.

@@ -8,8 +8,10 @@ use crate::source::{ObjectRef, Problem};
 use crate::state::Counts;
 use crate::tables::{Sizes, Usage};
 
-/// A snapshot of the agent.
+/// A snapshot of the agent. `weir status` may be of another version than the agent: what one does not know of the
+/// other's is left out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// All lists are known and the tables say what they say; set once.
     pub ready: bool,
@@ -35,7 +37,8 @@ pub struct Report {
     pub last_sync_us: u64,
     /// Sockets that were closed because their backend is gone.
     pub closed_sockets: u64,
-    /// What is wrong, in the order of the objects.
+    /// What is wrong, in the order of the objects. `weir status --json` has it beside the report, not in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,
 }
 
@@ -72,5 +75,17 @@ impl SharedReport {
     /// Changes it.
     pub fn update(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_versions_report_is_read_as_far_as_it_goes() {
+        let report: Report = serde_json::from_str(r#"{"ready":true,"version":"9","news":[1]}"#).unwrap();
+        assert!(report.ready);
+        assert_eq!((report.version.as_str(), report.pid), ("9", 0));
     }
 }

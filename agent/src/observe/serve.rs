@@ -22,6 +22,9 @@ use super::report::{Report, SharedReport};
 /// How long `weir status` waits for an agent that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long after a connection that could not be accepted the next one is.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The agent's socket in its run directory.
 #[must_use]
 pub fn socket_path(run_dir: &Path) -> PathBuf {
@@ -76,7 +79,15 @@ pub async fn serve_report(run_dir: &Path, report: SharedReport) -> anyhow::Resul
     }
     let listener = UnixListener::bind(&path).with_context(|| format!("listening on {}", path.display()))?;
     loop {
-        let (mut stream, _) = listener.accept().await.context("accepting")?;
+        let mut stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // No descriptor is free, say: no reason for the agent to end.
+            Err(error) => {
+                tracing::warn!("accepting on {}: {error}", path.display());
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
         let text = serde_json::to_vec(&report.read())?;
         tokio::spawn(async move {
             // Whoever asked may have gone away.
@@ -88,7 +99,7 @@ pub async fn serve_report(run_dir: &Path, report: SharedReport) -> anyhow::Resul
 /// The report of the agent with this run directory; `None` if none runs.
 ///
 /// # Errors
-/// An agent that does not answer, or another version's answer.
+/// An agent that does not answer, or no report.
 pub fn ask(run_dir: &Path) -> anyhow::Result<Option<Report>> {
     let path = socket_path(run_dir);
     let mut stream = match UnixStream::connect(&path) {

@@ -56,13 +56,12 @@ impl Tables {
             affinity_s: 0,
             internal: Set::default(),
             external: Set::default(),
-            present: BTreeSet::new(),
         };
         for side in SIDES {
             *entry.set(side) = self.adopt_set(id, side, found);
         }
         self.by_id.insert(id, name.clone());
-        self.services.entry(name.service.clone()).or_default().push(name.clone());
+        self.services.entry(name.service.clone()).or_default().ports.push(name.clone());
         self.entries.insert(name, entry);
     }
 
@@ -88,19 +87,21 @@ impl Tables {
                 continue;
             };
             self.claims.add(*key, &name, None);
+            self.frontends.adopt(*key, *row);
             if let Some(entry) = self.entries.get_mut(&name) {
                 entry.claims.push(*key);
                 entry.affinity_s = row.affinity_s;
                 owners.entry(key.peer().addr.into()).or_default().insert(name);
             }
         }
-        for (key, _) in found.frontends.iter().filter(|(key, _)| key.protocol().is_none()) {
+        for (key, row) in found.frontends.iter().filter(|(key, _)| key.protocol().is_none()) {
             let addr = key.peer().addr.into();
             let Some(owners) = owners.get(&addr) else {
                 store.delete_frontend(key)?;
                 continue;
             };
             self.addresses.insert(addr, owners.len());
+            self.frontends.adopt(*key, *row);
             for name in owners {
                 self.entries.entry(name.clone()).and_modify(|entry| {
                     entry.owned.insert(addr);

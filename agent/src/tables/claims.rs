@@ -28,6 +28,8 @@ pub(super) struct Claims {
     queues: HashMap<FrontendKey, Vec<Claim>>,
     /// The same by claimant.
     waiting: BTreeMap<PortName, Vec<FrontendKey>>,
+    /// Whether [`Claims::waiting`] may say something else than when this was last asked.
+    changed: bool,
 }
 
 impl Claims {
@@ -36,18 +38,18 @@ impl Claims {
         self.owners.get(key).map(|claim| &claim.port)
     }
 
-    /// How many frontends somebody has.
-    pub(super) fn len(&self) -> usize {
-        self.owners.len()
-    }
-
     /// Every frontend that is claimed in vain, with the claimant.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (&PortName, &FrontendKey)> {
         self.waiting.iter().flat_map(|(port, keys)| keys.iter().map(move |key| (port, key)))
     }
 
-    /// Adds or renews a claim. Returns whether the port has the frontend now.
-    pub(super) fn add(&mut self, key: FrontendKey, port: &PortName, created_s: Option<i64>) -> bool {
+    /// Whether somebody began or ceased to claim in vain since this was last asked.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Adds or renews a claim.
+    pub(super) fn add(&mut self, key: FrontendKey, port: &PortName, created_s: Option<i64>) {
         let mut queue = self.queue(&key);
         let mut at = match queue.iter().position(|claim| claim.port == *port) {
             Some(at) => {
@@ -68,16 +70,13 @@ impl Claims {
             at += 1;
         }
         self.keep(key, queue);
-        self.owner(&key) == Some(port)
     }
 
-    /// Ends a claim. Returns whether the port had the frontend until now.
-    pub(super) fn remove(&mut self, key: FrontendKey, port: &PortName) -> bool {
-        let had = self.owner(&key) == Some(port);
+    /// Ends a claim; the next claimant, if there is one, has the frontend from now on.
+    pub(super) fn remove(&mut self, key: FrontendKey, port: &PortName) {
         let mut queue = self.queue(&key);
         queue.retain(|claim| claim.port != *port);
         self.keep(key, queue);
-        had
     }
 
     fn queue(&self, key: &FrontendKey) -> Vec<Claim> {
@@ -86,6 +85,8 @@ impl Claims {
     }
 
     fn keep(&mut self, key: FrontendKey, queue: Vec<Claim>) {
+        let contested = queue.len() > 1 || self.queues.contains_key(&key);
+        self.changed |= contested && !ports(&self.queue(&key)).eq(ports(&queue));
         for claim in self.queues.remove(&key).into_iter().flatten() {
             if let Some(keys) = self.waiting.get_mut(&claim.port) {
                 keys.retain(|other| *other != key);
@@ -107,4 +108,8 @@ impl Claims {
             self.queues.insert(key, losers);
         }
     }
+}
+
+fn ports(queue: &[Claim]) -> impl Iterator<Item = &PortName> {
+    queue.iter().map(|claim| &claim.port)
 }

@@ -164,7 +164,7 @@ impl Backend {
 
 /// Row of the `names` table: what a [`ServiceId`] stands for. No program reads it; it lets a restarted agent give
 /// the same ids, and lets the commands name a Service while no agent runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ServiceName {
     pub(super) lengths: [u8; 3],

@@ -8,7 +8,7 @@ use super::{Addr, Peer, Port, Protocol, ServiceId};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Direction {
-    /// From what the client dialled to the backend; unconnected UDP sockets only, so that they keep theirs.
+    /// From what the client dialled to the backend; UDP sockets only, so that they keep theirs.
     Forward = 1,
     /// From the backend to what the client dialled.
     Reverse = 2,

@@ -7,5 +7,7 @@
 mod select;
 pub mod socket;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use tables::{Full, Moment, Socket, Tables};

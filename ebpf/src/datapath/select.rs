@@ -28,9 +28,10 @@ pub(super) fn select_backend(
     let key = AffinityKey { client: client(), service: frontend.service };
     let now_s = moment.seconds();
     let peer = match tables.lookup_affinity(&key) {
-        // wrapping: the clock may be read on two CPUs in either order
+        // Saturating: another CPU may have read the clock a moment later and have come here first. And up to the
+        // timeout itself: between two seconds as they are counted lies up to one less, and a timeout is a promise.
         Some(row)
-            if now_s.wrapping_sub(row.last_seen_s) < frontend.affinity_s
+            if now_s.saturating_sub(row.last_seen_s) <= frontend.affinity_s
                 && contains(tables, run, &row.peer()) =>
         {
             row.peer()

@@ -5,7 +5,7 @@
 //! dual-stack socket needs no case of its own.
 
 use crate::abi::{
-    Counter, Direction, DropReason, Frontend, FrontendKey, Peer, Protocol, Side, SocketKey, SocketRow,
+    Counter, Direction, DropReason, Frontend, FrontendKey, Peer, Port, Protocol, Side, SocketKey, SocketRow,
 };
 use crate::datapath::select::{contains, select_backend};
 use crate::datapath::{Moment, Socket, Tables};
@@ -47,6 +47,11 @@ impl From<DropReason> for Errno {
 #[inline(always)]
 pub fn connect(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket, dialled: Peer) -> Verdict {
     let Some(protocol) = socket.protocol() else { return Verdict::Pass };
+    // Nothing can be sent there: who connects to it wants to know the route and its source address, as getaddrinfo
+    // does, and takes a refusal for the lack of a route.
+    if protocol == Protocol::Udp && dialled.port == Port::new(0) {
+        return Verdict::Pass;
+    }
     let frontend = match lookup_frontend(tables, dialled, protocol) {
         Ok(Some(frontend)) => frontend,
         Ok(None) => return Verdict::Pass,
@@ -56,12 +61,17 @@ pub fn connect(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
         Ok(backend) => backend,
         Err(reason) => return deny(tables, reason),
     };
+    let cookie = socket.cookie();
     let row = SocketRow::new(dialled, protocol, true, frontend.service);
-    remember(tables, &SocketKey::new(socket.cookie(), backend, Direction::Reverse), &row);
-    tables.count(match protocol {
-        Protocol::Tcp => Counter::TcpConnect,
-        Protocol::Udp | Protocol::Sctp => Counter::UdpConnect,
-    });
+    remember(tables, &SocketKey::new(cookie, backend, Direction::Reverse), &row);
+    if protocol == Protocol::Tcp {
+        tables.count(Counter::TcpConnect);
+    } else {
+        // A datagram may name the Service again, and the socket hears none but this backend.
+        let row = SocketRow::new(backend, protocol, true, frontend.service);
+        remember(tables, &SocketKey::new(cookie, dialled, Direction::Forward), &row);
+        tables.count(Counter::UdpConnect);
+    }
     Verdict::Translate(backend)
 }
 
@@ -128,14 +138,15 @@ fn lookup_kept(tables: &impl Tables, frontend: &Frontend, forward: &SocketKey) -
     contains(tables, run, &row.peer()).then_some(row.peer())
 }
 
-/// Writes the reverse row of an unconnected socket where it is missing or another frontend's: the last one that
-/// the socket spoke to through this backend gets the replies.
+/// Writes the reverse row of a datagram where it is missing or another frontend's: the last one that the socket
+/// spoke to through this backend gets the replies.
 #[inline(always)]
 fn remember_reverse(tables: &impl Tables, cookie: u64, backend: Peer, dialled: Peer, frontend: &Frontend) {
     let key = SocketKey::new(cookie, backend, Direction::Reverse);
-    let row = SocketRow::new(dialled, Protocol::Udp, false, frontend.service);
-    if tables.lookup_socket(&key) != Some(row) {
-        remember(tables, &key, &row);
+    // Also one that connect wrote: the socket is still to be told when the backend goes.
+    let known = |row: SocketRow| row.peer() == dialled && row.service == frontend.service;
+    if !tables.lookup_socket(&key).is_some_and(known) {
+        remember(tables, &key, &SocketRow::new(dialled, Protocol::Udp, false, frontend.service));
     }
 }
 

@@ -136,17 +136,41 @@ fn act<F: Family>(hook: &Hook<'_>, verdict: Verdict) -> i32 {
     }
 }
 
+/// Says what was decided, in builds with the feature `log`.
+#[cfg(feature = "log")]
+#[inline(always)]
+fn say(hook: &Hook<'_>, call: &str, dialled: Peer, verdict: &Verdict) {
+    use aya_log_ebpf::debug;
+    let bytes = |peer: &Peer| -> [u8; 16] { zerocopy::transmute!(peer.addr.words()) };
+    let (to, port) = (bytes(&dialled), dialled.port.host());
+    match verdict {
+        Verdict::Pass => debug!(hook.0, "{} [{:i}]:{}: not a Service", call, to, port),
+        Verdict::Translate(backend) => {
+            debug!(hook.0, "{} [{:i}]:{} -> [{:i}]:{}", call, to, port, bytes(backend), backend.port.host());
+        }
+        Verdict::Deny(reason) => debug!(hook.0, "{} [{:i}]:{}: {}", call, to, port, reason.label()),
+    }
+}
+
+#[cfg(not(feature = "log"))]
+#[inline(always)]
+fn say(_hook: &Hook<'_>, _call: &str, _dialled: Peer, _verdict: &Verdict) {}
+
 #[inline(always)]
 fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     let hook = Hook(ctx);
-    let verdict = socket::connect(&KernelTables, &Now, &hook, F::peer(&hook));
+    let dialled = F::peer(&hook);
+    let verdict = socket::connect(&KernelTables, &Now, &hook, dialled);
+    say(&hook, "connect", dialled, &verdict);
     act::<F>(&hook, verdict)
 }
 
 #[inline(always)]
 fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
     let hook = Hook(ctx);
-    let verdict = socket::sendmsg(&KernelTables, &Now, &hook, F::peer(&hook));
+    let dialled = F::peer(&hook);
+    let verdict = socket::sendmsg(&KernelTables, &Now, &hook, dialled);
+    say(&hook, "sendmsg", dialled, &verdict);
     act::<F>(&hook, verdict)
 }
 

@@ -19,6 +19,8 @@ pub struct ObjectRequest<'a> {
     /// The machine on which the programs will run, as in `cfg(target_arch)`: it decides where a context keeps its
     /// registers.
     pub arch: &'a str,
+    /// Whether the programs say what they do (feature `log`).
+    pub log: bool,
     /// Where the finished object goes.
     pub object: &'a Path,
 }
@@ -70,6 +72,10 @@ impl Toolchain {
         let linked = request.target_dir.join(TARGET).join("release/weir-programs");
         // The loader reads .BTF and .BTF.ext; DWARF is six times as large and served only to make them.
         let mut strip = Command::new(&self.objcopy);
+        if let Kind::Nightly { sysroot, .. } = &self.kind {
+            // rustc's own objcopy does not find rustc's LLVM by itself.
+            strip.env("LD_LIBRARY_PATH", sysroot.join("lib"));
+        }
         strip.arg("--strip-debug").arg(&linked).arg(request.object);
         run("removing debug sections", &mut strip)?;
         Ok(warnings)
@@ -96,8 +102,9 @@ impl Toolchain {
         command
             .current_dir(request.workspace)
             .args(["--quiet", "--locked", "--release", "--package=weir-ebpf", "--bin=weir-programs"])
-            .args(["--no-default-features", "--features=bpf", "--target", TARGET, "--target-dir"])
+            .args(["--no-default-features", "--target", TARGET, "--target-dir"])
             .arg(request.target_dir)
+            .arg(if request.log { "--features=log" } else { "--features=bpf" })
             .env("PATH", self.path())
             .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags(request))
             // BTF is made from debug information; the linker optimizes across crates by itself.
@@ -210,6 +217,7 @@ mod tests {
             workspace: Path::new("/w"),
             target_dir: Path::new("/w/target/bpf"),
             arch: "aarch64",
+            log: false,
             object: Path::new("/o"),
         }
     }

@@ -1,11 +1,11 @@
 //! One table of what a client of a Service must see, and the two ways in which it is run.
 //!
-//! A [`Case`] is data: objects of the cluster, what a client does, what it must see. [`rows`] expands it over the
-//! ways to use a socket and the forms of an address, so that both families have the same rows. [`live`] runs a row
-//! with real sockets in the lab; [`pure`] runs it through the manifests' parser, the state, the compiler, the
-//! tables and the datapath, all in memory.
+//! A [`Case`] is data: objects of the cluster, what a client does, what it must see. [`rows`] expands it over
+//! the ways to use a socket and the forms of an address, so that both families have the same rows. [`live`]
+//! runs a row with real sockets in the lab; [`pure`] runs it through the manifests' parser, the state, the
+//! compiler, the tables and the datapath, all in memory.
 //!
-//! Called by `tests/lab.rs` and `tests/cases.rs`.
+//! Called by `tests/lab` and by the unit tests of [`pure`].
 
 pub(crate) mod expect;
 pub mod live;

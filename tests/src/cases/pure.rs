@@ -1,5 +1,5 @@
-//! A row in memory: manifests as text, the parser, the state, the compiler, the tables and the datapath of each
-//! node; everything but the kernel.
+//! A row in memory: manifests as text, the parser, the state, the compiler, the tables and the datapath of
+//! each node; everything but the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

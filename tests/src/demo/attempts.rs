@@ -63,7 +63,7 @@ pub(super) const AFTER_CHANGE: &[Attempt] = &[
     attempt("shop", Service("web", 80), Tcp, 40, Expect::One(&["web-2"]), "only web-2"),
     attempt("n1", Service("web", 80), UdpUnconnected, 40, Expect::One(&["web-2"]), "only web-2"),
     attempt("shop", Service("cart", 80), Tcp, 40, Expect::One(&["web-2"]), "affinity moves"),
-    attempt("shop", Service("cache", 6379), Tcp, 1, Expect::Unreachable, "no local endpoint any more"),
+    attempt("shop", Service("cache", 6379), Tcp, 1, Expect::Refused, "no endpoint is ready: refused"),
 ];
 
 /// With no agent running, new connections.

@@ -1,7 +1,7 @@
 //! `weir-lab demo`: what Weir does, shown in a minute on one machine.
 //!
-//! A lab with two nodes, an agent on each, the manifests of `deploy/examples/demo` as they are there; then traffic,
-//! and a table of what was tried and what happened. Called by `cargo xtask demo`.
+//! A lab with two nodes, an agent on each, the manifests of `deploy/examples/demo` as they are there; then
+//! traffic, and a table of what was tried and what happened. Called by `cargo xtask demo`.
 
 mod attempt;
 mod attempts;
@@ -29,8 +29,8 @@ const PODS: [PodSpec<'static>; 4] = [(1, "shop"), (1, "web-1"), (2, "web-2"), (2
 /// Runs the demo.
 ///
 /// # Errors
-/// The lab or an agent could not be made or failed. That traffic did not do what it should is no error: it is shown,
-/// and the returned value is false.
+/// The lab or an agent could not be made or failed. That traffic did not do what it should is no error: it is
+/// shown, and the returned value is false.
 pub fn run() -> Result<bool> {
     let mut progress = Progress::default();
     let examples = Examples::parse()?;
@@ -63,7 +63,7 @@ fn show(cluster: &mut Cluster, examples: &Examples, progress: &mut Progress) -> 
     let rows = try_all(attempts::SERVICES, cluster, examples, progress)?;
     chapter("Services, from pods and from the nodes themselves", rows, progress);
     let services = cluster.agent(1)?.services(&[])?;
-    progress.pause(|| println!("`weir services` on n1:\n{services}"));
+    progress.pause(|| println!("\n`weir services` on n1\n{}", services.trim_end()));
 
     progress.step("web-1 is no longer ready");
     examples.write_without(&cluster.manifests, "web-1")?;

@@ -1,5 +1,6 @@
 //! The agent of a node, and the commands that a person would type there.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -7,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::teardown::{self, BPFFS};
@@ -29,6 +31,23 @@ pub struct Agent {
     log: PathBuf,
     arguments: Vec<String>,
     process: Option<Child>,
+}
+
+/// Something that is wrong with an object, as `weir status --json` says it.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Problem {
+    /// Kind, namespace and name: `Service lab/web`.
+    pub object: String,
+    /// The path of the field in the object.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.object, self.field, self.message)
+    }
 }
 
 impl Agent {
@@ -132,14 +151,13 @@ impl Agent {
         serde_json::from_slice(&output.stdout).with_context(said)
     }
 
-    /// The problems that `weir status --json` lists, one text each.
+    /// The problems that `weir status --json` lists.
     ///
     /// # Errors
-    /// Those of [`Agent::status`].
-    pub fn problems(&self) -> Result<Vec<String>> {
-        let status = self.status()?;
-        let problems = status["problems"].as_array().context("weir status --json has no list of problems")?;
-        Ok(problems.iter().map(ToString::to_string).collect())
+    /// Those of [`Agent::status`], or the list is not as it should be.
+    pub fn problems(&self) -> Result<Vec<Problem>> {
+        let problems = self.status()?["problems"].take();
+        serde_json::from_value(problems).context("weir status --json: the list of problems")
     }
 
     /// `weir services`, for people or as JSON.

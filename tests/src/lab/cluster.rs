@@ -21,6 +21,9 @@ pub const PORTS: [u16; 2] = [8080, 8081];
 /// How long the agents may take to put a change in force; they take milliseconds.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The file of the Service that [`Cluster::settle`] looks for.
+const MARKER: &str = "marker.yaml";
+
 /// A pod to be made: the number of its node, and its name.
 pub type PodSpec<'a> = (u8, &'a str);
 
@@ -35,7 +38,7 @@ pub struct Cluster {
     agents: Vec<Agent>,
     /// What the agents are told.
     pub manifests: Manifests,
-    barriers: u8,
+    markers: u8,
     lab: Lab,
 }
 
@@ -69,7 +72,7 @@ impl Cluster {
             addresses.insert(place.name().to_owned(), own);
             probers.insert(place.name().to_owned(), prober);
         }
-        Ok(Self { probers, addresses, agents: Vec::new(), manifests, barriers: 0, lab })
+        Ok(Self { probers, addresses, agents: Vec::new(), manifests, markers: 0, lab })
     }
 
     /// Starts the agents and waits until they are ready.
@@ -136,37 +139,41 @@ impl Cluster {
 
     /// Waits until every agent has applied all that was written until now.
     ///
-    /// A marker Service that is in force shows that the agent has come as far as its file, but not that it has
-    /// finished the same batch; the second marker, written after the first was seen, is of a later batch.
+    /// A marker Service that is in force shows that the agent has come as far as its file, but not that it
+    /// has finished the same batch of changes. That the marker is gone again does: it was taken away after it
+    /// was seen.
     ///
     /// # Errors
     /// Not in time.
     pub fn settle(&mut self) -> Result<()> {
-        for _ in 0..2 {
-            self.barriers = self.barriers % 200 + 1;
-            let vip = address::marker(self.barriers);
-            self.manifests.replace_objects("marker.yaml", &[marker(vip, self.barriers)])?;
-            for node in 1..=u8::try_from(self.agents.len())? {
-                self.wait_marker(node, vip)?;
-            }
-        }
-        Ok(())
+        // an address that no agent can still have in force from before
+        self.markers = self.markers % 200 + 1;
+        let vip = address::marker(self.markers);
+        self.manifests.replace_objects(MARKER, &[marker(vip)])?;
+        self.wait_marker(vip, true)?;
+        self.manifests.remove(MARKER)?;
+        self.wait_marker(vip, false)
     }
 
-    fn wait_marker(&mut self, node: u8, vip: IpAddr) -> Result<()> {
+    fn wait_marker(&mut self, vip: IpAddr, in_force: bool) -> Result<()> {
         let deadline = Instant::now() + APPLY_TIMEOUT;
         let connect = Command::Connect { how: How::UdpConnected, to: SocketAddr::new(vip, 1) };
-        loop {
-            // connecting a UDP socket sends nothing: only a marker without endpoints can refuse it
-            match self.prober(&format!("n{node}"))?.call(connect.clone())? {
-                Outcome::Failed(failure) if failure.error == "ECONNREFUSED" => return Ok(()),
-                outcome if Instant::now() > deadline => {
+        for node in 1..=u8::try_from(self.agents.len())? {
+            loop {
+                // connecting a UDP socket sends nothing: only a Service without endpoints can refuse it
+                let outcome = self.prober(&format!("n{node}"))?.call(connect.clone())?;
+                let refused = matches!(&outcome, Outcome::Failed(failure) if failure.error == "ECONNREFUSED");
+                if refused == in_force {
+                    break;
+                }
+                if Instant::now() > deadline {
                     let log = self.agent(node)?.log_end();
                     bail!("the agent of n{node} does not apply what is written ({outcome:?}):\n{log}");
                 }
-                _ => sleep(Duration::from_millis(1)),
+                sleep(Duration::from_millis(1));
             }
         }
+        Ok(())
     }
 
     /// What the agents logged last, for a report of failure.
@@ -182,11 +189,11 @@ fn sockets(addresses: DualStack, ports: &[u16]) -> Vec<SocketAddr> {
     forms.iter().flat_map(|form| ports.iter().map(|port| addresses.dial(*form, *port))).collect()
 }
 
-fn marker(vip: IpAddr, number: u8) -> Value {
+fn marker(vip: IpAddr) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": { "namespace": "weir-lab", "name": format!("marker-{number}") },
+        "metadata": { "namespace": "weir-lab", "name": "marker" },
         "spec": {
             "clusterIP": vip,
             "clusterIPs": [vip],

@@ -28,6 +28,12 @@ impl LabId {
         Some(Self { owner, number })
     }
 
+    /// The process that made the lab.
+    #[must_use]
+    pub fn owner(self) -> u32 {
+        self.owner
+    }
+
     /// Whether the process that made the lab still runs.
     #[must_use]
     pub fn is_alive(self) -> bool {

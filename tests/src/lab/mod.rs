@@ -3,7 +3,8 @@
 //!
 //! Called by the lab tests, the demo and the benchmarks. A [`Lab`] is only the wires; a [`Cluster`] has the
 //! agents, a prober in every pod and the manifests as well. Both leave nothing behind when they are dropped;
-//! [`teardown::watch_signals`] does the same for an interrupted process, [`teardown::sweep`] for a killed one.
+//! [`teardown::watch_signals`] does the same for an interrupted process, [`teardown::sweep`] for a killed
+//! one.
 
 pub mod address;
 pub mod agent;

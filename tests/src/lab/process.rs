@@ -42,8 +42,8 @@ impl Place {
         &self.cgroup
     }
 
-    /// A command that will run here. It enters the cgroup and the namespace before its program starts, so that no
-    /// socket of it ever is anywhere else.
+    /// A command that will run here. It enters the cgroup and the namespace before its program starts, so
+    /// that no socket of it ever is anywhere else.
     ///
     /// # Errors
     /// The place is gone.

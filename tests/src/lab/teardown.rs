@@ -1,7 +1,7 @@
 //! Nothing of a lab stays: processes, pins, cgroups, namespaces, files.
 //!
-//! Everything is found by its name and not by a list kept somewhere, so that a lab that was cut short while it was
-//! being made goes the same way as one that ended well.
+//! Everything is found by its name and not by a list kept somewhere, so that a lab that was cut short while
+//! it was being made goes the same way as one that ended well.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -104,6 +104,12 @@ pub fn find_traces(id: LabId) -> Vec<String> {
     traces
 }
 
+/// The labs of a process of which anything is left.
+#[must_use]
+pub fn find_labs(owner: u32) -> BTreeSet<LabId> {
+    all_names().into_iter().map(|(id, _)| id).filter(|id| id.owner() == owner).collect()
+}
+
 /// Removes what labs left behind whose process was killed.
 ///
 /// # Errors
@@ -146,8 +152,8 @@ fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP end this process only after its labs are gone, with the exit code that a
-/// shell gives to a signal.
+/// From now on SIGINT, SIGTERM and SIGHUP end this process only after its labs are gone, with the exit code
+/// that a shell gives to a signal.
 ///
 /// # Errors
 /// The handler cannot be installed.
@@ -166,12 +172,12 @@ pub fn watch_signals() -> Result<()> {
                 return;
             };
             let _ = ready.send(());
-            let number = tokio::select! {
-                _ = interrupt.recv() => libc::SIGINT,
-                _ = terminate.recv() => libc::SIGTERM,
-                _ = hangup.recv() => libc::SIGHUP,
+            let kind = tokio::select! {
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = hangup.recv() => SignalKind::hangup(),
             };
-            end_interrupted(number);
+            end_interrupted(kind);
         });
     })?;
     wait.recv().context("cannot watch signals")
@@ -188,14 +194,14 @@ fn remove_on_panic() {
     }));
 }
 
-fn end_interrupted(signal: i32) -> ! {
+fn end_interrupted(signal: SignalKind) -> ! {
     // kept for good: nobody adds anything any more
     let _held = changing();
     if !locked(&LIVING).is_empty() {
         eprintln!("\ninterrupted: removing the lab");
     }
     remove_all();
-    std::process::exit(128 + signal)
+    std::process::exit(128 + signal.as_raw_value())
 }
 
 /// Removes every lab of this process.

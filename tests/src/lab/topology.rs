@@ -6,8 +6,8 @@
 //!                                 out0 -------- eth0 :outside
 //! ```
 //!
-//! Nodes have a static route to each other's pod networks and a default route to the router, which knows nothing
-//! beyond the client: no packet can leave the lab.
+//! Nodes have a static route to each other's pod networks and a default route to the router, which knows
+//! nothing beyond the client: no packet can leave the lab.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! One question and its answer, over TCP or UDP.
 //!
-//! The question is a line: a nonce that no other question has, and `more` or `last`. The answer repeats the nonce
-//! and says who answered, whom it saw and where it was reached. After `last` the server closes first, so that it is
-//! not the client's ports that linger in TIME_WAIT.
+//! The question is a line: a nonce that no other question has, and `more` or `last`. The answer repeats the
+//! nonce and says who answered, whom it saw and where it was reached. After `last` the server closes first,
+//! so that it is not the client's ports that linger in TIME_WAIT.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn errors_bear_their_names() {
-        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        let refused = io::Error::from(Errno::ECONNREFUSED);
         assert_eq!(failed("connect")(refused).to_string(), "ECONNREFUSED at connect");
     }
 }

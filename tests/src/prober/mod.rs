@@ -2,7 +2,7 @@
 //!
 //! `weir-lab prober` runs [`run`], which reads a request per line and answers each with a
 //! reply; [`Prober`] is the other end, in the test, the demo or the benchmark. What goes over
-//! the wire between probers is in [`exchange`].
+//! the wire between probers is in `exchange`.
 
 mod bulk;
 mod client;

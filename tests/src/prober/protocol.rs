@@ -51,7 +51,8 @@ impl fmt::Display for How {
     }
 }
 
-/// What to do. The family of a socket is that of the address: `::ffff:a.b.c.d` is dialled on an `AF_INET6` socket.
+/// What to do. The family of a socket is that of the address: `::ffff:a.b.c.d` is dialled on an `AF_INET6`
+/// socket.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Command {
@@ -76,7 +77,8 @@ pub enum Command {
         /// To what.
         to: SocketAddr,
     },
-    /// A new socket that stays open; connected to `to` unless it is an unconnected one. Answers `Done` or `Failed`.
+    /// A new socket that stays open; connected to `to` unless it is an unconnected one. Answers `Done` or
+    /// `Failed`.
     Open {
         /// Its number from now on.
         socket: u64,

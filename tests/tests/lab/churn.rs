@@ -1,8 +1,9 @@
 //! Traffic while EndpointSlices change fifty times a second.
 //!
-//! Two slices are there all the time, of different lengths and with different target ports, and now this, now that
-//! endpoint is ready. Every endpoint that is in any version serves, on its own slice's port only: whoever saw half
-//! of a change (an address with another's port, the length of one set with the place of another) would be refused.
+//! Two slices are there all the time, of different lengths and with different target ports, and now this, now
+//! that endpoint is ready. Every endpoint that is in any version serves, on its own slice's port only:
+//! whoever saw half of a change (an address with another's port, the length of one set with the place of
+//! another) would be refused.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{scope, sleep};
@@ -34,8 +35,8 @@ pub(crate) fn udp() -> Result<()> {
     run("churn.udp", How::UdpUnconnected).and_then(|report| ensure_all_delivered("churn.udp", &report))
 }
 
-/// Connected UDP sockets are told when their backend is no longer usable (semantics: Services 12), so a query in
-/// flight at that moment may end with ECONNABORTED at once. Nothing else may happen to one.
+/// Connected UDP sockets are told when their backend is no longer usable (semantics: Services 12), so a query
+/// in flight at that moment may end with ECONNABORTED at once. Nothing else may happen to one.
 pub(crate) fn udp_connected() -> Result<()> {
     let mut report = run("churn.udp-connected", How::UdpConnected)?;
     let told = report.failures.extract_if(.., |kind| kind.failure.error == "ECONNABORTED");
@@ -67,7 +68,8 @@ fn run(name: &str, how: How) -> Result<BulkReport> {
     Ok(report)
 }
 
-/// Half of the questions in each family, from a pod and from the other node, paced so that they last for seconds.
+/// Half of the questions in each family, from a pod and from the other node, paced so that they last for
+/// seconds.
 fn ask_while_changing(cluster: &Cluster, how: How) -> Result<(Vec<BulkReport>, u64)> {
     let (over, changes) = (AtomicBool::new(false), AtomicU64::new(0));
     scope(|scope| {

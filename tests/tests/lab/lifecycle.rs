@@ -39,7 +39,8 @@ pub(crate) fn killed_agent() -> Result<()> {
     Ok(())
 }
 
-/// Killed and started again, twice, under load: no connection and no query fails, and what sockets had they keep.
+/// Killed and started again, twice, under load: no connection and no query fails, and what sockets had they
+/// keep.
 pub(crate) fn restart_under_load() -> Result<()> {
     let mut cluster = support::cluster()?;
     cluster.apply("web.yaml", &web(&service("web").to(&["n1-b", "n1-c", "n2-a"])))?;
@@ -82,8 +83,8 @@ fn begin_loads(cluster: &Cluster) -> Result<Vec<(&'static str, &'static str, Pen
         .collect()
 }
 
-/// `weir cleanup`: no pin, no program. The Service has a ClusterIP that the router answers itself, so that who is
-/// not translated is not merely lost.
+/// `weir cleanup`: no pin, no program. The Service has a ClusterIP that the router answers itself, so that
+/// who is not translated is not merely lost.
 pub(crate) fn cleanup() -> Result<()> {
     let mut cluster = support::cluster()?;
     let vip = address::foreign(10);

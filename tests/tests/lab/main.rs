@@ -1,5 +1,5 @@
-//! What must hold with real sockets: the table of cases, and what happens to traffic when the agent changes its
-//! mind, dies, comes back or is told nonsense.
+//! What must hold with real sockets: the table of cases, and what happens to traffic when the agent changes
+//! its mind, dies, comes back or is told nonsense.
 //!
 //! Each trial is listed and filtered like any test. They run one after the other: each measures something.
 
@@ -44,10 +44,11 @@ fn main() -> ExitCode {
 }
 
 fn trials(shared: &Shared) -> Vec<Trial> {
-    let single: [(&str, Single); 13] = [
+    let single: [(&str, Single); 14] = [
         ("traces/direct-traffic-then-nothing-left", traces::direct_traffic_then_nothing_left),
         ("traces/interrupted", traces::interrupted),
         ("traces/killed-and-swept", traces::killed_and_swept),
+        ("traces/demo", traces::demo),
         ("churn/tcp", churn::tcp),
         ("churn/udp", churn::udp),
         ("churn/udp-connected", churn::udp_connected),

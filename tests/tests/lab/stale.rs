@@ -14,6 +14,8 @@ use crate::support::{self, WEB, eventually, exchange, web};
 /// A socket that went through the Service, and one that dialled its backend.
 const TRANSLATED: u64 = 1;
 const DIRECT: u64 = 2;
+/// The file of the Service.
+const FILE: &str = "web.yaml";
 /// Who has sockets: pods on both nodes and a process of the node.
 const CLIENTS: [&str; 3] = ["n1-a", "n2-b", "n1"];
 /// How long a socket must be left alone to count as such. Closing takes milliseconds.
@@ -21,8 +23,8 @@ const LONG_ENOUGH: Duration = Duration::from_millis(300);
 
 /// TCP is closed only when the backend left every slice: not while it is merely not ready, or terminating.
 pub(crate) fn tcp() -> Result<()> {
+    let mut cluster = support::cluster()?;
     for form in Form::ALL {
-        let mut cluster = support::cluster()?;
         apply(&mut cluster, &[ready("n1-b")])?;
         open(&cluster, How::Tcp, form)?;
         for condition in [not_ready("n1-b"), terminating("n1-b"), terminating("n1-b").not_serving()] {
@@ -33,7 +35,7 @@ pub(crate) fn tcp() -> Result<()> {
         let begun = Instant::now();
         apply(&mut cluster, &[ready("n2-a")])?;
         ensure_closed(&cluster)?;
-        println!("figure lab.stale.tcp.closed_ms {:.1}", begun.elapsed().as_secs_f64() * 1000.0);
+        println!("figure lab.stale.tcp.{form}.closed_ms {:.1}", begun.elapsed().as_secs_f64() * 1000.0);
         ensure_alive(&cluster, DIRECT, form)?;
     }
     Ok(())
@@ -41,9 +43,9 @@ pub(crate) fn tcp() -> Result<()> {
 
 /// Connected UDP is told as soon as no new flow would get the backend.
 pub(crate) fn udp_connected() -> Result<()> {
+    let mut cluster = support::cluster()?;
     for form in Form::ALL {
         for condition in [Some(not_ready("n1-b")), Some(terminating("n1-b")), None] {
-            let mut cluster = support::cluster()?;
             apply(&mut cluster, &[ready("n1-b")])?;
             open(&cluster, How::UdpConnected, form)?;
             apply(&mut cluster, &[ready("n1-b"), ready("n2-a")])?;
@@ -60,29 +62,28 @@ pub(crate) fn udp_connected() -> Result<()> {
 
 /// A Service whose port or which itself is gone: nothing leads to its backends any more.
 pub(crate) fn service_port_gone() -> Result<()> {
-    for how in [How::Tcp, How::UdpConnected] {
-        let mut cluster = support::cluster()?;
+    let mut cluster = support::cluster()?;
+    for (how, form) in [(How::Tcp, Form::V4), (How::UdpConnected, Form::V6)] {
         apply(&mut cluster, &[ready("n1-b")])?;
-        open(&cluster, how, Form::V4)?;
+        open(&cluster, how, form)?;
         let mut other_port = service("web").slice([ready("n1-b")]);
         other_port.ports = vec![("other", 81, 8080)];
-        cluster.apply("web.yaml", &web(&other_port))?;
+        cluster.apply(FILE, &web(&other_port))?;
         ensure_closed(&cluster).with_context(|| format!("{how}, the port is gone"))?;
-        ensure_alive(&cluster, DIRECT, Form::V4)?;
-    }
-    for how in [How::Tcp, How::UdpConnected] {
-        let mut cluster = support::cluster()?;
+        ensure_alive(&cluster, DIRECT, form)?;
+
         apply(&mut cluster, &[ready("n1-b")])?;
-        open(&cluster, how, Form::V6)?;
-        cluster.manifests.remove("web.yaml")?;
+        open(&cluster, how, form)?;
+        cluster.manifests.remove(FILE)?;
+        cluster.settle()?;
         ensure_closed(&cluster).with_context(|| format!("{how}, the Service is gone"))?;
-        ensure_alive(&cluster, DIRECT, Form::V6)?;
+        ensure_alive(&cluster, DIRECT, form)?;
     }
     Ok(())
 }
 
 fn apply(cluster: &mut Cluster, endpoints: &[Endpoint]) -> Result<()> {
-    cluster.apply("web.yaml", &web(&service("web").slice(endpoints)))
+    cluster.apply(FILE, &web(&service("web").slice(endpoints)))
 }
 
 fn dialled(cluster: &Cluster, socket: u64, form: Form) -> Result<SocketAddr> {

@@ -55,6 +55,24 @@ pub(crate) fn killed_and_swept() -> Result<()> {
     ensure_gone(id)
 }
 
+/// The demo says that all is as expected, and is gone.
+pub(crate) fn demo() -> Result<()> {
+    let child = Process::new(binary::find_prober()?)
+        .arg("demo")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let owner = child.id();
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    ensure!(said.contains("`weir services` on n1"), "{said}");
+    ensure!(!said.contains('\u{1b}'), "colours where there is no terminal");
+    let left = teardown::find_labs(owner);
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
+
 fn ensure_gone(id: LabId) -> Result<()> {
     let traces = teardown::find_traces(id);
     ensure!(traces.is_empty(), "left behind: {traces:?}");
@@ -65,9 +83,10 @@ fn pid(child: &Child) -> Result<Pid> {
     Ok(Pid::from_raw(child.id().try_into()?))
 }
 
-/// `weir-lab up`, and the lab that it made.
+/// `weir-lab up`, with agents, and the lab that it made.
 fn start_lab() -> Result<(Child, LabId)> {
-    let mut child = Process::new(binary::find_prober()?).arg("up").stdout(Stdio::piped()).spawn()?;
+    let mut child =
+        Process::new(binary::find_prober()?).args(["up", "--agents"]).stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().context("no standard output")?;
     let mut id = None;
     for line in BufReader::new(stdout).lines() {

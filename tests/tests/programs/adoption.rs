@@ -2,12 +2,14 @@
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Stdio};
 
-use weir_agent::kernel::{Generation, View, attached, cleanup, expected, migrate_clients, migrate_names};
+use weir_agent::kernel::{PinRoot, attached, cleanup, connected_sockets, expected, migrate_clients};
 use weir_agent::source::{Family, Protocol};
 use weir_agent::tables::Sizes;
 
-use crate::world::{SIZES, World, plan, tcp_server, vip};
+use crate::world::{SIZES, World, named, plan, tcp_server, vip};
 
 fn ask(addr: SocketAddr) -> std::io::Result<u16> {
     let mut answer = [0; 2];
@@ -35,23 +37,84 @@ fn a_restart_adopts_the_maps_and_replaces_the_programs_in_their_links() {
 }
 
 #[test]
-fn other_sizes_build_new_maps_and_keep_sockets_and_ids() {
+fn other_sizes_build_new_maps_and_keep_what_sockets_know() {
     let mut world = World::new("resize");
     let server = tcp_server("127.0.0.1");
+    // The Service's number is one that the smaller tables do not have.
+    for other in 0..8 {
+        world.apply(&named(&format!("other{other}"), &plan(Protocol::Udp, &[])));
+    }
     world.apply(&plan(Protocol::Tcp, &[server]));
     let open = TcpStream::connect(vip(Family::V4)).unwrap();
-    let (old, old_names) =
-        (world.generation.clone(), View::open(&world.root).unwrap().snapshot().unwrap().names);
-    let larger = Generation::wanted(&world.root, Sizes { backends: 512, ..SIZES });
-    drop(larger.load().unwrap());
-    assert_eq!(migrate_names(&old, &larger).unwrap(), 1);
-    world.restart(Sizes { backends: 512, ..SIZES });
+    let old = world.generation.clone();
+    world.restart(Sizes { services: 4, ..SIZES });
     world.apply(&plan(Protocol::Tcp, &[server]));
     assert_eq!(migrate_clients(&old, &world.generation).unwrap(), 1);
     world.generation.remove_others().unwrap();
     assert_eq!(open.peer_addr().unwrap(), vip(Family::V4), "the open socket still knows whom it dialled");
-    assert_eq!(View::open(&world.root).unwrap().snapshot().unwrap().names, old_names);
     assert_eq!(ask(vip(Family::V4)).unwrap(), server.port());
+    let sockets = connected_sockets(&world.generation).unwrap();
+    assert!(!sockets.is_empty());
+    for (key, row) in sockets {
+        assert!(
+            !world.tables.is_stale(row.service, key.peer(), Protocol::Tcp),
+            "{row:?}: it is still served"
+        );
+    }
+}
+
+#[test]
+fn another_cgroup_takes_the_hooks_over_and_so_does_the_first_one_again() {
+    let mut world = World::new("cgroup");
+    let server = tcp_server("127.0.0.1");
+    world.apply(&plan(Protocol::Tcp, &[server]));
+    let first = attached(&world.root).unwrap();
+    let vanishing = world.sub_cgroup("vanishing");
+    world.attach(&vanishing).unwrap();
+    let second = attached(&world.root).unwrap();
+    assert_eq!(second.len(), expected());
+    let id = std::fs::metadata(&vanishing).unwrap().ino();
+    assert!(second.iter().all(|hook| hook.cgroup == id), "{second:?}");
+    assert_eq!(
+        TcpStream::connect(vip(Family::V4)).unwrap_err().kind(),
+        ErrorKind::NetworkUnreachable,
+        "the hooks of the first cgroup are gone"
+    );
+    std::fs::remove_dir(&vanishing).unwrap();
+    world.restart(SIZES);
+    let third = attached(&world.root).unwrap();
+    assert!(third.iter().zip(&first).all(|(now, then)| now.cgroup == then.cgroup), "{third:?}");
+    assert_eq!(ask(vip(Family::V4)).unwrap(), server.port());
+    let pins = std::fs::read_dir(world.root.path().join("links")).unwrap().count();
+    assert_eq!(pins, expected(), "nothing is left aside");
+}
+
+#[test]
+fn what_others_pinned_under_the_root_is_left_alone() {
+    let world = World::new("others");
+    let foreign = world.root.path().join("theirs");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::rename(world.root.path().join("v1-64-32-256-4096-64/sets"), foreign.join("sets")).unwrap();
+    world.generation.remove_others().unwrap();
+    assert!(foreign.join("sets").exists());
+    assert!(!cleanup(&world.root).unwrap().contains(&world.root.path().to_owned()));
+    assert!(foreign.join("sets").exists());
+    std::fs::remove_file(foreign.join("sets")).unwrap();
+    std::fs::remove_dir(foreign).unwrap();
+}
+
+#[test]
+fn a_directory_that_holds_something_is_not_covered_by_a_mount() {
+    let dir = std::env::temp_dir().join(format!("weir-mount-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("precious"), "").unwrap();
+    let result = PinRoot::new(dir.join("weir")).ensure();
+    let seen = dir.join("precious").exists();
+    let _unmounted = Command::new("umount").arg(&dir).stderr(Stdio::null()).status();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(seen, "covered");
+    let error = format!("{:#}", result.unwrap_err());
+    assert!(error.contains("is not empty"), "{error}");
 }
 
 #[test]
@@ -62,6 +125,16 @@ fn a_map_of_another_layout_is_refused_by_name() {
     std::fs::rename(dir.join("backends"), dir.join("sets")).unwrap();
     let error = format!("{:#}", world.generation.load().unwrap_err());
     assert!(error.contains("/sets: a map of another layout"), "{error}");
+}
+
+#[test]
+fn cleanup_does_not_pull_the_tables_from_under_an_agent() {
+    let world = World::new("locked");
+    let lock = world.root.lock().unwrap();
+    assert!(format!("{:#}", world.root.lock().unwrap_err()).contains("an agent is running"));
+    cleanup(&world.root).unwrap_err();
+    assert_eq!(attached(&world.root).unwrap().len(), expected());
+    drop(lock);
 }
 
 #[test]

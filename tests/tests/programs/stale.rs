@@ -29,16 +29,21 @@ fn close_stale(world: &World) -> usize {
     closed.sockets
 }
 
-fn only_translated_tcp_sockets_are_closed(name: &str, family: Family, host: &str) {
+fn only_translated_tcp_sockets_are_closed(name: &str, family: Family, hosts: [&str; 2]) {
     let mut world = World::new(name);
-    let (gone, stays) = (tcp_server(host), tcp_server(host));
+    let [gone, stays] = hosts.map(tcp_server);
     world.apply(&plan(Protocol::Tcp, &[gone]));
     let (mut translated, mut direct) = (open(vip(family)), open(gone));
     world.apply(&plan(Protocol::Tcp, &[gone, stays]));
     assert_eq!(close_stale(&world), 0, "its backend is still there");
 
+    // Its pod serves new connections on another port.
+    let renumbered = tcp_server(&gone.ip().to_string());
+    world.apply(&plan(Protocol::Tcp, &[renumbered, stays]));
+    assert_eq!(close_stale(&world), 0, "its pod is still there");
+
     let mut draining = plan(Protocol::Tcp, &[stays]);
-    draining.ports[0].present.insert(gone);
+    draining.present.insert(gone.ip());
     world.apply(&draining);
     assert_eq!(close_stale(&world), 0, "it drains");
     assert!(is_alive(&mut translated));
@@ -54,12 +59,12 @@ fn only_translated_tcp_sockets_are_closed(name: &str, family: Family, host: &str
 
 #[test]
 fn tcp_over_ipv4() {
-    only_translated_tcp_sockets_are_closed("stale4", Family::V4, "127.0.0.1");
+    only_translated_tcp_sockets_are_closed("stale4", Family::V4, ["127.0.0.1", "127.0.0.2"]);
 }
 
 #[test]
 fn tcp_over_ipv6() {
-    only_translated_tcp_sockets_are_closed("stale6", Family::V6, "::1");
+    only_translated_tcp_sockets_are_closed("stale6", Family::V6, ["::1", "fd00::2"]);
 }
 
 #[test]
@@ -70,7 +75,7 @@ fn connected_udp_is_told_as_soon_as_its_backend_is_not_usable() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(vip(Family::V4)).unwrap();
     let mut draining = plan(Protocol::Udp, &[stays]);
-    draining.ports[0].present.insert(gone);
+    draining.present.insert(gone.ip());
     world.apply(&draining);
     assert_eq!(close_stale(&world), 1);
     assert_eq!(socket.recv(&mut [0; 2]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
@@ -86,4 +91,20 @@ fn sockets_of_a_service_that_is_gone_are_closed() {
     world.tables.apply(&plan.service, None, &mut world.store);
     assert_eq!(close_stale(&world), 1);
     assert!(!is_alive(&mut translated));
+}
+
+/// Sorting the addresses of a name, the C library connects one socket to each of them in turn.
+#[test]
+fn a_socket_that_went_elsewhere_is_left_alone() {
+    let mut world = World::new("staleelse");
+    let (gone, stays) = (udp_server(), udp_server());
+    world.apply(&plan(Protocol::Udp, &[gone]));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.connect(vip(Family::V4)).unwrap();
+    socket.connect(stays).unwrap();
+    world.apply(&plan(Protocol::Udp, &[stays]));
+    assert_eq!(close_stale(&world), 0);
+    socket.send(b"?").unwrap();
+    assert_eq!(socket.recv(&mut [0; 2]).unwrap(), 2);
 }

@@ -61,6 +61,23 @@ impl World {
         (self.generation, self.tables, self.store) = load(&self.root, &self.cgroup, sizes);
     }
 
+    /// As a node has a default route, so that what is not translated has a way to go.
+    pub(crate) fn route_to_loopback(&self, addr: std::net::IpAddr) {
+        ip(&["-n", &self.netns.name, "route", "add", &addr.to_string(), "dev", "lo"]);
+    }
+
+    /// What a new agent does that serves another cgroup.
+    pub(crate) fn attach(&self, cgroup: &Path) -> anyhow::Result<()> {
+        Hooks::load(self.generation.load()?)?.attach(&self.root, cgroup)
+    }
+
+    /// A cgroup of this world, to be removed by the test.
+    pub(crate) fn sub_cgroup(&self, name: &str) -> PathBuf {
+        let cgroup = self.cgroup.join(name);
+        fs::create_dir(&cgroup).unwrap();
+        cgroup
+    }
+
     pub(crate) fn apply(&mut self, plan: &ServicePlan) {
         self.tables.apply(&plan.service, Some(plan), &mut self.store);
         assert_eq!(self.tables.problems().collect::<Vec<_>>(), []);
@@ -72,6 +89,10 @@ impl Drop for World {
         fs::write(self.home.join("cgroup.procs"), std::process::id().to_string()).unwrap();
         let _pins = cleanup(&self.root).unwrap();
         self.netns.remove();
+        // Sub-cgroups that a test that failed left there.
+        for inside in fs::read_dir(&self.cgroup).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+            fs::remove_dir(inside.path()).unwrap();
+        }
         // A thread that is just ending is not moved, and keeps the cgroup busy until it is gone.
         let patience = Instant::now() + Duration::from_secs(10);
         while let Err(error) = fs::remove_dir(&self.cgroup) {
@@ -94,6 +115,7 @@ impl Netns {
         let file = fs::File::open(Path::new("/run/netns").join(name)).unwrap();
         setns(file, CloneFlags::CLONE_NEWNET).unwrap();
         ip(&["link", "set", "lo", "up"]);
+        ip(&["address", "add", "fd00::2/128", "dev", "lo", "nodad"]);
         Self { name: name.to_owned(), home }
     }
 
@@ -144,15 +166,26 @@ pub(crate) fn plan(protocol: Protocol, backends: &[SocketAddr]) -> ServicePlan {
     ServicePlan {
         service: service.clone(),
         created_s: None,
+        present: backends.keys().map(SocketAddr::ip).collect(),
         ports: vec![PortPlan {
             name: PortName { service, port: "".into(), protocol, family },
             frontends: vec![FrontendPlan { addr: vip(family), owns_address: true }],
-            present: backends.keys().copied().collect(),
             internal: SetPlan { backends, when_empty: DropReason::NoEndpoint },
             external: None,
             affinity_s: 0,
         }],
     }
+}
+
+/// The same for a Service of another name, without an address.
+pub(crate) fn named(name: &str, plan: &ServicePlan) -> ServicePlan {
+    let mut plan = plan.clone();
+    plan.service = ObjectKey::new("test", name);
+    for port in &mut plan.ports {
+        port.name.service = plan.service.clone();
+        port.frontends.clear();
+    }
+    plan
 }
 
 /// A server on loopback that answers each datagram with its own port; ends with the process.

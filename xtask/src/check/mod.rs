@@ -36,7 +36,7 @@ enum Finding {
 type Check = fn(&Workspace) -> Result<Finding>;
 
 /// The quick ones first.
-const CHECKS: [(&str, &[Need], Check); 8] = [
+const CHECKS: [(&str, &[Need], Check); 9] = [
     ("layers", &[], layers::check),
     ("abi", &[], abi::check),
     ("format", &[Need::Style], style::check_format),
@@ -45,6 +45,7 @@ const CHECKS: [(&str, &[Need], Check); 8] = [
     ("programs without warnings", &[Need::Toolchain], object::check_warnings),
     ("same programs from two folders", &[Need::Toolchain], object::check_deterministic),
     ("clippy", &[Need::Style, Need::Toolchain], style::check_clippy),
+    ("clippy, with all features", &[Need::Style, Need::Toolchain], style::check_features),
 ];
 
 /// Makes every check, also after one failed, and prints a line for each.

@@ -46,6 +46,7 @@ fn build(toolchain: &Toolchain, workspace: &Path, folder: &Path) -> Result<Strin
         // As in agent/build.rs: what the agent's build has compiled is not compiled again.
         target_dir: &folder.join(env::consts::ARCH),
         arch: env::consts::ARCH,
+        log: false,
         object: &folder.join(OBJECT),
     };
     Ok(toolchain.build_object(&request)?)

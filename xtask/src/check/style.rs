@@ -24,6 +24,22 @@ pub(super) fn check_clippy(workspace: &Workspace) -> Result<Finding> {
     Ok(Finding::Good)
 }
 
+/// The features that the workspace as a whole does not build.
+pub(super) fn check_features(workspace: &Workspace) -> Result<Finding> {
+    run_quietly(cargo(workspace).args([
+        "clippy",
+        "--quiet",
+        "--all-targets",
+        "--package=weir-agent",
+        "--package=weir-tests",
+        "--features=weir-agent/log,weir-tests/kernel",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    Ok(Finding::Good)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -52,7 +52,7 @@ impl Layer {
         match self {
             Self::Check => &[],
             Self::Unit => &[Need::Style],
-            Self::Vectors => &[Need::Toolchain],
+            Self::Vectors => &[],
             Self::Programs | Self::Lab => &[Need::Toolchain, Need::Lab],
         }
     }
@@ -69,8 +69,18 @@ impl Layer {
             ],
             Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
             Self::Programs => &[
-                &["test", "--package=weir-agent", "--lib", "--bins", "--", "kernel::"],
-                &["test", "--package=weir-tests", "--test=programs", "--", "--nocapture", "--test-threads=1"],
+                // The modules of the agent that its feature `kernel` adds.
+                &[
+                    "test",
+                    "--package=weir-agent",
+                    "--lib",
+                    "--",
+                    "kernel::",
+                    "observe::",
+                    "daemon::",
+                    "cli::",
+                ],
+                PROGRAMS,
             ],
             Self::Lab => &[
                 &["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"],
@@ -88,6 +98,16 @@ impl Layer {
         }
     }
 }
+
+const PROGRAMS: &[&str] = &[
+    "test",
+    "--package=weir-tests",
+    "--features=kernel",
+    "--test=programs",
+    "--",
+    "--nocapture",
+    "--test-threads=1",
+];
 
 /// What a layer's running depends on.
 struct Machine {

@@ -13,22 +13,36 @@ pub(super) struct Import {
     pub(super) rest: Option<String>,
     /// Where, from 1.
     pub(super) line: usize,
+    /// Compiled for tests only, as far as the file itself says.
+    pub(super) in_test: bool,
 }
 
 /// The imports of a file that holds that module, `self` and `super` resolved.
 pub(super) fn collect_imports(text: &str, module: &[String]) -> syn::Result<Vec<Import>> {
     let file = syn::parse_file(text)?;
-    let mut collector = Collector { module: module.to_vec(), imports: Vec::new() };
+    let mut collector = Collector { module: module.to_vec(), in_test: false, imports: Vec::new() };
     collector.visit_file(&file);
     Ok(collector.imports)
 }
 
 struct Collector {
     module: Vec<String>,
+    in_test: bool,
     imports: Vec<Import>,
 }
 
 impl Collector {
+    /// Notes whether what has these attributes is for tests only; returns what held outside of it.
+    fn enter(&mut self, attributes: &[syn::Attribute]) -> bool {
+        let is_test = |attribute: &syn::Attribute| {
+            let cfg = attribute.meta.require_list().ok().filter(|list| list.path.is_ident("cfg"));
+            cfg.is_some_and(|list| list.tokens.to_string() == "test")
+        };
+        let outside = self.in_test;
+        self.in_test |= attributes.iter().any(is_test);
+        outside
+    }
+
     fn add(&mut self, parts: &[String], line: usize) {
         let Some((first, others)) = parts.split_first() else { return };
         let (root, rest) = match first.as_str() {
@@ -40,7 +54,7 @@ impl Collector {
             }
             _ => (first.clone(), others.first().cloned()),
         };
-        self.imports.push(Import { root, rest, line });
+        self.imports.push(Import { root, rest, line, in_test: self.in_test });
     }
 
     /// Every name that a `use` brings in, with what stands before it.
@@ -107,7 +121,9 @@ impl Collector {
 
 impl<'ast> Visit<'ast> for Collector {
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        let outside = self.enter(&item.attrs);
         self.add_use(&[], &item.tree);
+        self.in_test = outside;
     }
 
     fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
@@ -115,9 +131,11 @@ impl<'ast> Visit<'ast> for Collector {
     }
 
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        let outside = self.enter(&item.attrs);
         self.module.push(item.ident.to_string());
         visit::visit_item_mod(self, item);
         self.module.pop();
+        self.in_test = outside;
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -170,6 +188,16 @@ mod tests {
             import("crate", "state"),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn tests_are_told_from_the_rest() {
+        let text = "#[cfg(test)] mod tests { use a::b; mod deep { use a::c; } } #[cfg(test)] use a::d; use a::e;\n\
+                    #[cfg(not(test))] mod m { use a::f; }";
+        let found = collect_imports(text, &[]).unwrap();
+        let found: Vec<_> =
+            found.iter().map(|import| (import.rest.as_deref().unwrap(), import.in_test)).collect();
+        assert_eq!(found, [("b", true), ("c", true), ("d", true), ("e", false), ("f", false)]);
     }
 
     #[test]
