@@ -49,14 +49,7 @@ impl Tables {
     }
 
     fn adopt_port(&mut self, id: ServiceId, name: PortName, found: &Snapshot) {
-        let mut entry = Entry {
-            id,
-            claims: Vec::new(),
-            owned: BTreeSet::new(),
-            affinity_s: 0,
-            internal: Set::default(),
-            external: Set::default(),
-        };
+        let mut entry = Entry::new(id);
         for side in SIDES {
             *entry.set(side) = self.adopt_set(id, side, found);
         }

@@ -20,6 +20,18 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// A port that claims nothing and refuses.
+    pub(super) fn new(id: ServiceId) -> Self {
+        Self {
+            id,
+            claims: Vec::new(),
+            owned: BTreeSet::new(),
+            affinity_s: 0,
+            internal: Set::default(),
+            external: Set::default(),
+        }
+    }
+
     pub(super) fn set(&mut self, side: Side) -> &mut Set {
         match side {
             Side::Internal => &mut self.internal,

@@ -47,14 +47,7 @@ impl Tables {
             }
             None => return Err(StoreError::Full { table: "services", capacity: self.sizes.services }),
         };
-        let entry = Entry {
-            id,
-            claims: Vec::new(),
-            owned: BTreeSet::new(),
-            affinity_s: 0,
-            internal: Set::default(),
-            external: Set::default(),
-        };
+        let entry = Entry::new(id);
         for side in SIDES {
             store.swap_set(id.set(side), Set::default().word);
         }
