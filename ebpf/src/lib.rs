@@ -3,6 +3,7 @@
 //! * [`abi`]: the rows that user space writes and the programs read (and the other way round).
 //! * [`datapath`]: the decisions, generic over where the tables live. The eBPF programs, the unit tests, the
 //!   fuzzers and the commands that explain a connection all call these functions.
+//! * [`wire`]: packets, from bytes to what the decisions ask for.
 //! * [`testing`] (feature): the tables as hash maps.
 #![cfg_attr(not(feature = "testing"), no_std)]
 
@@ -10,3 +11,4 @@ pub mod abi;
 pub mod datapath;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod wire;

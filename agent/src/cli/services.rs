@@ -8,7 +8,7 @@ use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
-use weir_ebpf::abi::{Backend, ServiceId, Side};
+use weir_ebpf::abi::{Backend, Scope, ServiceId};
 
 use super::PinArgs;
 use crate::kernel::View;
@@ -80,7 +80,7 @@ fn lines(snapshot: &Snapshot) -> Vec<Line> {
         let (Some([namespace, service, port]), Some(protocol)) = (name.parts(), name.protocol()) else {
             continue;
         };
-        let word = snapshot.sets.get(&id.set(Side::Internal)).copied().unwrap_or_default();
+        let word = snapshot.sets.get(&id.set(Scope::Cluster)).copied().unwrap_or_default();
         let rows = word.run().map(|run| run.offset..run.offset.saturating_add(run.len));
         let backends = rows.clone().unwrap_or_default().filter_map(|at| snapshot.backends.get(&at));
         let (mut frontends, affinity_s) = frontends.remove(id).unwrap_or_default();

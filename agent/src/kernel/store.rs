@@ -62,7 +62,7 @@ impl KernelStore {
             .context("reading the frontends table")?;
         let mut snapshot = Snapshot { names, frontends, sets: Rows::new(), backends: Rows::new() };
         for (id, _) in &snapshot.names {
-            for set in [id.set(weir_ebpf::abi::Side::Internal), id.set(weir_ebpf::abi::Side::External)] {
+            for set in [id.set(weir_ebpf::abi::Scope::Cluster), id.set(weir_ebpf::abi::Scope::Local)] {
                 let Some(word) = self.set_word(set) else { continue };
                 let word = SetWord(word.load(Ordering::Acquire));
                 snapshot.sets.insert(set, word);

@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use weir_ebpf::abi::{Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord, Side};
+use weir_ebpf::abi::{Backend, Frontend, FrontendKey, Scope, ServiceId, ServiceName, SetId, SetWord};
 
 use super::entry::{Entry, Set};
-use super::service_tables::{SIDES, Tables};
+use super::service_tables::{SCOPES, Tables};
 use super::store::{Sizes, Store, StoreError};
 use crate::compile::PortName;
 use crate::source::{Family, ObjectKey};
@@ -50,7 +50,7 @@ impl Tables {
 
     fn adopt_port(&mut self, id: ServiceId, name: PortName, found: &Snapshot) {
         let mut entry = Entry::new(id);
-        for side in SIDES {
+        for side in SCOPES {
             *entry.set(side) = self.adopt_set(id, side, found);
         }
         self.by_id.insert(id, name.clone());
@@ -60,7 +60,7 @@ impl Tables {
 
     /// A set whose run overlaps another's, or whose rows are missing, becomes one that differs from every plan:
     /// it is written anew.
-    fn adopt_set(&mut self, id: ServiceId, side: Side, found: &Snapshot) -> Set {
+    fn adopt_set(&mut self, id: ServiceId, side: Scope, found: &Snapshot) -> Set {
         let word = found.sets.get(&id.set(side)).copied().unwrap_or_default();
         let Ok(run) = word.run() else { return Set { run: None, rows: Vec::new(), word } };
         let rows: Option<Vec<Backend>> =

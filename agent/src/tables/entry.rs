@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weir_ebpf::abi::{Backend, DropReason, Frontend, FrontendKey, Peer, Run, ServiceId, SetWord, Side};
+use weir_ebpf::abi::{Backend, DropReason, Frontend, FrontendKey, Peer, Run, Scope, ServiceId, SetWord};
 
 use crate::compile::{FrontendPlan, PortName, PortPlan, SetPlan};
 
@@ -32,10 +32,10 @@ impl Entry {
         }
     }
 
-    pub(super) fn set(&mut self, side: Side) -> &mut Set {
+    pub(super) fn set(&mut self, side: Scope) -> &mut Set {
         match side {
-            Side::Internal => &mut self.internal,
-            Side::External => &mut self.external,
+            Scope::Cluster => &mut self.internal,
+            Scope::Local => &mut self.external,
         }
     }
 

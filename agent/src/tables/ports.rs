@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use weir_ebpf::abi::{Frontend, FrontendKey, Protocol, ServiceId, ServiceName};
 
 use super::entry::{Entry, Set, keys};
-use super::service_tables::{SIDES, Tables, problem};
+use super::service_tables::{SCOPES, Tables, problem};
 use super::store::{Store, StoreError};
 use crate::compile::{PortName, PortPlan};
 use crate::source::Problem;
@@ -48,7 +48,7 @@ impl Tables {
             None => return Err(StoreError::Full { table: "services", capacity: self.sizes.services }),
         };
         let entry = Entry::new(id);
-        for side in SIDES {
+        for side in SCOPES {
             store.swap_set(id.set(side), Set::default().word);
         }
         if let Err(error) = name_row(name).and_then(|row| store.put_name(id, &row)) {
@@ -73,7 +73,7 @@ impl Tables {
             problems.push(problem(name, &error));
         }
         // A frontend that could not be removed refuses: its backends' places will be another's.
-        for side in SIDES {
+        for side in SCOPES {
             store.swap_set(entry.id.set(side), Set::default().word);
         }
         self.retired.runs.extend([entry.internal.run, entry.external.run].into_iter().flatten());

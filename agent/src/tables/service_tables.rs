@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-use weir_ebpf::abi::{Peer, Protocol, Run, ServiceId, Side};
+use weir_ebpf::abi::{Peer, Protocol, Run, Scope, ServiceId};
 
 use super::claims::Claims;
 use super::entry::Entry;
@@ -18,7 +18,7 @@ use crate::compile::{PortName, ServicePlan};
 use crate::source::{ObjectKey, Problem};
 
 /// Both sides of a Service port.
-pub(super) const SIDES: [Side; 2] = [Side::Internal, Side::External];
+pub(super) const SCOPES: [Scope; 2] = [Scope::Cluster, Scope::Local];
 
 /// Rows in use, for `weir status` and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]

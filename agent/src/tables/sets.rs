@@ -1,6 +1,6 @@
 //! A set of backends: written aside, then swapped in.
 
-use weir_ebpf::abi::{Run, SetWord, Side};
+use weir_ebpf::abi::{Run, Scope, SetWord};
 
 use super::entry::{Entry, Set, rows};
 use super::service_tables::Tables;
@@ -15,8 +15,8 @@ impl Tables {
         plan: &PortPlan,
         store: &mut impl Store,
     ) -> Result<(), StoreError> {
-        let internal = self.apply_set(entry, Side::Internal, Some(&plan.internal), store);
-        let external = self.apply_set(entry, Side::External, plan.external.as_ref(), store);
+        let internal = self.apply_set(entry, Scope::Cluster, Some(&plan.internal), store);
+        let external = self.apply_set(entry, Scope::Local, plan.external.as_ref(), store);
         internal.and(external)
     }
 
@@ -25,7 +25,7 @@ impl Tables {
     fn apply_set(
         &mut self,
         entry: &mut Entry,
-        side: Side,
+        side: Scope,
         plan: Option<&SetPlan>,
         store: &mut impl Store,
     ) -> Result<(), StoreError> {

@@ -44,6 +44,13 @@ impl Addr {
         self.0[3]
     }
 
+    /// The unspecified address of the same family (`0.0.0.0` as v4-mapped, or `::`): node ports stand under it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unspecified(self) -> Self {
+        if self.is_v4() { Self::from_v4(0) } else { Self([0; 4]) }
+    }
+
     /// Whether this is an IPv4 address.
     #[inline(always)]
     #[must_use]
@@ -120,13 +127,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The order in which backends stand in a set: by the words as this machine reads them. It means nothing
-    /// beyond that; user space sorts by it and the programs search by it.
+    /// Some total order: by the words as this machine reads them. It means nothing beyond that, and is the same only
+    /// on machines of one byte order.
     #[inline(always)]
     #[must_use]
     pub fn order(&self, other: &Self) -> Ordering {
         let (a, b) = (self.addr.0, other.addr.0);
-        // The last word first: within a set it is the one that differs.
+        // The last word first: among neighbours it is the one that differs.
         if a[3] != b[3] {
             a[3].cmp(&b[3])
         } else if a[2] != b[2] {

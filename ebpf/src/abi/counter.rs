@@ -36,6 +36,16 @@ counters! {
         UnknownPort = "unknown-port",
         /// The traffic policy is Local and no endpoint is on this node (dropped, as kube-proxy drops).
         NoLocalEndpoint = "no-local-endpoint",
+        /// The client is in none of the Service's `loadBalancerSourceRanges` (dropped, as kube-proxy drops).
+        SourceRange = "source-range",
+        /// An address of the Service networks that no Service has (refused).
+        UnknownAddress = "unknown-address",
+        /// The `flows` table has no room for another flow (refused).
+        FlowsFull = "flows-full",
+        /// No port is left under which the client could be hidden from this backend (refused).
+        NoSourcePort = "no-source-port",
+        /// An IPv6 header with a v4-mapped address: it would borrow an IPv4 pod's name (dropped).
+        MappedAddress = "v4-mapped-address",
     }
 }
 
@@ -54,6 +64,34 @@ counters! {
         UnknownPort = "unknown-port",
         /// Sockets and datagrams dropped because no endpoint is on this node and the policy is Local.
         NoLocalEndpoint = "no-local-endpoint",
+        /// Packets and sockets dropped because the client is outside the Service's source ranges.
+        SourceRange = "source-range",
+        /// Packets refused because their address is in a Service network and no Service's.
+        UnknownAddress = "unknown-address",
+        /// New flows refused because the table of flows is full.
+        FlowsFull = "flows-full",
+        /// New flows refused because every source port towards the backend is taken.
+        NoSourcePort = "no-source-port",
+        /// Packets dropped because an address in their IPv6 header is v4-mapped.
+        MappedAddress = "v4-mapped-address",
+        /// Flows that began on the per-packet path.
+        FlowBegun = "flow-begun",
+        /// Packets from clients that were translated.
+        PacketForward = "packet-forward",
+        /// Packets from backends that were translated back.
+        PacketReply = "packet-reply",
+        /// ICMP errors that were translated with the flow that they quote.
+        PacketError = "packet-icmp-error",
+        /// Echo requests to Service addresses that were answered.
+        Echo = "echo",
+        /// Later fragments whose first was not seen; left to the stack.
+        FragmentLost = "fragment-lost",
+        /// TCP segments to a Service in mid-stream, of a connection that is not ours; left to the stack.
+        MidStream = "mid-stream",
+        /// Packets that were to go past the stack and could not (too long, no next hop); they went through it.
+        RedirectFailed = "redirect-failed",
+        /// Binds of a node port by a process of the node that were refused.
+        BindRefused = "bind-refused",
         /// TCP sockets whose destination was translated at connect.
         TcpConnect = "tcp-connect",
         /// UDP sockets whose destination was translated at connect.
@@ -78,6 +116,11 @@ impl From<DropReason> for Counter {
             DropReason::NoEndpoint => Self::NoEndpoint,
             DropReason::UnknownPort => Self::UnknownPort,
             DropReason::NoLocalEndpoint => Self::NoLocalEndpoint,
+            DropReason::SourceRange => Self::SourceRange,
+            DropReason::UnknownAddress => Self::UnknownAddress,
+            DropReason::FlowsFull => Self::FlowsFull,
+            DropReason::NoSourcePort => Self::NoSourcePort,
+            DropReason::MappedAddress => Self::MappedAddress,
         }
     }
 }

@@ -4,8 +4,9 @@ use core::fmt::{self, Write};
 use core::mem::{offset_of, size_of};
 
 use super::{
-    ABI_VERSION, AffinityKey, AffinityRow, Backend, Connection, Counter, DatagramKey, DatagramRow, Frontend,
-    FrontendKey, ServiceName, SetWord,
+    ABI_VERSION, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow,
+    Device, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, Prefix, ServiceName, SetWord,
+    SourceRangeKey, Tuple, Workload,
 };
 
 macro_rules! describe {
@@ -26,15 +27,28 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
     writeln!(out, "version {ABI_VERSION}")?;
     describe!(out,
         FrontendKey { addr, port, protocol, zero }
-        Frontend { service, affinity_s }
+        Frontend { service, affinity_s, kind, flags, zero }
         SetWord { 0 }
-        Backend { addr, port, flags }
+        Backend { addr, port, flags, place }
         ServiceName { lengths, protocol, family, zero, text }
         Connection { dialled_addr, backend_addr, dialled_port, backend_port, service, protocol, zero }
         DatagramKey { cookie, addr, port, direction, zero }
         DatagramRow { addr, port, zero, service }
         AffinityKey { client, service }
         AffinityRow { addr, port, zero, last_seen_s }
+        SourceRangeKey { prefix_len, service, addr }
+        Tuple { low_addr, high_addr, low_port, high_port, protocol, zero }
+        Flow {
+            client_addr, dialled_addr, source_addr, backend_addr, client_port, dialled_port, source_port, backend_port,
+            service, begun_s, seen_s, signs, form, client_is_low, path
+        }
+        FragmentKey { src, dst, id, protocol, zero }
+        FragmentRow { src, dst, seen_s }
+        Workload { ifindex, mac, host_mac }
+        Netns { v4, v6, flags }
+        Device { v4, v6, mac, flags }
+        Prefix { addr, mask }
+        Config { service_networks, v4, v6, first_port, ports, flags }
     );
     write!(out, "Counter {}:", size_of::<u64>())?;
     for (index, counter) in Counter::ALL.iter().enumerate() {

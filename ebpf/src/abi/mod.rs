@@ -5,15 +5,22 @@
 
 mod addr;
 mod counter;
+mod flow;
 pub mod layout;
+mod node;
 mod service;
 mod socket;
 
 pub use addr::{Addr, Peer, Port, Protocol};
 pub use counter::{Counter, DropReason};
-pub use service::{Backend, Frontend, FrontendKey, Run, ServiceId, ServiceName, SetId, SetWord, Side};
+pub use flow::{Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
+pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
+pub use service::{
+    AddressUses, Backend, Frontend, FrontendKey, FrontendKind, Origin, Run, Scope, ServiceId, ServiceName,
+    SetId, SetWord, SourceRangeKey, mix,
+};
 pub use socket::{AffinityKey, AffinityRow, Client, Connection, DatagramKey, DatagramRow, Direction};
 
 /// Version of every row in this module. Pinned maps of another version are never read as this one's: they are
 /// rebuilt beside the old ones and swapped in.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -1,5 +1,7 @@
 //! Services: frontends, sets of backends, and the names that only people read.
 
+use core::cmp::Ordering;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Addr, DropReason, Peer, Port, Protocol};
@@ -49,13 +51,13 @@ impl FrontendKey {
 #[repr(transparent)]
 pub struct ServiceId(pub u32);
 
-/// Which of a Service port's two sets a client uses (`internalTrafficPolicy`, `externalTrafficPolicy`).
+/// Which of a Service port's two sets: what a traffic policy chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Side {
-    /// Clients in the cluster.
-    Internal,
-    /// Clients outside the cluster.
-    External,
+pub enum Scope {
+    /// Endpoints anywhere, as near as hints say.
+    Cluster,
+    /// Endpoints on this node alone.
+    Local,
 }
 
 /// Index into the `sets` table.
@@ -63,22 +65,189 @@ pub enum Side {
 pub struct SetId(pub u32);
 
 impl ServiceId {
-    /// The set of this Service port for clients on that side.
+    /// The set of this Service port with that scope.
     #[inline(always)]
     #[must_use]
-    pub const fn set(self, side: Side) -> SetId {
-        SetId(self.0 * 2 + matches!(side, Side::External) as u32)
+    pub const fn set(self, scope: Scope) -> SetId {
+        SetId(self.0 * 2 + matches!(scope, Scope::Local) as u32)
     }
+}
+
+/// What kind of address clients dial.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum FrontendKind {
+    /// `spec.clusterIPs`
+    ClusterIp = 1,
+    /// `spec.ports[].nodePort`; stands under the unspecified address of its family.
+    NodePort = 2,
+    /// `status.loadBalancer.ingress[].ip`
+    LoadBalancer = 3,
+    /// `spec.externalIPs`
+    ExternalIp = 4,
 }
 
 /// Row of the `frontends` table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Frontend {
-    /// Whose frontend it is. Meaningless in a whole-address row.
+    /// Whose frontend it is. 0 in a whole-address row.
     pub service: ServiceId,
     /// `sessionAffinityConfig.clientIP.timeoutSeconds`; 0 without session affinity.
     pub affinity_s: u32,
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) zero: [u8; 2],
+}
+
+impl Frontend {
+    /// Clients in the cluster use [`Scope::Local`] (`internalTrafficPolicy: Local` of a ClusterIP).
+    pub const INSIDE_LOCAL: u8 = 1;
+    /// Clients outside use [`Scope::Local`] (`externalTrafficPolicy: Local`; of a ClusterIP the internal one).
+    pub const OUTSIDE_LOCAL: u8 = 2;
+    /// Clients must be in a source range of the Service port (`loadBalancerSourceRanges`).
+    pub const SOURCE_RANGES: u8 = 4;
+    /// The address is the node's own as well (k3s' ServiceLB, NodeLocal DNS): what listens there comes first.
+    pub const NODE_ADDRESS: u8 = 8;
+    /// Every node has to choose the same backend for the same client: reachable from outside.
+    pub const CONSISTENT: u8 = 16;
+
+    /// A frontend of this Service port; `flags` are the constants above.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(service: ServiceId, affinity_s: u32, kind: FrontendKind, flags: u8) -> Self {
+        Self { service, affinity_s, kind: kind as u8, flags, zero: [0; 2] }
+    }
+
+    /// The row of a whole address ([`FrontendKey::whole_address`]).
+    #[inline(always)]
+    #[must_use]
+    pub const fn whole_address(uses: AddressUses) -> Self {
+        Self { service: ServiceId(0), affinity_s: 0, kind: 0, flags: uses.0, zero: [0; 2] }
+    }
+
+    /// What the address is dialled as; `None` in a whole-address row.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind(&self) -> Option<FrontendKind> {
+        match self.kind {
+            1 => Some(FrontendKind::ClusterIp),
+            2 => Some(FrontendKind::NodePort),
+            3 => Some(FrontendKind::LoadBalancer),
+            4 => Some(FrontendKind::ExternalIp),
+            _ => None,
+        }
+    }
+
+    /// Whether this flag is set. Meaningless in a whole-address row.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// What a whole address is used for. Meaningless in any other row.
+    #[inline(always)]
+    #[must_use]
+    pub const fn uses(&self) -> AddressUses {
+        AddressUses(self.flags)
+    }
+
+    /// The set that clients of this kind use.
+    #[inline(always)]
+    #[must_use]
+    pub const fn scope(&self, origin: Origin) -> Scope {
+        let flag = match origin {
+            Origin::Inside => Self::INSIDE_LOCAL,
+            Origin::Outside => Self::OUTSIDE_LOCAL,
+        };
+        if self.has(flag) { Scope::Local } else { Scope::Cluster }
+    }
+}
+
+/// Where a client is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Origin {
+    /// A pod of this node, or the node itself.
+    Inside,
+    /// Anybody else: whatever arrives through a node-facing device.
+    Outside,
+}
+
+/// What an address is used for, whatever the port: a set of the constants.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct AddressUses(pub u8);
+
+impl AddressUses {
+    /// Some Service's ClusterIP: ports without a frontend are refused, echo requests are answered.
+    pub const CLUSTER_IP: Self = Self(1);
+    /// A load balancer's or an external address: echo requests are answered, other ports are none of ours.
+    pub const EXTERNAL: Self = Self(2);
+    /// An address of this node at which node ports are served (`nodePortAddresses`).
+    pub const NODE_PORTS: Self = Self(4);
+    /// An address of this node, whether node ports are served there or not: the node answers for itself.
+    pub const NODE: Self = Self(8);
+    /// A loopback address: served for sockets of the node alone.
+    pub const LOOPBACK: Self = Self(16);
+
+    /// Whether it has all the uses of `other`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those of `self` that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Key of the `source_ranges` table, a prefix tree: from where a load balancer's address may be dialled.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SourceRangeKey {
+    /// Bits that count, of those that follow; in host order, as the kernel wants it.
+    pub prefix_len: u32,
+    pub(super) service: ServiceId,
+    pub(super) addr: Addr,
+}
+
+impl SourceRangeKey {
+    /// Bits of the Service's number.
+    const SERVICE_BITS: u32 = 32;
+
+    /// A range: the first `bits` of the 128 of `addr` count (of an IPv4 prefix: 96 more than its length).
+    #[must_use]
+    pub const fn range(service: ServiceId, addr: Addr, bits: u32) -> Self {
+        Self { prefix_len: Self::SERVICE_BITS + bits, service, addr }
+    }
+
+    /// A client that is looked for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn client(service: ServiceId, addr: Addr) -> Self {
+        Self::range(service, addr, 128)
+    }
+
+    /// The Service port, the address and how many of its 128 bits count.
+    #[must_use]
+    pub const fn parts(&self) -> (ServiceId, Addr, u32) {
+        (self.service, self.addr, self.prefix_len.saturating_sub(Self::SERVICE_BITS))
+    }
 }
 
 /// Row of the `sets` table, read and written as one aligned 64-bit word: a set is replaced by one store, so that
@@ -87,7 +256,7 @@ pub struct Frontend {
 #[repr(transparent)]
 pub struct SetWord(pub u64);
 
-/// Consecutive rows of the `backends` table, sorted by [`Peer::order`].
+/// Consecutive rows of the `backends` table, sorted by [`Backend::order`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Run {
     /// Index of the first row.
@@ -135,6 +304,7 @@ pub struct Backend {
     pub(super) addr: Addr,
     pub(super) port: Port,
     pub(super) flags: u16,
+    pub(super) place: u32,
 }
 
 impl Backend {
@@ -142,9 +312,10 @@ impl Backend {
     pub const LOCAL: u16 = 1;
 
     /// A backend at this address.
+    #[inline(always)]
     #[must_use]
     pub const fn new(peer: Peer, flags: u16) -> Self {
-        Self { addr: peer.addr, port: peer.port, flags }
+        Self { addr: peer.addr, port: peer.port, flags, place: place(&peer) }
     }
 
     /// Where it is reached.
@@ -160,6 +331,47 @@ impl Backend {
     pub const fn flags(&self) -> u16 {
         self.flags
     }
+
+    /// Where it stands on the ring of all 32-bit numbers: follows from its address and port alone, so every node and
+    /// every set has it at the same place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(&self) -> u32 {
+        self.place
+    }
+
+    /// The order in which backends stand in a set: by their places, so that a search for one and the choice of the
+    /// next on the ring are the same. User space sorts by it and the programs search by it.
+    #[inline(always)]
+    #[must_use]
+    pub fn order(&self, other: &Self) -> Ordering {
+        if self.place == other.place {
+            self.peer().order(&other.peer())
+        } else {
+            self.place.cmp(&other.place)
+        }
+    }
+}
+
+/// The same on nodes of either byte order.
+#[inline(always)]
+const fn place(peer: &Peer) -> u32 {
+    let [a, b, c, d] = peer.addr.words();
+    let mut hash = mix(u32::from_be(a), u32::from_be(b));
+    hash = mix(hash, u32::from_be(c));
+    hash = mix(hash, u32::from_be(d));
+    mix(hash, peer.port.host() as u32)
+}
+
+/// One number made of two, as if at random: the finalizer of MurmurHash3, twice over. Part of the ABI: sets are sorted
+/// by it.
+#[inline(always)]
+#[must_use]
+pub const fn mix(hash: u32, word: u32) -> u32 {
+    let mut hash = (hash ^ word).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash = (hash ^ (hash >> 16)).wrapping_add(0x9e37_79b9).wrapping_mul(0x85eb_ca6b);
+    hash ^ (hash >> 15)
 }
 
 /// Row of the `names` table: what a [`ServiceId`] stands for. No program reads it; it lets a restarted agent give

@@ -113,12 +113,20 @@ impl DatagramRow {
     }
 }
 
-/// Who a client is, for session affinity: the 16 bytes of an address, or of a network namespace's cookie.
+/// Who a client is, for session affinity: its address, on both paths; or, of sockets of a network namespace that nobody
+/// knows (yet), the namespace's cookie.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Client([u32; 4]);
 
 impl Client {
+    /// Whoever has this address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_addr(addr: Addr) -> Self {
+        Self(addr.words())
+    }
+
     /// The sockets of one network namespace (`SO_NETNS_COOKIE`). It cannot be mistaken for an address: `::/64`
     /// is no client's network.
     #[inline(always)]

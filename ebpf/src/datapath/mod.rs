@@ -4,10 +4,11 @@
 //! explain (a dump of the maps). Nothing here reads a clock, draws a random number or knows a kernel context:
 //! they come in through [`Socket`] and [`Moment`].
 
+pub mod packet;
 mod select;
 pub mod socket;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use tables::{Full, Moment, Socket, Tables};
+pub use tables::{CreateError, Full, Moment, Network, PacketTables, Socket, Tables};

@@ -2,7 +2,9 @@
 
 use core::cmp::Ordering;
 
-use crate::abi::{AffinityKey, AffinityRow, Backend, Client, Counter, DropReason, Frontend, Peer, Run, Side};
+use crate::abi::{
+    AffinityKey, AffinityRow, Backend, Client, Counter, DropReason, Frontend, Peer, Run, Scope,
+};
 use crate::datapath::{Moment, Tables};
 
 /// A run holds fewer than 2^20 backends: one step of the search for each bit.
@@ -18,7 +20,7 @@ pub(super) fn select_backend(
     tables: &impl Tables,
     moment: &impl Moment,
     frontend: &Frontend,
-    side: Side,
+    side: Scope,
     client: impl FnOnce() -> Client,
 ) -> Result<Peer, DropReason> {
     let run = tables.lookup_set(frontend.service.set(side)).run()?;
@@ -55,9 +57,10 @@ fn select_any(tables: &impl Tables, moment: &impl Moment, run: Run) -> Result<Pe
     }
 }
 
-/// Whether the run, which is sorted by [`Peer::order`], has this backend.
+/// Whether the run, which is sorted by [`Backend::order`], has this backend.
 #[inline(always)]
 pub(super) fn contains(tables: &impl Tables, run: Run, peer: &Peer) -> bool {
+    let wanted = Backend::new(*peer, 0);
     let (mut low, mut high) = (0, run.len);
     for _ in 0..SEARCH_STEPS {
         if low >= high {
@@ -65,7 +68,7 @@ pub(super) fn contains(tables: &impl Tables, run: Run, peer: &Peer) -> bool {
         }
         let middle = low + (high - low) / 2;
         let Some(backend) = tables.lookup_backend(run.offset.wrapping_add(middle)) else { return false };
-        match backend.peer().order(peer) {
+        match backend.order(&wanted) {
             Ordering::Equal => return true,
             Ordering::Less => low = middle + 1,
             Ordering::Greater => high = middle,

@@ -5,8 +5,8 @@
 //! dual-stack socket needs no case of its own.
 
 use crate::abi::{
-    Connection, Counter, DatagramKey, DatagramRow, Direction, DropReason, Frontend, FrontendKey, Peer, Port,
-    Protocol, Side,
+    Addr, Client, Connection, Counter, DatagramKey, DatagramRow, Direction, DropReason, Frontend,
+    FrontendKey, Peer, Port, Protocol, Scope,
 };
 use crate::datapath::select::{contains, select_backend};
 use crate::datapath::{Moment, Socket, Tables};
@@ -38,8 +38,14 @@ impl From<DropReason> for Errno {
     #[inline(always)]
     fn from(reason: DropReason) -> Self {
         match reason {
-            DropReason::NoEndpoint | DropReason::UnknownPort => Self::ConnectionRefused,
-            DropReason::NoLocalEndpoint => Self::HostUnreachable,
+            DropReason::NoEndpoint | DropReason::UnknownPort | DropReason::UnknownAddress => {
+                Self::ConnectionRefused
+            }
+            // What only packets meet is here for completeness.
+            DropReason::FlowsFull | DropReason::NoSourcePort => Self::ConnectionRefused,
+            DropReason::NoLocalEndpoint | DropReason::SourceRange | DropReason::MappedAddress => {
+                Self::HostUnreachable
+            }
         }
     }
 }
@@ -58,10 +64,11 @@ pub fn connect(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
         Ok(None) => return Verdict::Pass,
         Err(reason) => return deny(tables, reason),
     };
-    let backend = match select_backend(tables, moment, &frontend, Side::Internal, || socket.client()) {
-        Ok(backend) => backend,
-        Err(reason) => return deny(tables, reason),
-    };
+    let backend =
+        match select_backend(tables, moment, &frontend, Scope::Cluster, || client(tables, socket, dialled)) {
+            Ok(backend) => backend,
+            Err(reason) => return deny(tables, reason),
+        };
     let row = Connection::new(dialled, backend, protocol, frontend.service);
     if tables.put_connection(socket.cookie(), &row).is_err() {
         tables.count(Counter::ConnectionLost);
@@ -86,7 +93,9 @@ pub fn sendmsg(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
     let forward = DatagramKey::new(cookie, dialled, Direction::Forward);
     let backend = match lookup_kept(tables, &frontend, cookie, dialled, &forward) {
         Some(backend) => backend,
-        None => match select_backend(tables, moment, &frontend, Side::Internal, || socket.client()) {
+        None => match select_backend(tables, moment, &frontend, Scope::Cluster, || {
+            client(tables, socket, dialled)
+        }) {
             Ok(backend) => {
                 remember(tables, &forward, &DatagramRow::new(backend, frontend.service));
                 backend
@@ -163,7 +172,7 @@ fn lookup_kept(
     if service != frontend.service {
         return None;
     }
-    let run = tables.lookup_set(frontend.service.set(Side::Internal)).run().ok()?;
+    let run = tables.lookup_set(frontend.service.set(Scope::Cluster)).run().ok()?;
     contains(tables, run, &backend).then_some(backend)
 }
 
@@ -178,4 +187,16 @@ fn remember(tables: &impl Tables, key: &DatagramKey, row: &DatagramRow) {
 fn deny(tables: &impl Tables, reason: DropReason) -> Verdict {
     tables.count(reason.into());
     Verdict::Deny(reason)
+}
+
+/// Who the socket is to session affinity: its pod's (or node's) address, as on the per-packet path.
+#[inline(always)]
+fn client(tables: &impl Tables, socket: &impl Socket, dialled: Peer) -> Client {
+    let cookie = socket.netns();
+    match tables.lookup_netns(cookie) {
+        Some(netns) if netns.address_like(dialled.addr) != Addr::default() => {
+            Client::from_addr(netns.address_like(dialled.addr))
+        }
+        _ => Client::from_netns(cookie),
+    }
 }

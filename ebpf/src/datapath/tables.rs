@@ -1,8 +1,11 @@
 //! What a decision needs from outside, as three small traits.
 
+use core::ops::Deref;
+
 use crate::abi::{
-    AffinityKey, AffinityRow, Backend, Client, Connection, Counter, DatagramKey, DatagramRow, Frontend,
-    FrontendKey, Protocol, SetId, SetWord,
+    Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
+    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, Peer, Protocol, SetId, SetWord, Signs,
+    SourceRangeKey, Tuple, Workload,
 };
 
 /// A table has no room for one more row.
@@ -40,8 +43,60 @@ pub trait Tables {
     /// # Errors
     /// [`Full`]
     fn put_datagram(&self, key: &DatagramKey, row: &DatagramRow) -> Result<(), Full>;
+    /// `netns`, by cookie
+    fn lookup_netns(&self, cookie: u64) -> Option<Netns>;
+    /// `source_ranges`: whether the client is in any range of the Service port.
+    fn lookup_source_range(&self, client: &SourceRangeKey) -> bool;
+    /// `config`
+    fn config(&self) -> &Config;
     /// `counters`: one more.
     fn count(&self, counter: Counter);
+}
+
+/// Why a flow could not be created.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CreateError {
+    /// There is one under this tuple.
+    Exists,
+    /// The table has no room.
+    Full,
+}
+
+/// The tables of the per-packet path.
+pub trait PacketTables: Tables {
+    /// A row of `flows` in place: what it says of its flow never changes, so it may be read for as long as it is held.
+    type FlowRef<'a>: Deref<Target = Flow>
+    where
+        Self: 'a;
+
+    /// `flows`
+    fn lookup_flow(&self, tuple: &Tuple) -> Option<Self::FlowRef<'_>>;
+    /// `flows`: says when the row's direction was last seen, and everything that was seen in it.
+    fn touch_flow(&self, flow: &Self::FlowRef<'_>, seen_s: u32, signs: Signs);
+    /// `flows`; never replaces a row.
+    ///
+    /// # Errors
+    /// [`CreateError`]
+    fn create_flow(&self, tuple: &Tuple, flow: &Flow) -> Result<(), CreateError>;
+    /// `flows`; none is no error.
+    fn delete_flow(&self, tuple: &Tuple);
+    /// `fragments`
+    fn lookup_fragment(&self, key: &FragmentKey) -> Option<FragmentRow>;
+    /// `fragments`; the longest unused is forgotten where there is no room.
+    fn put_fragment(&self, key: &FragmentKey, row: &FragmentRow);
+    /// `workloads`, by a pod's address
+    fn lookup_workload(&self, addr: Addr) -> Option<Workload>;
+    /// `devices`, by index
+    fn lookup_device(&self, ifindex: u32) -> Option<Device>;
+}
+
+/// What only the kernel knows about the ways of this node.
+pub trait Network {
+    /// The index of the device by which the stack would send a packet from here on to `dst`; `None` where it would
+    /// not forward it: no route, an address of the node itself, forwarding switched off.
+    fn route(&self, src: Addr, dst: Addr) -> Option<u32>;
+    /// Whether a socket of the host has this local address and port: listening, unconnected, or connected to `remote`.
+    fn has_socket(&self, protocol: Protocol, local: Peer, remote: Peer) -> bool;
 }
 
 /// The socket that asks. Everything but the protocol costs a helper call, so it is asked for only when needed.
@@ -50,8 +105,10 @@ pub trait Socket {
     fn protocol(&self) -> Option<Protocol>;
     /// `SO_COOKIE`
     fn cookie(&self) -> u64;
-    /// Who it is to session affinity.
-    fn client(&self) -> Client;
+    /// The cookie of its network namespace (`SO_NETNS_COOKIE`).
+    fn netns(&self) -> u64;
+    /// Whether a socket of its own network namespace listens at this address and port.
+    fn listens(&self, protocol: Protocol, local: Peer) -> bool;
 }
 
 /// Time and chance.

@@ -3,7 +3,7 @@
 
 use crate::abi::{
     Addr, AffinityKey, AffinityRow, Backend, Client, Counter, DatagramKey, Direction, DropReason, Frontend,
-    FrontendKey, Peer, Port, Protocol, Run, ServiceId, SetWord, Side,
+    FrontendKey, Peer, Port, Protocol, Run, Scope, ServiceId, SetWord,
 };
 use crate::datapath::select::contains;
 use crate::datapath::socket::{Errno, Verdict, connect, release, reverse, sendmsg};
@@ -59,7 +59,7 @@ fn fill(tables: &mut MemoryTables, service: ServiceId, offset: u32, peers: &[Pee
     let len = u32::try_from(peers.len()).unwrap();
     let word =
         if len == 0 { SetWord::empty(DropReason::NoEndpoint) } else { SetWord::of(Run { offset, len }) };
-    tables.sets.insert(service.set(Side::Internal), word);
+    tables.sets.insert(service.set(Scope::Cluster), word);
     tables.backends.extend((offset..).zip(peers.into_iter().map(|peer| Backend::new(peer, 0))));
 }
 
@@ -117,7 +117,7 @@ fn refusals_have_their_reason_their_errno_and_their_counter() {
             (local, family.vip(), DropReason::NoLocalEndpoint, Errno::HostUnreachable),
             (local, other_port, DropReason::UnknownPort, Errno::ConnectionRefused),
         ] {
-            tables.sets.insert(SERVICE.set(Side::Internal), word);
+            tables.sets.insert(SERVICE.set(Scope::Cluster), word);
             assert_eq!(connect(&tables, &moment, &client, dialled), Verdict::Deny(reason));
             assert_eq!(sendmsg(&tables, &moment, &client, dialled), Verdict::Deny(reason));
             assert_eq!(Errno::from(reason), errno);
@@ -284,7 +284,7 @@ fn the_search_finds_every_member_and_nothing_else() {
     for family in families() {
         for len in [1, 2, 3, 7, 8, 1000] {
             let tables = family.world(len, 0);
-            let run = tables.sets[&SERVICE.set(Side::Internal)].run().unwrap();
+            let run = tables.sets[&SERVICE.set(Scope::Cluster)].run().unwrap();
             for index in 0..len + 3 {
                 assert_eq!(contains(&tables, run, &family.backend(index)), index < len, "{index} of {len}");
             }
@@ -301,7 +301,7 @@ fn the_longest_run_can_be_searched_to_its_end() {
     let mut peers: Vec<Peer> = (0..Run::MAX_LEN).map(|index| family.backend(index)).collect();
     peers.sort_by(Peer::order);
     fill(&mut tables, SERVICE, 0, &peers);
-    let run = tables.sets[&SERVICE.set(Side::Internal)].run().unwrap();
+    let run = tables.sets[&SERVICE.set(Scope::Cluster)].run().unwrap();
     for index in (0..peers.len()).step_by(4099).chain([peers.len() - 1]) {
         assert!(contains(&tables, run, &peers[index]), "{index}");
     }

@@ -2,4 +2,4 @@
 
 mod tables;
 
-pub use tables::{FakeMoment, FakeSocket, MemoryTables};
+pub use tables::{FakeMoment, FakeNetwork, FakeSocket, FlowCopy, MemoryTables};

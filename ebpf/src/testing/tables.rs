@@ -1,16 +1,19 @@
 //! [`Tables`] as hash maps, and a socket and a moment made of plain fields.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
 
 use crate::abi::{
-    AffinityKey, AffinityRow, Backend, Client, Connection, Counter, DatagramKey, DatagramRow, Frontend,
-    FrontendKey, Protocol, SetId, SetWord,
+    Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
+    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, Peer, Prefix, Protocol, SetId, SetWord,
+    Signs, SourceRangeKey, Tuple, Workload,
 };
-use crate::datapath::{Full, Moment, Socket, Tables};
+use crate::datapath::{CreateError, Full, Moment, Network, PacketTables, Socket, Tables};
 
 /// The tables as hash maps.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct MemoryTables {
     /// `frontends`
     pub frontends: HashMap<FrontendKey, Frontend>,
@@ -24,9 +27,23 @@ pub struct MemoryTables {
     pub connections: RefCell<HashMap<u64, Connection>>,
     /// `datagrams`
     pub datagrams: RefCell<HashMap<DatagramKey, DatagramRow>>,
+    /// `netns`, by cookie
+    pub netns: HashMap<u64, Netns>,
+    /// `source_ranges`
+    pub source_ranges: HashSet<SourceRangeKey>,
+    /// `config`; `None`: [`Config::EMPTY`]
+    pub config: Option<Config>,
+    /// `flows`
+    pub flows: RefCell<HashMap<Tuple, Flow>>,
+    /// `fragments`
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentRow>>,
+    /// `workloads`, by address
+    pub workloads: HashMap<Addr, Workload>,
+    /// `devices`, by index
+    pub devices: HashMap<u32, Device>,
     /// `counters`
     pub counters: RefCell<HashMap<Counter, u64>>,
-    /// Whether `affinity`, `connections` and `datagrams` refuse new rows.
+    /// Whether `affinity`, `connections`, `datagrams` and `flows` refuse new rows.
     pub full: Cell<bool>,
 }
 
@@ -89,8 +106,105 @@ impl Tables for MemoryTables {
         Ok(())
     }
 
+    fn lookup_netns(&self, cookie: u64) -> Option<Netns> {
+        self.netns.get(&cookie).copied()
+    }
+
+    fn lookup_source_range(&self, client: &SourceRangeKey) -> bool {
+        let (service, addr, _) = client.parts();
+        self.source_ranges.iter().any(|range| {
+            let (of, net, bits) = range.parts();
+            of == service && Prefix::new(net, bits).contains(addr)
+        })
+    }
+
+    fn config(&self) -> &Config {
+        self.config.as_ref().unwrap_or(&Config::EMPTY)
+    }
+
     fn count(&self, counter: Counter) {
         *self.counters.borrow_mut().entry(counter).or_default() += 1;
+    }
+}
+
+/// A row of `flows` as it was when it was looked up.
+#[derive(Debug)]
+pub struct FlowCopy {
+    tuple: Tuple,
+    flow: Flow,
+}
+
+impl Deref for FlowCopy {
+    type Target = Flow;
+
+    fn deref(&self) -> &Flow {
+        &self.flow
+    }
+}
+
+impl PacketTables for MemoryTables {
+    type FlowRef<'a> = FlowCopy;
+
+    fn lookup_flow(&self, tuple: &Tuple) -> Option<FlowCopy> {
+        self.flows.borrow().get(tuple).map(|flow| FlowCopy { tuple: *tuple, flow: *flow })
+    }
+
+    fn touch_flow(&self, flow: &FlowCopy, seen_s: u32, signs: Signs) {
+        if let Some(row) = self.flows.borrow_mut().get_mut(&flow.tuple) {
+            row.seen_s = seen_s;
+            row.signs = signs;
+        }
+    }
+
+    fn create_flow(&self, tuple: &Tuple, flow: &Flow) -> Result<(), CreateError> {
+        self.room().map_err(|Full| CreateError::Full)?;
+        match self.flows.borrow_mut().entry(*tuple) {
+            Entry::Occupied(_) => Err(CreateError::Exists),
+            Entry::Vacant(entry) => {
+                entry.insert(*flow);
+                Ok(())
+            }
+        }
+    }
+
+    fn delete_flow(&self, tuple: &Tuple) {
+        self.flows.borrow_mut().remove(tuple);
+    }
+
+    fn lookup_fragment(&self, key: &FragmentKey) -> Option<FragmentRow> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn put_fragment(&self, key: &FragmentKey, row: &FragmentRow) {
+        self.fragments.borrow_mut().insert(*key, *row);
+    }
+
+    fn lookup_workload(&self, addr: Addr) -> Option<Workload> {
+        self.workloads.get(&addr).copied()
+    }
+
+    fn lookup_device(&self, ifindex: u32) -> Option<Device> {
+        self.devices.get(&ifindex).copied()
+    }
+}
+
+/// A node's ways and sockets made of plain fields.
+#[derive(Clone, Debug, Default)]
+pub struct FakeNetwork {
+    /// Where each address is reached, the first prefix that contains it: a device's index, or `None`: not by
+    /// forwarding.
+    pub routes: Vec<(Prefix, Option<u32>)>,
+    /// The local ends of the host's sockets.
+    pub sockets: HashSet<(Protocol, Peer)>,
+}
+
+impl Network for FakeNetwork {
+    fn route(&self, _src: Addr, dst: Addr) -> Option<u32> {
+        self.routes.iter().find(|(prefix, _)| prefix.contains(dst))?.1
+    }
+
+    fn has_socket(&self, protocol: Protocol, local: Peer, _remote: Peer) -> bool {
+        self.sockets.contains(&(protocol, local))
     }
 }
 
@@ -103,6 +217,8 @@ pub struct FakeSocket {
     pub cookie: u64,
     /// The cookie of its network namespace.
     pub netns: u64,
+    /// Whether somebody in its network namespace listens at the address that it dials.
+    pub listener: bool,
 }
 
 impl Socket for FakeSocket {
@@ -114,8 +230,12 @@ impl Socket for FakeSocket {
         self.cookie
     }
 
-    fn client(&self) -> Client {
-        Client::from_netns(self.netns)
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+
+    fn listens(&self, _protocol: Protocol, _local: Peer) -> bool {
+        self.listener
     }
 }
 

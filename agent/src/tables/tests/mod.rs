@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use weir_ebpf::abi::{Backend, Counter, DropReason, FrontendKey, Protocol, Side};
+use weir_ebpf::abi::{Backend, Counter, DropReason, FrontendKey, Protocol, Scope};
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::socket::{self, Verdict};
 use weir_ebpf::testing::{FakeMoment, FakeSocket};
@@ -56,7 +56,7 @@ fn connect(store: &MemoryStore, to: SocketAddr) -> Verdict {
 fn reached(store: &MemoryStore, vip: u8) -> Vec<SocketAddr> {
     let key = FrontendKey::new(vip_addr(vip).into(), Protocol::Tcp);
     let Some(frontend) = store.tables.lookup_frontend(&key) else { return Vec::new() };
-    let Ok(run) = store.tables.lookup_set(frontend.service.set(Side::Internal)).run() else {
+    let Ok(run) = store.tables.lookup_set(frontend.service.set(Scope::Cluster)).run() else {
         return Vec::new();
     };
     let rows = (run.offset..run.offset + run.len).map(|at| store.tables.lookup_backend(at).unwrap());

@@ -1,0 +1,65 @@
+//! What becomes of a packet.
+
+use crate::abi::{DropReason, Peer, Workload};
+use crate::wire::Quoted;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Verdict {
+    /// None of ours: as it is, and nobody need look again.
+    Pass,
+    /// As it is for now; the last hook has to translate it.
+    PassToLast,
+    /// With other addresses.
+    Translate(Translation),
+    /// Not delivered; its sender gets this instead.
+    Answer(Answer),
+    /// Not delivered, and nobody is told.
+    Drop(DropReason),
+}
+
+/// Other addresses for a packet, and its way from here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Translation {
+    /// Its new source. The port means nothing where the packet has none.
+    pub src: Peer,
+    /// Its new destination; the port as above.
+    pub dst: Peer,
+    /// Of an ICMP error: the packet that it quotes, with the addresses that it is to have (offsets as they are).
+    pub quoted: Option<Quoted>,
+    /// Where it goes.
+    pub onward: Onward,
+}
+
+/// Where a translated packet goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Onward {
+    /// On through the stack. The last hook looks at it again.
+    Stack,
+    /// Out by the route to its destination, past the stack: time to live, next hop and Ethernet addresses are the
+    /// program's job. Where that turns out to be impossible for this one packet it may go through the stack.
+    Route,
+    /// Into a pod of this node, past the stack.
+    Workload(Workload),
+}
+
+/// What the sender of a packet gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// A refusal: a TCP reset; to anything else ICMP port unreachable (type 3 code 3; ICMPv6: type 1 code 4).
+    Refusal(DropReason),
+    /// An echo reply with the same content.
+    EchoReply,
+    /// ICMP time exceeded in transit (type 11 code 0; ICMPv6: type 3 code 0), from the address that was dialled.
+    TimeExceeded,
+}
+
+impl Translation {
+    /// Of a packet that quotes no other.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(src: Peer, dst: Peer, onward: Onward) -> Self {
+        Self { src, dst, quoted: None, onward }
+    }
+}
