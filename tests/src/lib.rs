@@ -5,9 +5,11 @@
 //! * [`prober`]: the process in each pod that serves, connects and tells what it saw.
 //! * [`cases`]: one table of what must hold, run in pure Rust and with real sockets.
 //! * [`demo`]: the table that `cargo xtask demo` prints.
+//! * [`apiserver`]: an API server that speaks list/watch truthfully, and misbehaves when told to.
 //!
 //! Used by this package's own tests, by `weir-lab` and by the benchmarks.
 
+pub mod apiserver;
 pub mod cases;
 pub mod demo;
 pub mod lab;

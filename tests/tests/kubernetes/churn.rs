@@ -1,0 +1,94 @@
+//! Changes without pause, under every fault in turn: then the truth, soon.
+
+use std::time::{Duration, Instant};
+
+use weir_tests::apiserver::{Cut, Faults, Refusal, RefuseWith, StreamingLists};
+
+use super::world::{Watcher, World, service, slice};
+
+/// How long it may take until all is true after the server behaves again.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Numbers from a seed, as tests want them.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+}
+
+fn change(world: &World, numbers: &mut Numbers) {
+    let number = numbers.below(200);
+    match numbers.below(5) {
+        0 => drop(world.server.delete("Service", "shop", &format!("svc-{number}"))),
+        1 => drop(world.server.delete("EndpointSlice", "shop", &format!("svc-{number}-1"))),
+        2 => drop(world.server.put(&service(number, 80 + u16::try_from(numbers.below(9)).unwrap())).unwrap()),
+        _ => drop(world.server.put(&slice(number, numbers.below(10))).unwrap()),
+    }
+}
+
+/// Changes for some time, while the source is read.
+async fn churn(world: &World, watcher: &mut Watcher, numbers: &mut Numbers, time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        for _ in 0..20 {
+            change(world, numbers);
+        }
+        if numbers.below(20) == 0 {
+            world.server.compact();
+        }
+        watcher.drain().await;
+    }
+}
+
+#[tokio::test]
+async fn five_seconds_of_churn_then_the_truth() {
+    let world = World::new().await;
+    let mut watcher = world.watch().await;
+    let mut numbers = Numbers(1);
+    churn(&world, &mut watcher, &mut numbers, Duration::from_secs(5)).await;
+    let begun = Instant::now();
+    watcher.until_true(&world.server).await;
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert_eq!(watcher.connection().errors, 0, "{:?}", watcher.connection());
+}
+
+#[tokio::test]
+async fn every_fault_in_turn_then_the_truth() {
+    let refuse = |with| move |faults: &mut Faults| faults.refusal = Some(Refusal { with, requests: None });
+    let faults: Vec<(&str, Box<dyn Fn(&mut Faults)>)> = vec![
+        ("429", Box::new(refuse(RefuseWith::TooManyRequests(1)))),
+        ("500", Box::new(refuse(RefuseWith::Internal))),
+        ("503", Box::new(refuse(RefuseWith::Unavailable))),
+        ("delay", Box::new(|faults| faults.delay = Some(Duration::from_millis(200)))),
+        ("silent", Box::new(|faults| faults.silent = true)),
+        ("cut", Box::new(|faults| faults.cut = Some(Cut::InTheMiddle))),
+        ("cut at once", Box::new(|faults| faults.cut = Some(Cut::AfterBytes(0)))),
+        ("drip", Box::new(|faults| faults.drip = Some((64, Duration::from_millis(1))))),
+        ("truncated", Box::new(|faults| faults.truncated = true)),
+        ("no initial end", Box::new(|faults| faults.no_initial_end = true)),
+        ("pages", Box::new(|faults| faults.streaming_lists = StreamingLists::Off)),
+        ("410", Box::new(|faults| faults.expired_as_status = true)),
+    ];
+    let world = World::new().await;
+    let mut watcher = world.watch().await;
+    let mut numbers = Numbers(2);
+    for (name, fault) in faults {
+        world.server.faults(fault);
+        world.server.drop_connections();
+        churn(&world, &mut watcher, &mut numbers, Duration::from_millis(700)).await;
+        world.server.heal().await.unwrap();
+        let begun = Instant::now();
+        watcher.until_true(&world.server).await;
+        assert!(begun.elapsed() < SOON, "{name}: {:?}", begun.elapsed());
+    }
+    world.server.refuse_connections().await;
+    world.server.drop_connections();
+    churn(&world, &mut watcher, &mut numbers, Duration::from_secs(3)).await;
+    world.server.heal().await.unwrap();
+    let begun = Instant::now();
+    watcher.until_true(&world.server).await;
+    assert!(begun.elapsed() < SOON, "refused: {:?}", begun.elapsed());
+}

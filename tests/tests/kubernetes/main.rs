@@ -1,0 +1,9 @@
+//! The Kubernetes source against the test API server: what it tells, put together, must be what the server holds,
+//! whatever the server does meanwhile. No root, no kernel.
+
+mod candidates;
+mod churn;
+mod lists;
+mod outages;
+mod refusals;
+mod world;
