@@ -54,6 +54,9 @@ use store::{Expect, Store};
 /// The token that [`ApiServer::kubeconfig`] carries; its user may do everything.
 pub const ADMIN_TOKEN: &str = "weir-test-admin";
 
+/// What etcd's manual recommends to add to the revision of a backup.
+const BUMP: u64 = 1_000_000_000;
+
 /// How a server is set up.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -89,8 +92,11 @@ pub enum Contents {
     Kept,
     /// Nothing, and versions that begin anew.
     Empty,
-    /// What it had at this version; later versions are given out again.
+    /// What it had at this version; later versions are given out again: etcd restored from a backup, carelessly.
     RestoredTo(u64),
+    /// What it had at this version, under a version that nobody has seen, and all before compacted: etcd restored as
+    /// its manual wants it (`--bump-revision`, `--mark-compacted`).
+    RestoredAndBumped(u64),
 }
 
 /// A running server. It ends when this is dropped; it lives in the tokio runtime that it was started in.
@@ -293,7 +299,8 @@ impl ApiServer {
                 store.empty();
                 true
             }
-            Contents::RestoredTo(version) => store.restore(version),
+            Contents::RestoredTo(version) => store.restore(version, 0),
+            Contents::RestoredAndBumped(version) => store.restore(version, BUMP),
         });
         self.accept_connections(Validity::Valid).await?;
         ensure!(is_done, "{contents:?} is not held");

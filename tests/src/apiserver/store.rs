@@ -237,16 +237,68 @@ impl Store {
     }
 
     /// Goes back to `version`, as etcd does that is restored from a backup: what came later never was, and its
-    /// versions will be given out again. False if that version is gone.
-    pub(super) fn restore(&mut self, version: u64) -> bool {
+    /// versions will be given out again, or jump by `bump`. False if that version is gone.
+    pub(super) fn restore(&mut self, version: u64, bump: u64) -> bool {
         let all: Option<Vec<Objects>> =
             (0..self.resources.len()).map(|resource| self.objects_at(resource, version)).collect();
         let Some(objects) = all else { return false };
         self.objects = objects;
         self.changes.clear();
-        self.version = version;
-        self.compacted = version;
+        self.version = version + bump;
+        self.compacted = self.version;
         self.incarnation += 1;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(store: &mut Store, name: &str, value: usize) -> u64 {
+        let object =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"x": value}});
+        let (resource, key) = store.locate(&object).unwrap();
+        store.put(resource, key, object, Expect::Any).unwrap();
+        store.version()
+    }
+
+    fn pods(store: &Store, version: u64) -> Vec<(String, u64)> {
+        let resource = store.lookup_kind("Pod").unwrap();
+        let objects = store.objects_at(resource, version).unwrap();
+        objects.iter().map(|(key, object)| (key.1.clone(), object["spec"]["x"].as_u64().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_past_is_as_it_was() {
+        let mut store = Store::new();
+        let first = write(&mut store, "a", 1);
+        let second = write(&mut store, "b", 1);
+        let third = write(&mut store, "a", 2);
+        let key = ("default".to_string(), "b".to_string());
+        store.delete(store.lookup_kind("Pod").unwrap(), &key).unwrap();
+        assert_eq!(pods(&store, first), [("a".into(), 1)]);
+        assert_eq!(pods(&store, second), [("a".into(), 1), ("b".into(), 1)]);
+        assert_eq!(pods(&store, third), [("a".into(), 2), ("b".into(), 1)]);
+        assert_eq!(pods(&store, third + 1), [("a".into(), 2)]);
+        assert_eq!(store.objects_at(0, third + 2), None);
+        store.compact(third);
+        assert_eq!(store.objects_at(0, second), None);
+        assert_eq!(pods(&store, third), [("a".into(), 2), ("b".into(), 1)]);
+        assert!(store.restore(third, 0));
+        assert_eq!((store.version(), pods(&store, third)), (third, vec![("a".into(), 2), ("b".into(), 1)]));
+    }
+
+    #[test]
+    fn who_is_too_far_behind_a_compaction_is_told() {
+        let mut store = Store::new();
+        let start = store.version();
+        for value in 0..=BACKLOG {
+            write(&mut store, "a", value);
+        }
+        store.compact(u64::MAX);
+        assert!(store.changes_after(start, 1).is_none());
+        assert_eq!(store.changes_after(start + 1, 1).unwrap()[0].version, start + 2);
+        assert!(store.changes_after(store.version(), 1).unwrap().is_empty());
     }
 }

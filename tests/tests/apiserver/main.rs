@@ -1,4 +1,14 @@
-//! The test API server, judged as a client sees it: [`protocol`] holds for every API server.
+//! The test API server, judged as a client sees it: `cargo xtask test apiserver`.
+//!
+//! [`protocol`] holds for every API server and gets the server as a parameter; the rest is about this one: [`history`]
+//! (compaction, restarts), [`access`], [`faults`], and [`watcher`], in which kube's watcher as an independent client
+//! ends at the truth after each fault.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
+
+mod access;
 mod client;
+mod faults;
+mod history;
 mod protocol;
+mod watcher;

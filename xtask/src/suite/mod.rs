@@ -30,6 +30,8 @@ pub(crate) enum Layer {
     Unit,
     /// The conformance vectors against the pure libraries
     Vectors,
+    /// The test API server, as a client sees it
+    Apiserver,
     /// The programs in this kernel, one at a time
     Programs,
     /// Agents, pods and nodes in network namespaces
@@ -42,6 +44,7 @@ impl Layer {
             Self::Check => "check",
             Self::Unit => "unit",
             Self::Vectors => "vectors",
+            Self::Apiserver => "apiserver",
             Self::Programs => "programs",
             Self::Lab => "lab",
         }
@@ -52,7 +55,7 @@ impl Layer {
         match self {
             Self::Check => &[],
             Self::Unit => &[Need::Style],
-            Self::Vectors => &[],
+            Self::Vectors | Self::Apiserver => &[],
             Self::Programs | Self::Lab => &[Need::Toolchain, Need::Lab],
         }
     }
@@ -68,6 +71,7 @@ impl Layer {
                 &["test", "--package=weir-tests", "--package=weir-bench", "--lib", "--bins"],
             ],
             Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
+            Self::Apiserver => &[&["test", "--package=weir-tests", "--test=apiserver"]],
             Self::Programs => &[
                 // The modules of the agent that its feature `kernel` adds.
                 &[
@@ -91,7 +95,7 @@ impl Layer {
     /// Why the layer cannot run here, if it cannot.
     fn obstacle(self, machine: &Machine) -> Option<Obstacle> {
         match self {
-            Self::Check | Self::Unit => None,
+            Self::Check | Self::Unit | Self::Apiserver => None,
             Self::Vectors => (!machine.has_vectors).then_some(Obstacle::NoVectors),
             Self::Programs | Self::Lab => (!machine.is_root).then_some(Obstacle::NoRoot),
         }
