@@ -1,8 +1,10 @@
 //! Full lists of both kinds, changes after them, and objects that are wrong.
 
+use std::time::Duration;
+
 use serde_json::json;
 use weir_agent::source::ObjectRef;
-use weir_tests::apiserver::StreamingLists;
+use weir_tests::apiserver::{ApiServer, Seen, StreamingLists};
 
 use super::world::{NODE, Watcher, World, node, service, slice};
 
@@ -16,7 +18,7 @@ async fn a_streaming_list_then_changes() {
     assert_eq!(watcher.told.services.len(), 21);
     assert_eq!(watcher.told.nodes.len(), 1, "this node only");
     assert_eq!(watcher.synced, 1);
-    let lists = |request: &weir_tests::apiserver::Seen| !request.is_watch();
+    let lists = |request: &Seen| !request.is_watch();
     assert_eq!(
         world.server.requests().iter().filter(|seen| lists(seen)).count(),
         1,
@@ -57,20 +59,17 @@ async fn a_list_whose_pages_expire_is_asked_for_in_one_piece() {
     for number in 0..1200 {
         world.put(number, 1);
     }
+    // Slowly, so that there is time in the middle of each.
+    world.server.faults(|faults| faults.drip = Some((4096, Duration::from_millis(2))));
     let mut watcher = Watcher::start(world.options());
-    // After each first page, all before now is forgotten.
-    let disturb = world.server.until(|server| {
-        let requests = server.requests();
-        let continued = requests.iter().any(|seen| seen.parameter("continue").is_some());
-        if requests.iter().any(|seen| seen.parameter("limit").is_some() && seen.status.is_some())
-            && !continued
-        {
-            server.put(&service(5000 + requests.len(), 80)).unwrap();
-            server.compact();
-        }
-        continued
-    });
-    disturb.await;
+    let first_page = |server: &ApiServer| {
+        let is_page = |seen: &Seen| seen.path.ends_with("/services") && seen.parameter("limit").is_some();
+        server.requests().iter().any(|seen| is_page(seen) && seen.status.is_some())
+    };
+    world.server.until(first_page).await;
+    world.server.put(&service(1300, 80)).unwrap();
+    world.server.compact();
+    world.server.faults(|faults| faults.drip = None);
     watcher.until_true(&world.server).await;
     let requests = world.server.requests();
     let whole = requests.iter().filter(|seen| {

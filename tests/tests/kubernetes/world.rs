@@ -18,22 +18,22 @@ use weir_agent::source::{
 use weir_tests::apiserver::{ApiServer, ServerOptions};
 
 /// The node that the source is on.
-pub const NODE: &str = "node-a";
+pub(crate) const NODE: &str = "node-a";
 
 /// How long a test waits for what must happen. Nothing is slower when it passes.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The objects that count, as events tell them or as a server holds them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Objects {
-    pub services: BTreeMap<ObjectKey, Service>,
-    pub slices: BTreeMap<ObjectKey, EndpointSlice>,
-    pub nodes: BTreeMap<Arc<str>, Node>,
+pub(crate) struct Objects {
+    pub(crate) services: BTreeMap<ObjectKey, Service>,
+    pub(crate) slices: BTreeMap<ObjectKey, EndpointSlice>,
+    pub(crate) nodes: BTreeMap<Arc<str>, Node>,
 }
 
 impl Objects {
     /// What a source on [`NODE`] should know.
-    pub fn of(server: &ApiServer) -> Self {
+    pub(crate) fn of(server: &ApiServer) -> Self {
         let mut objects = Self::default();
         for value in server.truth("Service") {
             let Ok(api) = serde_json::from_value::<ApiService>(value.clone()) else { continue };
@@ -70,19 +70,19 @@ fn key(object: &Value) -> ObjectKey {
 }
 
 /// A source that runs, and all that it told.
-pub struct Watcher {
+pub(crate) struct Watcher {
     events: Receiver<Event>,
-    pub health: Health,
-    pub told: Objects,
-    pub problems: HashMap<ObjectRef, Vec<Problem>>,
+    pub(crate) health: Health,
+    pub(crate) told: Objects,
+    pub(crate) problems: HashMap<ObjectRef, Vec<Problem>>,
     /// The removals since [`Watcher::removed`] was last asked.
     removed: Vec<String>,
-    pub synced: usize,
+    pub(crate) synced: usize,
     task: JoinHandle<()>,
 }
 
 impl Watcher {
-    pub fn start(options: KubernetesOptions) -> Self {
+    pub(crate) fn start(options: KubernetesOptions) -> Self {
         let source = Kubernetes::open(options).unwrap();
         let health = source.health();
         let (sender, events) = channel(16);
@@ -98,7 +98,7 @@ impl Watcher {
     }
 
     /// Takes events until `condition` holds.
-    pub async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
         let wait = async {
             while !condition(self) {
                 // The connection changes without an event: look again now and then. It is no part of what is tested.
@@ -113,10 +113,11 @@ impl Watcher {
         }
     }
 
-    /// Takes events until all has been told that `server` holds.
-    pub async fn until_true(&mut self, server: &ApiServer) {
+    /// Takes events until all has been told that `server` holds, which nobody changes meanwhile.
+    pub(crate) async fn until_true(&mut self, server: &ApiServer) {
+        let truth = Objects::of(server);
         let wait = async {
-            while self.synced == 0 || self.told != Objects::of(server) {
+            while self.synced == 0 || self.told != truth {
                 let event = self.events.recv().await.expect("the source ended");
                 self.take(event);
                 while let Ok(event) = self.events.try_recv() {
@@ -125,7 +126,7 @@ impl Watcher {
             }
         };
         if timeout(PATIENCE, wait).await.is_err() {
-            let (told, truth) = (&self.told, Objects::of(server));
+            let told = &self.told;
             panic!(
                 "not true within {PATIENCE:?}; {:?};\ntold {told:#?}\ntruth {truth:#?}",
                 self.connection()
@@ -133,20 +134,16 @@ impl Watcher {
         }
     }
 
-    pub async fn until_synced(&mut self) {
-        self.until("synced", |watcher| watcher.synced > 0).await;
-    }
-
-    pub async fn until_error(&mut self, words: &str) {
+    pub(crate) async fn until_error(&mut self, words: &str) {
         self.until(words, |watcher| watcher.connection().error.contains(words)).await;
     }
 
-    pub async fn until_connected(&mut self) {
+    pub(crate) async fn until_connected(&mut self) {
         self.until("connected", |watcher| watcher.connection().connected).await;
     }
 
     /// Takes what is there, and lets the others run.
-    pub async fn drain(&mut self) {
+    pub(crate) async fn drain(&mut self) {
         while let Ok(Some(event)) = timeout(Duration::from_millis(1), self.events.recv()).await {
             self.take(event);
         }
@@ -170,30 +167,30 @@ impl Watcher {
     }
 
     /// What was removed since the last call, sorted.
-    pub fn removed(&mut self) -> Vec<String> {
+    pub(crate) fn removed(&mut self) -> Vec<String> {
         self.removed.sort();
         std::mem::take(&mut self.removed)
     }
 
-    pub fn connection(&self) -> Connection {
+    pub(crate) fn connection(&self) -> Connection {
         self.health.read()
     }
 
     /// Ends it, as an agent's end would.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         drop(self.events);
         timeout(PATIENCE, self.task).await.expect("the source does not end with its receiver").unwrap();
     }
 }
 
 /// A server with a cluster's first objects, and a place for files.
-pub struct World {
-    pub server: ApiServer,
-    pub dir: TempDir,
+pub(crate) struct World {
+    pub(crate) server: ApiServer,
+    pub(crate) dir: TempDir,
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let options = ServerOptions { bookmark_every: None, ..ServerOptions::default() };
         let server = ApiServer::start_with(options).await.unwrap();
         server.put(&api_service()).unwrap();
@@ -203,11 +200,11 @@ impl World {
     }
 
     /// A source's options: the server's administrator, at the server's address alone.
-    pub fn options(&self) -> KubernetesOptions {
+    pub(crate) fn options(&self) -> KubernetesOptions {
         self.options_with(&self.server.kubeconfig())
     }
 
-    pub fn options_with(&self, kubeconfig: &str) -> KubernetesOptions {
+    pub(crate) fn options_with(&self, kubeconfig: &str) -> KubernetesOptions {
         let path = self.dir.path().join("kubeconfig");
         std::fs::write(&path, kubeconfig).unwrap();
         KubernetesOptions {
@@ -222,7 +219,7 @@ impl World {
     }
 
     /// A source that has told all that there is.
-    pub async fn watch(&self) -> Watcher {
+    pub(crate) async fn watch(&self) -> Watcher {
         let mut watcher = Watcher::start(self.options());
         watcher.until_true(&self.server).await;
         watcher.until_connected().await;
@@ -230,32 +227,32 @@ impl World {
     }
 
     /// Writes a Service and its slice.
-    pub fn put(&self, number: usize, endpoints: usize) {
+    pub(crate) fn put(&self, number: usize, endpoints: usize) {
         self.server.put(&service(number, 80)).unwrap();
         self.server.put(&slice(number, endpoints)).unwrap();
     }
 
     /// Removes a Service and its slice.
-    pub fn delete(&self, number: usize) {
+    pub(crate) fn delete(&self, number: usize) {
         self.server.delete("Service", "shop", &format!("svc-{number}")).unwrap();
         self.server.delete("EndpointSlice", "shop", &format!("svc-{number}-1")).unwrap();
     }
 }
 
 /// The Service that every API server makes for itself.
-pub fn api_service() -> Value {
+pub(crate) fn api_service() -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "default", "name": "kubernetes"},
         "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443}]}})
 }
 
-pub fn service(number: usize, port: u16) -> Value {
+pub(crate) fn service(number: usize, port: u16) -> Value {
     let ip = format!("10.97.{}.{}", number / 250, 1 + number % 250);
     json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": "shop", "name": format!("svc-{number}")},
         "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"name": "web", "port": port}]}})
 }
 
-pub fn slice(number: usize, endpoints: usize) -> Value {
+pub(crate) fn slice(number: usize, endpoints: usize) -> Value {
     let endpoints: Vec<Value> = (0..endpoints)
         .map(|n| {
             let ip = format!("10.{}.{}.{}", 128 + n, number / 250, 1 + number % 250);
@@ -268,7 +265,7 @@ pub fn slice(number: usize, endpoints: usize) -> Value {
         "addressType": "IPv4", "ports": [{"name": "web", "port": 8080}], "endpoints": endpoints})
 }
 
-pub fn node(name: &str, zone: &str) -> Value {
+pub(crate) fn node(name: &str, zone: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}})
 }

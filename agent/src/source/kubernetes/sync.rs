@@ -29,6 +29,8 @@ const EARLY: Duration = Duration::from_secs(30);
 enum Stop {
     /// Nobody listens any more.
     Closed,
+    /// There is no connection.
+    NoSession(Fault),
     Fault(Fault),
 }
 
@@ -67,6 +69,8 @@ pub(super) struct Sync {
     stream: bool,
     /// A list took so long that its pages expired: ask for it in one piece.
     whole: bool,
+    /// The version was forgotten, and nothing new has come since.
+    expired: bool,
     backoff: Backoff,
 }
 
@@ -90,6 +94,7 @@ impl Sync {
             listed: false,
             stream: true,
             whole: false,
+            expired: false,
             backoff: Backoff::default(),
         }
     }
@@ -106,12 +111,22 @@ impl Sync {
                 Err(Stop::Closed) => return,
                 Ok(Ended::InTime) => Duration::ZERO,
                 Ok(Ended::Early) => self.backoff.fail(SOON, None),
-                Err(Stop::Fault(fault)) => {
-                    if fault == Fault::Expired {
-                        self.version = None;
+                Err(Stop::NoSession(fault)) => {
+                    // The link itself takes its time before the next attempt.
+                    self.link.standing.bad(self.kind, &fault);
+                    Duration::ZERO
+                }
+                Err(Stop::Fault(Fault::Expired)) => {
+                    self.version = None;
+                    // The first time it is in order; again, before anything came, it is not.
+                    if std::mem::replace(&mut self.expired, true) {
+                        self.backoff.fail(SOON, None)
                     } else {
-                        self.link.standing.bad(self.kind, &fault);
+                        Duration::ZERO
                     }
+                }
+                Err(Stop::Fault(fault)) => {
+                    self.link.standing.bad(self.kind, &fault);
                     let (cap, asked) = fault.patience();
                     self.backoff.fail(cap, asked)
                 }
@@ -125,7 +140,7 @@ impl Sync {
 
     /// One connection's worth: lists if need be, then watches.
     async fn attempt(&mut self) -> Result<Ended, Stop> {
-        let session = self.link.session().await?;
+        let session = self.link.session().await.map_err(Stop::NoSession)?;
         let result = self.attempt_on(&session).await;
         match &result {
             Err(Stop::Fault(fault)) if fault.is_servers() => self.link.give_up(&session, fault).await,
@@ -255,6 +270,7 @@ impl Sync {
             }
             if listed {
                 self.backoff.reset();
+                self.expired = false;
             }
         }
     }
