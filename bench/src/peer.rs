@@ -1,6 +1,6 @@
 //! The processes in the pods, and their other end in the benchmark: one JSON object per line.
 //!
-//! Each runs on a CPU of its own and lives as long as the benchmark; both subjects meet the same two processes.
+//! Each runs on a CPU of its own, before everything else that wants it, and lives as long as the benchmark; both subjects meet the same two processes.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use weir_tests::lab::Place;
 
 use crate::cpu;
-use crate::hook::{self, Batch};
+use crate::hook::{self, Batch, Took};
 use crate::workload::{self, Sample, Spec};
 
 /// What a peer is asked to do.
@@ -80,11 +80,11 @@ impl Peer {
         self.call(&Request::Measure(spec.clone()))
     }
 
-    /// Makes many `connect` calls; returns the nanoseconds of all of them.
+    /// Makes many `connect` calls.
     ///
     /// # Errors
     /// One of them failed, or the process is gone.
-    pub fn connect(&mut self, batch: &Batch) -> Result<u64> {
+    pub fn connect(&mut self, batch: &Batch) -> Result<Took> {
         self.call(&Request::Connect(batch.clone()))
     }
 
@@ -115,6 +115,7 @@ impl Drop for Peer {
 /// A line that is no request, or standard output is gone.
 pub fn run(cpu: usize) -> Result<()> {
     cpu::pin(cpu)?;
+    cpu::take_precedence()?;
     for line in io::stdin().lock().lines() {
         match serde_json::from_str(&line?).context("not a request")? {
             Request::Serve { at } => answer(workload::serve(at, false).map(drop).map_err(Into::into))?,

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use weir_tests::lab::manifests::Manifests;
 use weir_tests::lab::topology::Settings;
 use weir_tests::lab::{Agent, Lab, Place};
 
 use crate::manifests::{self, Others, cluster_ip};
 use crate::peer::Peer;
-use crate::workload::Workload;
+use crate::workload::{Spec, Workload};
 use crate::{cpu, programs};
 
 /// The hooks at which Weir has a program.
@@ -21,6 +21,9 @@ const HOOKS: [&str; 8] =
 
 /// What the kernel still has to do after programs came or went; the same for both subjects.
 const REST: Duration = Duration::from_millis(100);
+
+/// Each takes a tenth of a second at least.
+const REACHABLE_ATTEMPTS: u32 = 50;
 
 /// The node of the client pod. Only its agent matters: sockets are translated where the client is.
 const CLIENT_NODE: u8 = 1;
@@ -71,9 +74,10 @@ impl Stage {
         let server_pod = lab.add_pod(server_node, "server")?;
         let server_at = IpAddr::V4(server_pod.addresses.v4);
         let [client_cpu, server_cpu] = cpus();
-        let client = Peer::start(&client_place, client_cpu)?;
+        let mut client = Peer::start(&client_place, client_cpu)?;
         let mut server = Peer::start(&server_pod.place, server_cpu)?;
         server.serve(server_at)?;
+        wait_reachable(&mut client, server_at, server.pid())?;
         let node = lab.nodes().iter().find(|node| node.number() == CLIENT_NODE).context("no node")?;
         let mut agents = Vec::new();
         for (number, variant) in variants.iter().enumerate() {
@@ -136,6 +140,23 @@ impl Stage {
         ensure!(left.is_empty(), "programs are in the way of direct traffic: {}", left.join(", "));
         Ok(())
     }
+}
+
+/// A device that has just been made takes up to a second to carry anything.
+fn wait_reachable(client: &mut Peer, server_at: IpAddr, server_pid: u32) -> Result<()> {
+    let workload = Workload::Connect;
+    let to = SocketAddr::new(server_at, workload.port());
+    let (warm_up_ms, limit_ms, limit_count) = (0, 100, 1);
+    let spec = Spec { workload, to, workers: 1, warm_up_ms, limit_ms, limit_count, server_pid };
+    let mut last = None;
+    for _ in 0..REACHABLE_ATTEMPTS {
+        let sample = client.measure(&spec)?;
+        if sample.delivered > 0 {
+            return Ok(());
+        }
+        last = sample.failure;
+    }
+    bail!("the client pod cannot reach the server pod: {}", last.unwrap_or_default())
 }
 
 fn ensure_loaded(agent: &Agent, services: u32, cgroup: &Path) -> Result<()> {

@@ -9,6 +9,9 @@ use serde::Serialize;
 /// How many times the measurements are drawn anew.
 pub const RESAMPLES: usize = 10_000;
 
+/// With fewer values there is no answer, whatever the interval: it is itself a guess then.
+pub const FEWEST: usize = 20;
+
 /// A median and how sure it is.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Estimate {
@@ -30,7 +33,7 @@ pub enum Answer {
     Holds,
     /// The whole interval is below the target.
     FallsShort,
-    /// The interval contains the target.
+    /// The interval contains the target, or there are fewer than [`FEWEST`] values.
     Undecided,
 }
 
@@ -49,7 +52,9 @@ impl Answer {
     #[must_use]
     pub fn of(estimate: &Estimate, target: f64) -> Self {
         let [low, high] = estimate.interval;
-        if low > target {
+        if estimate.count < FEWEST {
+            Self::Undecided
+        } else if low > target {
             Self::Holds
         } else if high < target {
             Self::FallsShort
@@ -142,11 +147,13 @@ mod tests {
 
     #[test]
     fn there_are_three_answers() {
-        let about = |interval| Estimate { median: 0.0, interval, quartiles: [0.0; 2], count: 20 };
+        let of = |count, interval| Estimate { median: 0.0, interval, quartiles: [0.0; 2], count };
+        let about = |interval| of(FEWEST, interval);
         assert_eq!(Answer::of(&about([0.96, 0.99]), 0.95), Answer::Holds);
         assert_eq!(Answer::of(&about([0.90, 0.94]), 0.95), Answer::FallsShort);
         assert_eq!(Answer::of(&about([0.94, 0.96]), 0.95), Answer::Undecided);
         assert_eq!(Answer::of(&about([0.95, 0.96]), 0.95), Answer::Undecided, "the bound belongs to it");
+        assert_eq!(Answer::of(&of(FEWEST - 1, [0.96, 0.99]), 0.95), Answer::Undecided, "too few values");
     }
 
     #[test]

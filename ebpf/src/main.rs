@@ -6,6 +6,8 @@
 mod kernel_tables;
 #[path = "programs/maps.rs"]
 mod maps;
+#[path = "programs/sock.rs"]
+mod sock;
 #[path = "programs/sock_addr.rs"]
 mod sock_addr;
 

@@ -36,7 +36,7 @@ pub(super) struct AgentArgs {
     #[command(flatten)]
     run: RunArgs,
     /// Where `/metrics` and `/readyz` are served.
-    #[arg(long, env = "WEIR_METRICS_ADDRESS", default_value = "127.0.0.1:10249", value_name = "ADDRESS")]
+    #[arg(long, env = "WEIR_METRICS_ADDRESS", default_value = "127.0.0.1:10247", value_name = "ADDRESS")]
     metrics_address: SocketAddr,
     #[command(flatten)]
     sizes: SizeArgs,
@@ -82,9 +82,13 @@ struct SizeArgs {
     /// Endpoints of all Services; leave room for a set to be replaced.
     #[arg(long, default_value_t = Sizes::default().backends, value_parser = rows(), value_name = "ROWS")]
     max_backends: u32,
-    /// Translated sockets that are remembered; the longest unused are forgotten first.
-    #[arg(long, default_value_t = Sizes::default().sockets, value_parser = rows(), value_name = "ROWS")]
-    max_sockets: u32,
+    /// Connected sockets that are remembered, for as long as they live.
+    #[arg(long, default_value_t = Sizes::default().connections, value_parser = rows(), value_name = "ROWS")]
+    max_connections: u32,
+    /// Translations of unconnected UDP sockets that are remembered, two for each address that a socket speaks to; the
+    /// longest unused are forgotten first.
+    #[arg(long, default_value_t = Sizes::default().datagrams, value_parser = rows(), value_name = "ROWS")]
+    max_datagrams: u32,
     /// Clients with session affinity that are remembered; the longest unused are forgotten first.
     #[arg(long, default_value_t = Sizes::default().affinity, value_parser = rows(), value_name = "ROWS")]
     max_affinity: u32,
@@ -128,7 +132,8 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         frontends: args.sizes.max_frontends,
         services: args.sizes.max_services,
         backends: args.sizes.max_backends,
-        sockets: args.sizes.max_sockets,
+        connections: args.sizes.max_connections,
+        datagrams: args.sizes.max_datagrams,
         affinity: args.sizes.max_affinity,
     };
     let config = Config {

@@ -88,7 +88,8 @@ fn table_status(view: &View) -> anyhow::Result<TableStatus> {
         ("frontends", snapshot.frontends.len()),
         ("services", snapshot.names.len()),
         ("backends", snapshot.backends.len()),
-        ("sockets", view.sockets()?.len()),
+        ("connections", view.connections()?.len()),
+        ("datagrams", view.datagrams()?.len()),
         ("affinity", view.affinity()?.len()),
     ]);
     Ok(TableStatus { sizes: view.generation().sizes(), rows })
@@ -155,7 +156,8 @@ fn print_kernel(status: &Status) {
         "frontends" => sizes.frontends,
         "services" => sizes.services,
         "backends" => sizes.backends,
-        "sockets" => sizes.sockets,
+        "connections" => sizes.connections,
+        "datagrams" => sizes.datagrams,
         _ => sizes.affinity,
     };
     let rows: Vec<String> =

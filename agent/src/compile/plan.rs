@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_ebpf::abi::DropReason;
@@ -18,6 +18,10 @@ pub struct ServicePlan {
     pub created_s: Option<i64>,
     /// One for each port and family.
     pub ports: Vec<PortPlan>,
+    /// Every address that stands in any slice of the Service, usable or not, whatever the port. A TCP socket is left
+    /// alone for as long as its backend's is among these: a pod that drains, or that serves new connections on
+    /// another port, still serves the old ones.
+    pub present: BTreeSet<IpAddr>,
 }
 
 /// A port of a Service in one family: what a `ServiceId` stands for.
@@ -52,9 +56,6 @@ pub struct PortPlan {
     pub external: Option<SetPlan>,
     /// Session affinity's timeout; 0 without.
     pub affinity_s: u32,
-    /// Every backend that stands in any slice of the Service for this port, usable or not. A TCP socket is left
-    /// alone for as long as its backend is among these (semantics: Services, 12).
-    pub present: BTreeSet<SocketAddr>,
 }
 
 /// What clients dial; the protocol is the port's.

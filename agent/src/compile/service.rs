@@ -23,7 +23,9 @@ pub fn compile_service(view: &ServiceView<'_>, node: &NodeView) -> ServicePlan {
             ports.push(compile_port(view, port, *cluster_ip, node));
         }
     }
-    ServicePlan { service: (*key).clone(), created_s: service.created_s, ports }
+    let endpoints = view.slices.iter().flat_map(|slice| &slice.endpoints);
+    let present = endpoints.map(|endpoint| endpoint.addr).collect();
+    ServicePlan { service: (*key).clone(), created_s: service.created_s, ports, present }
 }
 
 /// One port in the family of one of the Service's ClusterIPs, of which there is at most one in each family.
@@ -31,7 +33,6 @@ fn compile_port(view: &ServiceView<'_>, port: &ServicePort, cluster_ip: IpAddr, 
     let ServiceView { key, service, slices } = view;
     let family = Family::of(cluster_ip);
     let candidates = join_endpoints(port, family, slices, node);
-    let present = candidates.iter().map(|candidate| candidate.addr).collect();
     // Nothing is reachable from outside yet: node ports, load balancers and external addresses have no frontend.
     let policies = Policies { internal: service.internal_policy, external: None };
     let selection = select_backends(&candidates, policies, node);
@@ -41,7 +42,6 @@ fn compile_port(view: &ServiceView<'_>, port: &ServicePort, cluster_ip: IpAddr, 
         internal: compile_set(selection, service.internal_policy),
         external: None,
         affinity_s: service.affinity.map_or(0, |affinity| affinity.timeout_s),
-        present,
     }
 }
 

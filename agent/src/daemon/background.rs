@@ -1,20 +1,24 @@
 //! What takes milliseconds, off the path of the events: waiting for grace periods, and looking for sockets whose
 //! backend is gone. One thing at a time.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context as _;
 use tokio::task::JoinHandle;
-use weir_ebpf::abi::{SocketKey, SocketRow};
+use weir_ebpf::abi::Connection;
 
 use super::reconcile::Reconciler;
 use crate::kernel::{Closed, Generation, Grace, close_sockets, connected_sockets};
 use crate::tables::Retired;
 
-type Sockets = Vec<(SocketKey, SocketRow)>;
+/// By their cookies.
+type Sockets = Vec<(u64, Connection)>;
 
 /// What a job came to.
 pub(super) enum Outcome {
-    /// A grace period has passed; the sockets that were translated before it, if they were asked for.
-    Quiet(Option<Sockets>),
+    /// A grace period has passed; the sockets that were translated before it, if they were asked for, and how long it
+    /// took to read them.
+    Quiet(Option<(Sockets, Duration)>),
     /// Sockets were closed.
     Closed(Closed),
 }
@@ -28,11 +32,24 @@ pub(super) struct Background {
     /// The last job failed, and nobody has said that it is time to try again.
     failed: bool,
     stale: Sockets,
+    /// Not before this is the table of sockets read again.
+    rested: Instant,
 }
+
+/// While Services change all the time, reading the table of sockets takes at most one part of so many of a CPU.
+const SHARE: u32 = 10;
 
 impl Background {
     pub(super) fn new(generation: Generation, grace: Grace) -> Self {
-        Self { generation, grace, job: None, retired: None, failed: false, stale: Vec::new() }
+        Self {
+            generation,
+            grace,
+            job: None,
+            retired: None,
+            failed: false,
+            stale: Vec::new(),
+            rested: Instant::now(),
+        }
     }
 
     /// Starts the next job, if there is one and none runs.
@@ -57,12 +74,19 @@ impl Background {
             return;
         }
         let grace = self.grace.clone();
+        let rest =
+            if search { self.rested.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
         // The grace period comes first for the sockets, too: a hook that chose a backend just before it was removed
         // has written its row by then.
         self.job = Some(tokio::task::spawn_blocking(move || {
+            std::thread::sleep(rest);
             grace.wait().context("waiting for a grace period")?;
-            let sockets = if search { Some(connected_sockets(&generation)?) } else { None };
-            Ok(Outcome::Quiet(sockets))
+            if !search {
+                return Ok(Outcome::Quiet(None));
+            }
+            let begun = Instant::now();
+            let sockets = connected_sockets(&generation)?;
+            Ok(Outcome::Quiet(Some((sockets, begun.elapsed()))))
         }));
     }
 
@@ -81,7 +105,10 @@ impl Background {
                 if let Some(retired) = self.retired.take() {
                     reconciler.release(retired);
                 }
-                self.stale = sockets.map(|sockets| reconciler.select_stale(sockets)).unwrap_or_default();
+                if let Some((sockets, took)) = sockets {
+                    self.stale = reconciler.select_stale(sockets);
+                    self.rested = Instant::now() + took * (SHARE - 1);
+                }
             }
             Ok(Outcome::Closed(closed)) => reconciler.closed(closed.sockets),
             Err(error) => {

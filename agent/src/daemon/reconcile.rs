@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
-use weir_ebpf::abi::{SocketKey, SocketRow};
+use weir_ebpf::abi::Connection;
 
 use crate::compile::compile_service;
 use crate::kernel::KernelStore;
@@ -119,11 +119,12 @@ impl Reconciler {
     }
 
     /// Those of these sockets that are to be closed.
-    pub(super) fn select_stale(&self, sockets: Vec<(SocketKey, SocketRow)>) -> Vec<(SocketKey, SocketRow)> {
-        let is_stale = |key: &SocketKey, row: &SocketRow| {
-            row.protocol().is_some_and(|protocol| self.tables.is_stale(row.service, key.peer(), protocol))
+    pub(super) fn select_stale(&self, mut sockets: Vec<(u64, Connection)>) -> Vec<(u64, Connection)> {
+        let is_stale = |row: &Connection| {
+            row.protocol().is_some_and(|protocol| self.tables.is_stale(row.service, row.backend(), protocol))
         };
-        sockets.into_iter().filter(|(key, row)| is_stale(key, row)).collect()
+        sockets.retain(|(_, row)| is_stale(row));
+        sockets
     }
 
     /// Counts sockets that were closed.
@@ -134,7 +135,24 @@ impl Reconciler {
         }
     }
 
+    /// Logs and reports what a batch came to.
     fn tell(&mut self, took: Duration) {
+        // With thousands of problems, looking at them takes longer than a batch.
+        if self.state.take_problems_changed() | self.tables.take_problems_changed() {
+            self.tell_problems();
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.report.update(|report| {
+            report.objects = self.state.counts();
+            report.usage = self.tables.usage();
+            report.syncs += 1;
+            report.last_sync_us = micros;
+            report.slowest_sync_us = report.slowest_sync_us.max(micros);
+        });
+    }
+
+    /// Logs what is newly wrong and what is well again, and reports what is wrong.
+    fn tell_problems(&mut self) {
         let known = self.state.problems().map(|(object, problem)| ReportedProblem::new(object, problem));
         let tables = self.tables.problems().map(|(service, problem)| {
             let object = ObjectRef { kind: "Service", namespace: service.namespace, name: service.name };
@@ -144,27 +162,14 @@ impl Reconciler {
         for problem in problems.difference(&self.problems) {
             tracing::warn!("{}: {}: {}", problem.object, problem.field, problem.message);
         }
-        let objects_well: HashSet<&str> = problems.iter().map(|problem| problem.object.as_str()).collect();
-        let mended: BTreeSet<&str> = self
-            .problems
-            .iter()
-            .map(|problem| problem.object.as_str())
-            .filter(|object| !objects_well.contains(object))
-            .collect();
-        for object in mended {
+        let ill: HashSet<&str> = problems.iter().map(|problem| problem.object.as_str()).collect();
+        let before: BTreeSet<&str> = self.problems.iter().map(|problem| problem.object.as_str()).collect();
+        for object in before.iter().filter(|object| !ill.contains(*object)) {
             tracing::info!("{object}: all is well again");
         }
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.report.update(|report| {
-            report.objects = self.state.counts();
-            report.usage = self.tables.usage();
-            report.syncs += 1;
-            report.last_sync_us = micros;
-            report.slowest_sync_us = report.slowest_sync_us.max(micros);
-            if problems != self.problems {
-                report.problems = problems.iter().cloned().collect();
-            }
-        });
-        self.problems = problems;
+        if problems != self.problems {
+            self.report.update(|report| report.problems = problems.iter().cloned().collect());
+            self.problems = problems;
+        }
     }
 }

@@ -9,8 +9,8 @@ use anyhow::{Context as _, bail, ensure};
 use aya::maps::{MapData, MapInfo};
 use aya::{Ebpf, EbpfLoader};
 use weir_ebpf::abi::{
-    ABI_VERSION, AffinityKey, AffinityRow, Backend, Counter, Frontend, FrontendKey, ServiceId, ServiceName,
-    SetWord, SocketKey, SocketRow,
+    ABI_VERSION, AffinityKey, AffinityRow, Backend, Connection, Counter, DatagramKey, DatagramRow, Frontend,
+    FrontendKey, ServiceId, ServiceName, SetWord,
 };
 
 use super::bpf_fs::{PinRoot, remove_dir};
@@ -33,7 +33,7 @@ pub(super) struct MapSpec {
 }
 
 /// Every map, under these sizes.
-pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 7] {
+pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 8] {
     let spec = |name, key, value, rows| MapSpec { name, key, value, rows };
     [
         spec("FRONTENDS", size_of::<FrontendKey>(), size_of::<Frontend>(), sizes.frontends),
@@ -41,7 +41,8 @@ pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 7] {
         spec("BACKENDS", size_of::<u32>(), size_of::<Backend>(), sizes.backends),
         spec("NAMES", size_of::<ServiceId>(), size_of::<ServiceName>(), sizes.services),
         spec("AFFINITY", size_of::<AffinityKey>(), size_of::<AffinityRow>(), sizes.affinity),
-        spec("SOCKETS", size_of::<SocketKey>(), size_of::<SocketRow>(), sizes.sockets),
+        spec("CONNECTIONS", size_of::<u64>(), size_of::<Connection>(), sizes.connections),
+        spec("DATAGRAMS", size_of::<DatagramKey>(), size_of::<DatagramRow>(), sizes.datagrams),
         spec("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS),
     ]
 }
@@ -58,8 +59,9 @@ impl Generation {
     /// The one of this agent with these sizes, whether it is there or not.
     #[must_use]
     pub fn wanted(root: &PinRoot, sizes: Sizes) -> Self {
-        let Sizes { frontends, services, backends, sockets, affinity } = sizes;
-        let name = format!("v{ABI_VERSION}-{frontends}-{services}-{backends}-{sockets}-{affinity}");
+        let Sizes { frontends, services, backends, connections, datagrams, affinity } = sizes;
+        let name =
+            format!("v{ABI_VERSION}-{frontends}-{services}-{backends}-{connections}-{datagrams}-{affinity}");
         Self { root: root.clone(), name, sizes }
     }
 
@@ -74,8 +76,10 @@ impl Generation {
     fn parse(root: &PinRoot, name: &str) -> Option<Self> {
         let numbers = name.strip_prefix(&format!("v{ABI_VERSION}-"))?.split('-').map(str::parse);
         let numbers: Vec<u32> = numbers.collect::<Result<_, _>>().ok()?;
-        let &[frontends, services, backends, sockets, affinity] = numbers.as_slice() else { return None };
-        let sizes = Sizes { frontends, services, backends, sockets, affinity };
+        let &[frontends, services, backends, connections, datagrams, affinity] = numbers.as_slice() else {
+            return None;
+        };
+        let sizes = Sizes { frontends, services, backends, connections, datagrams, affinity };
         Some(Self { root: root.clone(), name: name.to_owned(), sizes })
     }
 

@@ -9,13 +9,15 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
+use aya::programs::{CgroupAttachMode, Program, ProgramError};
 
 use super::bpf_fs::PinRoot;
 use super::sys;
 
 /// The programs on the node's cgroup.
-const CGROUP_HOOKS: [&str; 8] = [
+const CGROUP_HOOKS: [&str; 9] = [
+    // What forgets a socket before what remembers it.
+    "weir_release",
     // The way back before the way there: no socket is translated whose answers would not be.
     "weir_recvmsg4",
     "weir_recvmsg6",
@@ -53,7 +55,7 @@ impl Hooks {
         #[cfg(feature = "log")]
         super::program_log::forward(&mut programs)?;
         for name in CGROUP_HOOKS {
-            program(&mut programs, name)?.load().map_err(|error| explain(name, &error))?;
+            load(program(&mut programs, name)?).map_err(|error| explain(name, &error))?;
         }
         Ok(Self { programs })
     }
@@ -75,12 +77,36 @@ impl Hooks {
     }
 }
 
-fn program<'a>(programs: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut CgroupSockAddr> {
-    let program = programs.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
-    Ok(program.try_into()?)
+fn program<'a>(programs: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Program> {
+    programs.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))
 }
 
-fn attach(program: &mut CgroupSockAddr, cgroup: &File, id: u64, pin: &Path) -> anyhow::Result<()> {
+fn load(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// A new link, which lives as long as somebody holds it.
+fn link(program: &mut Program, cgroup: &File) -> Result<FdLink, ProgramError> {
+    let link = match program {
+        Program::CgroupSockAddr(program) => {
+            let link = program.attach(cgroup, CgroupAttachMode::default())?;
+            FdLink::try_from(program.take_link(link)?)
+        }
+        Program::CgroupSock(program) => {
+            let link = program.attach(cgroup, CgroupAttachMode::default())?;
+            FdLink::try_from(program.take_link(link)?)
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    };
+    // The kernel has had links for cgroups since 5.7, long before our floor.
+    link.map_err(|_| ProgramError::UnexpectedProgramType)
+}
+
+fn attach(program: &mut Program, cgroup: &File, id: u64, pin: &Path) -> anyhow::Result<()> {
     // A BPF file system allows no dot in a name. An agent that died before the renaming below left this one.
     let aside = pin.with_file_name(format!("{}_new", pin.file_name().unwrap_or_default().display()));
     match fs::remove_file(&aside) {
@@ -94,8 +120,7 @@ fn attach(program: &mut CgroupSockAddr, cgroup: &File, id: u64, pin: &Path) -> a
             return Ok(sys::update_link(link.as_fd(), program.fd()?.as_fd())?);
         }
     }
-    let link = program.attach(cgroup, CgroupAttachMode::default())?;
-    let link: FdLink = program.take_link(link)?.try_into()?;
+    let link = link(program, cgroup)?;
     if !pinned {
         link.pin(pin)?;
         return Ok(());

@@ -5,7 +5,9 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use aya::maps::{self, Map, MapData, MapError};
-use weir_ebpf::abi::{AffinityKey, AffinityRow, ServiceId, ServiceName, SocketKey, SocketRow};
+use weir_ebpf::abi::{
+    AffinityKey, AffinityRow, Connection, DatagramKey, DatagramRow, ServiceId, ServiceName,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::batch;
@@ -24,7 +26,11 @@ const NOEXIST: u64 = 1;
 /// The kernel's.
 pub fn migrate_clients(from: &Generation, to: &Generation) -> anyhow::Result<usize> {
     let ids = renumbered(from, to)?;
-    let sockets = copy(from, to, "SOCKETS", |key: SocketKey, mut row: SocketRow| {
+    let connections = copy(from, to, "CONNECTIONS", |cookie: u64, mut row: Connection| {
+        row.service = *ids.get(&row.service)?;
+        Some((cookie, row))
+    })?;
+    let datagrams = copy(from, to, "DATAGRAMS", |key: DatagramKey, mut row: DatagramRow| {
         row.service = *ids.get(&row.service)?;
         Some((key, row))
     })?;
@@ -32,7 +38,7 @@ pub fn migrate_clients(from: &Generation, to: &Generation) -> anyhow::Result<usi
         key.service = *ids.get(&key.service)?;
         Some((key, row))
     })?;
-    Ok(sockets + clients)
+    Ok(connections + datagrams + clients)
 }
 
 /// The number that each Service port had in the old maps, and the one that it has in the new.

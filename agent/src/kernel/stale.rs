@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use aya::maps::{Map, MapData};
-use weir_ebpf::abi::{Peer, Protocol, SocketKey, SocketRow};
+use weir_ebpf::abi::{Connection, Peer, Protocol};
 
 use super::batch;
 use super::generation::Generation;
@@ -22,30 +22,27 @@ pub struct Closed {
     pub unreachable: usize,
 }
 
-/// Every socket that was translated at `connect`, with its backend. Unconnected sockets are not among them: nobody
-/// needs to tell them, their next datagram goes to another backend.
+/// Every socket that was translated at `connect`, by its cookie. Unconnected sockets are not among them: nobody needs to
+/// tell them, their next datagram goes to another backend.
 ///
 /// # Errors
-/// The `sockets` table cannot be read.
-pub fn connected_sockets(generation: &Generation) -> anyhow::Result<Vec<(SocketKey, SocketRow)>> {
-    let map = generation.open("SOCKETS")?;
-    let mut rows: Vec<(SocketKey, SocketRow)> =
-        batch::read_all(map.fd().as_fd()).context("reading the sockets table")?;
-    rows.retain(|(key, row)| key.is_reverse() && row.connected());
-    Ok(rows)
+/// The `connections` table cannot be read.
+pub fn connected_sockets(generation: &Generation) -> anyhow::Result<Vec<(u64, Connection)>> {
+    let map = generation.open("CONNECTIONS")?;
+    batch::read_all(map.fd().as_fd()).context("reading the connections table")
 }
 
 /// Ends these sockets where they are still connected to that backend, in whichever network namespace of the node they
 /// are, and forgets them. A UDP socket may have been connected to somebody else since.
 ///
 /// # Errors
-/// The `sockets` table or `/proc` cannot be read.
-pub fn close_sockets(generation: &Generation, stale: &[(SocketKey, SocketRow)]) -> anyhow::Result<Closed> {
+/// The `connections` table or `/proc` cannot be read.
+pub fn close_sockets(generation: &Generation, stale: &[(u64, Connection)]) -> anyhow::Result<Closed> {
     let mut closed = Closed::default();
     if stale.is_empty() {
         return Ok(closed);
     }
-    let wanted: HashSet<(u64, Peer)> = stale.iter().map(|(key, _)| (key.cookie(), key.peer())).collect();
+    let wanted: HashSet<(u64, Peer)> = stale.iter().map(|(cookie, row)| (*cookie, row.backend())).collect();
     let protocols: HashSet<Protocol> = stale.iter().filter_map(|(_, row)| row.protocol()).collect();
     for namespace in netns::all().context("looking for network namespaces")? {
         match netns::inside(&namespace, || close_here(&wanted, &protocols)) {
@@ -58,7 +55,7 @@ pub fn close_sockets(generation: &Generation, stale: &[(SocketKey, SocketRow)]) 
     }
     if closed.unreachable == 0 {
         // Ended now or long before: either way there is nobody left to tell.
-        forget(generation.open("SOCKETS")?, stale);
+        forget(generation.open("CONNECTIONS")?, stale);
     }
     Ok(closed)
 }
@@ -76,13 +73,12 @@ fn close_here(wanted: &HashSet<(u64, Peer)>, protocols: &HashSet<Protocol>) -> a
     Ok(closed)
 }
 
-fn forget(map: MapData, stale: &[(SocketKey, SocketRow)]) {
-    let Ok(mut map) = aya::maps::HashMap::<_, Row<SocketKey>, Row<SocketRow>>::try_from(Map::LruHashMap(map))
-    else {
+fn forget(map: MapData, stale: &[(u64, Connection)]) {
+    let Ok(mut map) = aya::maps::HashMap::<_, u64, Row<Connection>>::try_from(Map::LruHashMap(map)) else {
         return;
     };
-    for (key, _) in stale {
-        // The programs may have removed it, too.
-        let _gone = map.remove(&Row(*key));
+    for (cookie, _) in stale {
+        // It went with its socket, most likely.
+        let _gone = map.remove(cookie);
     }
 }

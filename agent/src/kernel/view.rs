@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, PerCpuArray};
-use weir_ebpf::abi::{AffinityKey, AffinityRow, Counter, SocketKey, SocketRow};
+use weir_ebpf::abi::{AffinityKey, AffinityRow, Connection, Counter, DatagramKey, DatagramRow};
 
 use super::batch;
 use super::bpf_fs::PinRoot;
@@ -59,12 +59,22 @@ impl View {
         Counter::ALL.iter().map(read).collect()
     }
 
-    /// Translated sockets that are remembered.
+    /// Connected sockets that are remembered, by their cookies.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn sockets(&self) -> anyhow::Result<Vec<(SocketKey, SocketRow)>> {
-        batch::read_all(self.generation.open("SOCKETS")?.fd().as_fd()).context("reading the sockets table")
+    pub fn connections(&self) -> anyhow::Result<Vec<(u64, Connection)>> {
+        batch::read_all(self.generation.open("CONNECTIONS")?.fd().as_fd())
+            .context("reading the connections table")
+    }
+
+    /// Translations of unconnected sockets that are remembered.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn datagrams(&self) -> anyhow::Result<Vec<(DatagramKey, DatagramRow)>> {
+        batch::read_all(self.generation.open("DATAGRAMS")?.fd().as_fd())
+            .context("reading the datagrams table")
     }
 
     /// Clients with session affinity that are remembered.

@@ -107,7 +107,8 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         ("frontends", i64::from(room.frontends)),
         ("services", room.services.into()),
         ("backends", room.backends.into()),
-        ("sockets", room.sockets.into()),
+        ("connections", room.connections.into()),
+        ("datagrams", room.datagrams.into()),
         ("affinity", room.affinity.into()),
     ];
     tables(encoder, "table_rows", "Rows in use", &used)?;

@@ -39,7 +39,8 @@ pub struct Report {
     pub last_sync_us: u64,
     /// Sockets that were closed because their backend is gone.
     pub closed_sockets: u64,
-    /// What is wrong, in the order of the objects.
+    /// What is wrong, in the order of the objects. `weir status --json` has it beside the report, not in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,
 }
 

@@ -21,6 +21,8 @@ pub struct State {
     owners: HashMap<ObjectKey, Arc<str>>,
     dirty: BTreeSet<ObjectKey>,
     problems: BTreeMap<ObjectRef, Vec<Problem>>,
+    /// Whether `problems` changed since [`State::take_problems_changed`].
+    problems_changed: bool,
     counts: Counts,
     synced: bool,
     interner: Interner,
@@ -75,6 +77,7 @@ impl State {
             owners: HashMap::new(),
             dirty: BTreeSet::new(),
             problems: BTreeMap::new(),
+            problems_changed: false,
             counts: Counts::default(),
             synced: false,
             interner: Interner::default(),
@@ -88,11 +91,13 @@ impl State {
             Event::Service(key, service) => self.apply_service(key, service),
             Event::EndpointSlice(key, slice) => self.apply_slice(key, slice),
             Event::Node(name, node) => self.apply_node(&name, node),
-            Event::Problems(object, problems) if problems.is_empty() => {
-                self.problems.remove(&object);
-            }
             Event::Problems(object, problems) => {
-                self.problems.insert(object, problems);
+                self.problems_changed = true;
+                if problems.is_empty() {
+                    self.problems.remove(&object);
+                } else {
+                    self.problems.insert(object, problems);
+                }
             }
             Event::Synced => self.synced = true,
         }
@@ -122,6 +127,11 @@ impl State {
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.synced
+    }
+
+    /// Whether [`State::problems`] may say something else than when this was last asked.
+    pub fn take_problems_changed(&mut self) -> bool {
+        std::mem::take(&mut self.problems_changed)
     }
 
     /// Everything that is wrong with any object, in the order of the objects.

@@ -49,20 +49,12 @@ impl Tables {
     }
 
     fn adopt_port(&mut self, id: ServiceId, name: PortName, found: &Snapshot) {
-        let mut entry = Entry {
-            id,
-            claims: Vec::new(),
-            owned: BTreeSet::new(),
-            affinity_s: 0,
-            internal: Set::default(),
-            external: Set::default(),
-            present: BTreeSet::new(),
-        };
+        let mut entry = Entry::new(id);
         for side in SIDES {
             *entry.set(side) = self.adopt_set(id, side, found);
         }
         self.by_id.insert(id, name.clone());
-        self.services.entry(name.service.clone()).or_default().push(name.clone());
+        self.services.entry(name.service.clone()).or_default().ports.push(name.clone());
         self.entries.insert(name, entry);
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Claims {
     queues: HashMap<FrontendKey, Vec<Claim>>,
     /// The same by claimant.
     waiting: BTreeMap<PortName, Vec<FrontendKey>>,
+    /// Whether [`Claims::waiting`] may say something else than when this was last asked.
+    changed: bool,
 }
 
 impl Claims {
@@ -39,6 +41,11 @@ impl Claims {
     /// Every frontend that is claimed in vain, with the claimant.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (&PortName, &FrontendKey)> {
         self.waiting.iter().flat_map(|(port, keys)| keys.iter().map(move |key| (port, key)))
+    }
+
+    /// Whether somebody began or ceased to claim in vain since this was last asked.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// Adds or renews a claim.
@@ -78,6 +85,8 @@ impl Claims {
     }
 
     fn keep(&mut self, key: FrontendKey, queue: Vec<Claim>) {
+        let contested = queue.len() > 1 || self.queues.contains_key(&key);
+        self.changed |= contested && !ports(&self.queue(&key)).eq(ports(&queue));
         for claim in self.queues.remove(&key).into_iter().flatten() {
             if let Some(keys) = self.waiting.get_mut(&claim.port) {
                 keys.retain(|other| *other != key);
@@ -99,4 +108,8 @@ impl Claims {
             self.queues.insert(key, losers);
         }
     }
+}
+
+fn ports(queue: &[Claim]) -> impl Iterator<Item = &PortName> {
+    queue.iter().map(|claim| &claim.port)
 }

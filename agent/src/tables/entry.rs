@@ -1,11 +1,8 @@
 //! One Service port as it stands in the tables.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
-use weir_ebpf::abi::{
-    Backend, DropReason, Frontend, FrontendKey, Peer, Protocol, Run, ServiceId, SetWord, Side,
-};
+use weir_ebpf::abi::{Backend, DropReason, Frontend, FrontendKey, Peer, Run, ServiceId, SetWord, Side};
 
 use crate::compile::{FrontendPlan, PortName, PortPlan, SetPlan};
 
@@ -20,10 +17,21 @@ pub(super) struct Entry {
     pub(super) affinity_s: u32,
     pub(super) internal: Set,
     pub(super) external: Set,
-    pub(super) present: BTreeSet<SocketAddr>,
 }
 
 impl Entry {
+    /// A port that claims nothing and refuses.
+    pub(super) fn new(id: ServiceId) -> Self {
+        Self {
+            id,
+            claims: Vec::new(),
+            owned: BTreeSet::new(),
+            affinity_s: 0,
+            internal: Set::default(),
+            external: Set::default(),
+        }
+    }
+
     pub(super) fn set(&mut self, side: Side) -> &mut Set {
         match side {
             Side::Internal => &mut self.internal,
@@ -40,15 +48,6 @@ impl Entry {
         [&self.internal, &self.external]
             .iter()
             .any(|set| set.rows.binary_search_by(|row| row.peer().order(&peer)).is_ok())
-    }
-
-    /// Whether a socket that was translated to this backend is to be closed: for UDP when no new flow would get
-    /// it; for TCP only when it left every slice, so that connections drain (semantics: Services, 12).
-    pub(super) fn is_stale(&self, peer: Peer, protocol: Protocol) -> bool {
-        match protocol {
-            Protocol::Udp => !self.is_usable(peer),
-            Protocol::Tcp | Protocol::Sctp => !self.present.contains(&peer.into()),
-        }
     }
 }
 

@@ -10,8 +10,10 @@ mod entry;
 mod frontend_rows;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+mod ports;
 mod runs;
 mod service_tables;
+mod sets;
 mod store;
 #[cfg(test)]
 mod tests;

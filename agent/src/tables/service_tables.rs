@@ -1,4 +1,5 @@
-//! The mirror of what is in the store, and how it is changed.
+//! The mirror of what is in the store: what others ask of it. How a port is changed is in `ports`, how a set is in
+//! `sets`.
 //!
 //! The order of writing: what is pointed to before what points to it (backends, set, name, frontends), deletions
 //! in the opposite order, and no place is used again before a grace period has passed.
@@ -6,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-use weir_ebpf::abi::{Frontend, FrontendKey, Peer, Protocol, Run, ServiceId, ServiceName, SetWord, Side};
+use weir_ebpf::abi::{Peer, Protocol, Run, ServiceId, Side};
 
 use super::claims::Claims;
-use super::entry::{Entry, Set, keys, rows};
+use super::entry::Entry;
 use super::frontend_rows::FrontendRows;
 use super::runs::Runs;
 use super::store::{Sizes, Store, StoreError};
-use crate::compile::{PortName, PortPlan, ServicePlan, SetPlan};
+use crate::compile::{PortName, ServicePlan};
 use crate::source::{ObjectKey, Problem};
 
 /// Both sides of a Service port.
@@ -34,8 +35,8 @@ pub struct Usage {
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Retired {
-    runs: Vec<Run>,
-    ids: Vec<ServiceId>,
+    pub(super) runs: Vec<Run>,
+    pub(super) ids: Vec<ServiceId>,
 }
 
 impl Retired {
@@ -47,13 +48,21 @@ impl Retired {
     }
 }
 
+/// A Service that has something in the store.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) ports: Vec<PortName>,
+    /// Every address that stands in one of its slices.
+    present: BTreeSet<IpAddr>,
+}
+
 /// What is in the store, and what of it may be used again.
 #[derive(Debug)]
 pub struct Tables {
     pub(super) sizes: Sizes,
     pub(super) entries: HashMap<PortName, Entry>,
     pub(super) by_id: HashMap<ServiceId, PortName>,
-    pub(super) services: HashMap<ObjectKey, Vec<PortName>>,
+    pub(super) services: HashMap<ObjectKey, Known>,
     pub(super) claims: Claims,
     pub(super) frontends: FrontendRows,
     /// How many entries own an address as a whole.
@@ -62,11 +71,13 @@ pub struct Tables {
     /// Numbers that were used before, the longest unused first.
     pub(super) free_ids: VecDeque<ServiceId>,
     pub(super) next_id: u32,
-    retired: Retired,
+    pub(super) retired: Retired,
     /// What could not be written, by Service.
     refused: BTreeMap<ObjectKey, Vec<Problem>>,
+    /// Whether `refused` changed since [`Tables::take_problems_changed`].
+    refused_changed: bool,
     /// A backend or a port went away since [`Tables::take_stale`].
-    stale: bool,
+    pub(super) stale: bool,
 }
 
 impl Tables {
@@ -86,6 +97,7 @@ impl Tables {
             next_id: 0,
             retired: Retired::default(),
             refused: BTreeMap::new(),
+            refused_changed: false,
             stale: false,
         }
     }
@@ -97,6 +109,8 @@ impl Tables {
         let ports = plan.map(|plan| plan.ports.as_slice()).unwrap_or_default();
         let wanted: BTreeSet<&PortName> = ports.iter().map(|port| &port.name).collect();
         let before = self.services.remove(service).unwrap_or_default();
+        let present = plan.map(|plan| plan.present.clone()).unwrap_or_default();
+        self.stale |= !before.present.is_subset(&present);
         for port in ports {
             let created_s = plan.and_then(|plan| plan.created_s);
             if let Err(error) = self.apply_port(port, created_s, store) {
@@ -104,19 +118,20 @@ impl Tables {
             }
         }
         // Last: a port that was renamed takes its frontends over in one step each.
-        for name in before.iter().filter(|name| !wanted.contains(name)) {
+        for name in before.ports.iter().filter(|name| !wanted.contains(name)) {
             self.remove_port(name, store, &mut problems);
         }
-        let kept: Vec<PortName> = ports
+        let ports: Vec<PortName> = ports
             .iter()
             .map(|port| &port.name)
             .filter(|name| self.entries.contains_key(name))
             .cloned()
             .collect();
-        if !kept.is_empty() {
-            self.services.insert(service.clone(), kept);
+        if !ports.is_empty() {
+            self.services.insert(service.clone(), Known { ports, present });
         }
-        self.refused.remove(service);
+        let before = self.refused.remove(service);
+        self.refused_changed |= before.is_some() || !problems.is_empty();
         if !problems.is_empty() {
             self.refused.insert(service.clone(), problems);
         }
@@ -186,13 +201,24 @@ impl Tables {
         self.stale = true;
     }
 
-    /// Whether a socket that was translated for that Service port to this backend is to be closed.
+    /// Whether a socket that was translated for that Service port to this backend is to be closed: when the port is
+    /// gone; for UDP when no new flow would get the backend; for TCP only when its address left every slice of the
+    /// Service, so that connections drain (semantics: Services, 12).
     #[must_use]
     pub fn is_stale(&self, id: ServiceId, backend: Peer, protocol: Protocol) -> bool {
-        match self.by_id.get(&id).and_then(|name| self.entries.get(name)) {
-            Some(entry) => entry.is_stale(backend, protocol),
-            None => true,
+        let Some(name) = self.by_id.get(&id) else { return true };
+        match protocol {
+            Protocol::Udp => !self.entries.get(name).is_some_and(|entry| entry.is_usable(backend)),
+            Protocol::Tcp | Protocol::Sctp => {
+                let present = self.services.get(&name.service).map(|known| &known.present);
+                !present.is_some_and(|present| present.contains(&backend.addr.into()))
+            }
         }
+    }
+
+    /// Whether [`Tables::problems`] may say something else than when this was last asked.
+    pub fn take_problems_changed(&mut self) -> bool {
+        std::mem::take(&mut self.refused_changed) | self.claims.take_changed()
     }
 
     /// What could not be written, and the frontends that two Services claim.
@@ -217,223 +243,11 @@ impl Tables {
     pub fn usage(&self) -> Usage {
         Usage { frontends: self.frontends.len(), services: self.entries.len(), backends: self.runs.used() }
     }
-
-    fn apply_port(
-        &mut self,
-        plan: &PortPlan,
-        created_s: Option<i64>,
-        store: &mut impl Store,
-    ) -> Result<(), StoreError> {
-        let mut entry = match self.entries.remove(&plan.name) {
-            Some(entry) => entry,
-            None => self.create_entry(&plan.name, store)?,
-        };
-        entry.affinity_s = plan.affinity_s;
-        self.note_stale(&entry, plan);
-        entry.present.clone_from(&plan.present);
-        let written = self.apply_sets(&mut entry, plan, store);
-        let owned = plan.frontends.iter().filter(|frontend| frontend.owns_address);
-        let owned: BTreeSet<IpAddr> = owned.map(|frontend| frontend.addr.ip()).collect();
-        let old_owned = std::mem::replace(&mut entry.owned, owned.clone());
-        let claims = keys(plan);
-        let old_claims = std::mem::replace(&mut entry.claims, claims.clone());
-        self.by_id.insert(entry.id, plan.name.clone());
-        self.entries.insert(plan.name.clone(), entry);
-        let claimed = self.apply_claims(&plan.name, created_s, &old_claims, &claims, store);
-        let owned = self.apply_owned(&old_owned, &owned, store);
-        written.and(claimed).and(owned)
-    }
-
-    fn create_entry(&mut self, name: &PortName, store: &mut impl Store) -> Result<Entry, StoreError> {
-        let id = match self.free_ids.pop_front() {
-            Some(id) => id,
-            None if self.next_id < self.sizes.services => {
-                self.next_id += 1;
-                ServiceId(self.next_id - 1)
-            }
-            None => return Err(StoreError::Full { table: "services", capacity: self.sizes.services }),
-        };
-        let entry = Entry {
-            id,
-            claims: Vec::new(),
-            owned: BTreeSet::new(),
-            affinity_s: 0,
-            internal: Set::default(),
-            external: Set::default(),
-            present: BTreeSet::new(),
-        };
-        for side in SIDES {
-            store.swap_set(id.set(side), Set::default().word);
-        }
-        if let Err(error) = name_row(name).and_then(|row| store.put_name(id, &row)) {
-            self.free_ids.push_front(id);
-            return Err(error);
-        }
-        Ok(entry)
-    }
-
-    fn apply_sets(
-        &mut self,
-        entry: &mut Entry,
-        plan: &PortPlan,
-        store: &mut impl Store,
-    ) -> Result<(), StoreError> {
-        let internal = self.apply_set(entry, Side::Internal, Some(&plan.internal), store);
-        let external = self.apply_set(entry, Side::External, plan.external.as_ref(), store);
-        internal.and(external)
-    }
-
-    /// Writes a new run aside and swaps it in. Where there is no room, the set stays as it was.
-    fn apply_set(
-        &mut self,
-        entry: &mut Entry,
-        side: Side,
-        plan: Option<&SetPlan>,
-        store: &mut impl Store,
-    ) -> Result<(), StoreError> {
-        let id = entry.id.set(side);
-        let set = entry.set(side);
-        let rows = plan.map(rows).unwrap_or_default();
-        let run = if rows.is_empty() {
-            None
-        } else if rows == set.rows {
-            set.run
-        } else {
-            Some(self.take_run(rows.len(), store)?)
-        };
-        let word = match (run, plan) {
-            (Some(run), _) => SetWord::of(run),
-            (None, Some(plan)) => SetWord::empty(plan.when_empty),
-            (None, None) => Set::default().word,
-        };
-        if word == set.word {
-            return Ok(());
-        }
-        if let Some(run) = run {
-            store.write_backends(run.offset, &rows);
-        }
-        store.swap_set(id, word);
-        if set.run != run {
-            self.retired.runs.extend(set.run);
-        }
-        *set = Set { run, rows, word };
-        Ok(())
-    }
-
-    fn take_run(&mut self, len: usize, store: &mut impl Store) -> Result<Run, StoreError> {
-        let full = StoreError::Full { table: "backends", capacity: self.sizes.backends };
-        let Ok(len) = u32::try_from(len) else { return Err(full) };
-        if len > Run::MAX_LEN {
-            return Err(full);
-        }
-        if let Some(run) = self.runs.take(len) {
-            return Ok(run);
-        }
-        self.settle(store)?;
-        self.runs.take(len).ok_or(full)
-    }
-
-    /// Claims what is wanted, and gives up what is not any more. Whoever has each of these frontends then has its
-    /// row written.
-    fn apply_claims(
-        &mut self,
-        port: &PortName,
-        created_s: Option<i64>,
-        old: &[FrontendKey],
-        new: &[FrontendKey],
-        store: &mut impl Store,
-    ) -> Result<(), StoreError> {
-        let mut result = Ok(());
-        for key in new {
-            self.claims.add(*key, port, created_s);
-            result = result.and(self.write_frontend(key, store));
-        }
-        for key in old.iter().filter(|key| !new.contains(key)) {
-            self.claims.remove(*key, port);
-            result = result.and(self.write_frontend(key, store));
-        }
-        result
-    }
-
-    /// Makes the row of a frontend, or of a whole address, what claims and owners say.
-    fn write_frontend(&mut self, key: &FrontendKey, store: &mut impl Store) -> Result<(), StoreError> {
-        let wanted = if key.protocol().is_none() {
-            let owned = self.addresses.contains_key(&key.peer().addr.into());
-            owned.then_some(Frontend { service: ServiceId(0), affinity_s: 0 })
-        } else {
-            self.claims.owner(key).and_then(|owner| self.entries.get(owner)).map(Entry::frontend)
-        };
-        self.frontends.write(*key, wanted, store)
-    }
-
-    /// Counts the owners of whole addresses.
-    fn apply_owned(
-        &mut self,
-        old: &BTreeSet<IpAddr>,
-        new: &BTreeSet<IpAddr>,
-        store: &mut impl Store,
-    ) -> Result<(), StoreError> {
-        for &addr in new.difference(old) {
-            *self.addresses.entry(addr).or_default() += 1;
-        }
-        for addr in old.difference(new) {
-            if let Some(count) = self.addresses.get_mut(addr) {
-                *count -= 1;
-                if *count == 0 {
-                    self.addresses.remove(addr);
-                }
-            }
-        }
-        let mut result = Ok(());
-        for &addr in new.union(old) {
-            result = result.and(self.write_frontend(&FrontendKey::whole_address(addr.into()), store));
-        }
-        result
-    }
-
-    fn remove_port(&mut self, name: &PortName, store: &mut impl Store, problems: &mut Vec<Problem>) {
-        let Some(entry) = self.entries.remove(name) else { return };
-        self.by_id.remove(&entry.id);
-        let claims = self.apply_claims(name, None, &entry.claims, &[], store);
-        let owned = self.apply_owned(&entry.owned, &BTreeSet::new(), store);
-        if let Err(error) = claims.and(owned).and(store.delete_name(entry.id)) {
-            problems.push(problem(name, &error));
-        }
-        // A frontend that could not be removed refuses: its backends' places will be another's.
-        for side in SIDES {
-            store.swap_set(entry.id.set(side), Set::default().word);
-        }
-        self.retired.runs.extend([entry.internal.run, entry.external.run].into_iter().flatten());
-        self.retired.ids.push(entry.id);
-        self.stale = true;
-    }
-
-    fn note_stale(&mut self, entry: &Entry, plan: &PortPlan) {
-        let gone = !entry.present.is_subset(&plan.present);
-        let usable = |backend: &std::net::SocketAddr| {
-            let sets = [Some(&plan.internal), plan.external.as_ref()];
-            sets.into_iter().flatten().any(|set| set.backends.contains_key(backend))
-        };
-        let unusable = plan.name.protocol == Protocol::Udp
-            && [&entry.internal, &entry.external]
-                .iter()
-                .flat_map(|set| &set.rows)
-                .any(|row| !usable(&row.peer().into()));
-        self.stale |= gone || unusable;
-    }
 }
 
-fn name_row(name: &PortName) -> Result<ServiceName, StoreError> {
-    let PortName { service, port, protocol, family } = name;
-    ServiceName::new(&service.namespace, &service.name, port, *protocol, family.number()).ok_or_else(|| {
-        let source = std::io::Error::other(format!("{service}:{port} is longer than three DNS labels"));
-        StoreError::Io { table: "names", source }
-    })
-}
-
-fn problem(port: &PortName, error: &StoreError) -> Problem {
+pub(super) fn problem(port: &PortName, error: &StoreError) -> Problem {
     Problem {
         field: format!("spec.ports[{}] {} {}", port.port, port.protocol, port.family),
-        message: format!("{error}: it stays as it was"),
+        message: format!("{error}: tried again when there is room"),
     }
 }

@@ -9,7 +9,7 @@ use weir_tests::lab::manifests::Manifests;
 use weir_tests::lab::topology::Settings;
 use weir_tests::lab::{Agent, Lab, Node, cgroup};
 
-use super::calls::{Batch, Sockets};
+use super::calls::{Batch, Sockets, Took};
 use crate::manifests::{self, Others, cluster_ip};
 use crate::peer::Peer;
 use crate::programs;
@@ -53,8 +53,9 @@ pub struct Measurement {
     pub dialled: Dialled,
     /// On which sockets.
     pub sockets: Sockets,
-    /// Nanoseconds of one call.
-    pub ns: f64,
+    /// What the calls took.
+    #[serde(flatten)]
+    pub took: Took,
 }
 
 /// All of it.
@@ -166,13 +167,11 @@ fn measure(
         progress(round.saturating_sub(1), options.rounds);
         random.shuffle(&mut order);
         for subject in &order {
-            let ns = peer.connect(&subject.batch)?;
-            #[expect(clippy::cast_precision_loss, reason = "a few seconds at most")]
-            let ns = ns as f64 / f64::from(subject.batch.calls);
+            let took = peer.connect(&subject.batch)?;
             let (variant, dialled, sockets) =
                 (subject.variant.clone(), subject.dialled, subject.batch.sockets);
             if let Some(round) = round.checked_sub(1) {
-                measurements.push(Measurement { round, variant, dialled, sockets, ns });
+                measurements.push(Measurement { round, variant, dialled, sockets, took });
             }
         }
     }
@@ -181,7 +180,8 @@ fn measure(
 }
 
 impl Outcome {
-    /// What the programs add to a `connect`, and whether the number of Services matters.
+    /// What the programs add to a `connect`, and whether the number of Services matters. Names without `@` are
+    /// among the fewest Services.
     #[must_use]
     pub fn figures(&self, variants: &[Variant], seed: u64) -> Vec<Figure> {
         let mut figures = Vec::new();
@@ -192,7 +192,8 @@ impl Outcome {
                     .map(|estimate| Figure::nanoseconds(format!("{prefix}.bare-ns"), estimate)),
             );
             for variant in variants {
-                self.variant_figures(variant, sockets, prefix, seed, &mut figures);
+                let shown = if fewest(variants) == Some(variant) { String::new() } else { variant.label() };
+                self.variant_figures(variant, &shown, sockets, prefix, seed, &mut figures);
             }
             self.flatness(variants, sockets, prefix, seed, &mut figures);
         }
@@ -202,6 +203,7 @@ impl Outcome {
     fn variant_figures(
         &self,
         variant: &Variant,
+        shown: &str,
         sockets: Sockets,
         prefix: &str,
         seed: u64,
@@ -214,10 +216,10 @@ impl Outcome {
         {
             let rounds = self.rounds(&label, dialled, sockets);
             if let Some(added) = paired(&rounds, &bare, |it, bare| it - bare, seed) {
-                figures.push(Figure::nanoseconds(format!("{prefix}.{word}-ns{label}"), added));
+                figures.push(Figure::nanoseconds(format!("{prefix}.{word}-ns{shown}"), added));
             }
             if let Some(ratio) = paired(&rounds, &bare, |it, bare| it / bare, seed) {
-                figures.push(Figure::ratio(format!("{prefix}.{word}/bare{label}"), ratio, None));
+                figures.push(Figure::ratio(format!("{prefix}.{word}/bare{shown}"), ratio, None));
             }
         }
     }
@@ -231,8 +233,8 @@ impl Outcome {
         seed: u64,
         figures: &mut Vec<Figure>,
     ) {
+        let Some(few) = fewest(variants) else { return };
         let own = || variants.iter().filter(|variant| variant.name.is_empty());
-        let Some(few) = own().min_by_key(|variant| variant.services) else { return };
         let bare = self.rounds("", Dialled::Bare, sockets);
         let added = |label: &str, dialled| -> BTreeMap<u32, f64> {
             let rounds = self.rounds(label, dialled, sockets);
@@ -254,8 +256,13 @@ impl Outcome {
         let chosen = self.measurements.iter();
         let chosen =
             chosen.filter(|it| it.variant == variant && it.dialled == dialled && it.sockets == sockets);
-        chosen.map(|it| (it.round, it.ns)).collect()
+        chosen.map(|it| (it.round, it.took.median_ns)).collect()
     }
+}
+
+/// The variant of the build at hand with the fewest Services.
+fn fewest(variants: &[Variant]) -> Option<&Variant> {
+    variants.iter().filter(|variant| variant.name.is_empty()).min_by_key(|variant| variant.services)
 }
 
 fn values(rounds: &BTreeMap<u32, f64>) -> Vec<f64> {

@@ -5,4 +5,4 @@ mod bench;
 mod calls;
 
 pub use bench::{Options, Outcome, run};
-pub use calls::{Batch, Sockets, connect};
+pub use calls::{Batch, Sockets, Took, connect};

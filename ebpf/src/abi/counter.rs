@@ -62,10 +62,12 @@ counters! {
         UdpSend = "udp-send",
         /// Source addresses of received datagrams and peer names translated back.
         Reverse = "reverse",
-        /// Translated sockets that could not be remembered: their peer name shows the backend.
-        SocketRowLost = "socket-row-lost",
+        /// Translated sockets that could not be remembered: they see the backend's address.
+        ConnectionLost = "connection-lost",
+        /// Datagrams' translations that could not be remembered: their replies show the backend's address.
+        DatagramLost = "datagram-lost",
         /// Clients with session affinity that could not be remembered.
-        AffinityRowLost = "affinity-row-lost",
+        AffinityLost = "affinity-lost",
     }
 }
 

@@ -4,8 +4,8 @@ use core::fmt::{self, Write};
 use core::mem::{offset_of, size_of};
 
 use super::{
-    ABI_VERSION, AffinityKey, AffinityRow, Backend, Counter, Frontend, FrontendKey, ServiceName, SetWord,
-    SocketKey, SocketRow,
+    ABI_VERSION, AffinityKey, AffinityRow, Backend, Connection, Counter, DatagramKey, DatagramRow, Frontend,
+    FrontendKey, ServiceName, SetWord,
 };
 
 macro_rules! describe {
@@ -30,8 +30,9 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         SetWord { 0 }
         Backend { addr, port, flags }
         ServiceName { lengths, protocol, family, zero, text }
-        SocketKey { cookie, addr, port, direction, zero }
-        SocketRow { addr, port, protocol, connected, service }
+        Connection { dialled_addr, backend_addr, dialled_port, backend_port, service, protocol, zero }
+        DatagramKey { cookie, addr, port, direction, zero }
+        DatagramRow { addr, port, zero, service }
         AffinityKey { client, service }
         AffinityRow { addr, port, zero, last_seen_s }
     );

@@ -12,8 +12,8 @@ mod socket;
 pub use addr::{Addr, Peer, Port, Protocol};
 pub use counter::{Counter, DropReason};
 pub use service::{Backend, Frontend, FrontendKey, Run, ServiceId, ServiceName, SetId, SetWord, Side};
-pub use socket::{AffinityKey, AffinityRow, Client, Direction, SocketKey, SocketRow};
+pub use socket::{AffinityKey, AffinityRow, Client, Connection, DatagramKey, DatagramRow, Direction};
 
 /// Version of every row in this module. Pinned maps of another version are never read as this one's: they are
 /// rebuilt beside the old ones and swapped in.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -4,85 +4,49 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Addr, Peer, Port, Protocol, ServiceId};
 
-/// Which way a row of the `sockets` table translates.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u8)]
-pub enum Direction {
-    /// From what the client dialled to the backend; UDP sockets only, so that they keep theirs.
-    Forward = 1,
-    /// From the backend to what the client dialled.
-    Reverse = 2,
-}
-
-/// Key of the `sockets` table.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct SocketKey {
-    pub(super) cookie: u64,
-    pub(super) addr: Addr,
-    pub(super) port: Port,
-    pub(super) direction: u8,
-    pub(super) zero: [u8; 5],
-}
-
-impl SocketKey {
-    /// `peer` is what the client dialled ([`Direction::Forward`]) or the backend ([`Direction::Reverse`]).
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(cookie: u64, peer: Peer, direction: Direction) -> Self {
-        Self { cookie, addr: peer.addr, port: peer.port, direction: direction as u8, zero: [0; 5] }
-    }
-
-    /// The kernel's number of the socket (`SO_COOKIE`), never used twice until the next boot.
-    #[must_use]
-    pub const fn cookie(&self) -> u64 {
-        self.cookie
-    }
-
-    /// The address that is looked up.
-    #[must_use]
-    pub const fn peer(&self) -> Peer {
-        Peer { addr: self.addr, port: self.port }
-    }
-
-    /// Whether the row translates from the backend to what the client dialled.
-    #[must_use]
-    pub const fn is_reverse(&self) -> bool {
-        self.direction == Direction::Reverse as u8
-    }
-}
-
-/// Row of the `sockets` table: the other address, and whose translation it was.
+/// Row of the `connections` table, under the socket's cookie (`SO_COOKIE`, never given twice until the next boot): what
+/// a socket dialled at `connect`, and what it got. It goes with the socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct SocketRow {
-    pub(super) addr: Addr,
-    pub(super) port: Port,
-    pub(super) protocol: u8,
-    pub(super) connected: u8,
+pub struct Connection {
+    pub(super) dialled_addr: Addr,
+    pub(super) backend_addr: Addr,
+    pub(super) dialled_port: Port,
+    pub(super) backend_port: Port,
     /// The Service port whose backend it is.
     pub service: ServiceId,
+    pub(super) protocol: u8,
+    pub(super) zero: [u8; 3],
 }
 
-impl SocketRow {
-    /// A translation of this Service port's to (or from) `peer`.
+impl Connection {
+    /// A socket that dialled a frontend of this Service port.
     #[inline(always)]
     #[must_use]
-    pub const fn new(peer: Peer, protocol: Protocol, connected: bool, service: ServiceId) -> Self {
+    pub const fn new(dialled: Peer, backend: Peer, protocol: Protocol, service: ServiceId) -> Self {
         Self {
-            addr: peer.addr,
-            port: peer.port,
-            protocol: protocol as u8,
-            connected: connected as u8,
+            dialled_addr: dialled.addr,
+            backend_addr: backend.addr,
+            dialled_port: dialled.port,
+            backend_port: backend.port,
             service,
+            protocol: protocol as u8,
+            zero: [0; 3],
         }
     }
 
-    /// The address it translates to.
+    /// What the application asked for.
     #[inline(always)]
     #[must_use]
-    pub const fn peer(&self) -> Peer {
-        Peer { addr: self.addr, port: self.port }
+    pub const fn dialled(&self) -> Peer {
+        Peer { addr: self.dialled_addr, port: self.dialled_port }
+    }
+
+    /// Where the socket is connected to, unless it was connected to somebody else since.
+    #[inline(always)]
+    #[must_use]
+    pub const fn backend(&self) -> Peer {
+        Peer { addr: self.backend_addr, port: self.backend_port }
     }
 
     /// TCP or UDP.
@@ -90,11 +54,62 @@ impl SocketRow {
     pub const fn protocol(&self) -> Option<Protocol> {
         Protocol::from_number(self.protocol)
     }
+}
 
-    /// Whether the socket was translated at `connect`. Only such a socket can be told that its backend is gone.
+/// Which way a row of the `datagrams` table translates.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Direction {
+    /// From what the client dialled to the backend, so that a socket keeps its own.
+    Forward = 1,
+    /// From the backend to what the client dialled.
+    Reverse = 2,
+}
+
+/// Key of the `datagrams` table: unconnected UDP sockets, which may speak to several Services.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DatagramKey {
+    pub(super) cookie: u64,
+    pub(super) addr: Addr,
+    pub(super) port: Port,
+    pub(super) direction: u8,
+    pub(super) zero: [u8; 5],
+}
+
+impl DatagramKey {
+    /// `peer` is what the client dialled ([`Direction::Forward`]) or the backend ([`Direction::Reverse`]).
+    #[inline(always)]
     #[must_use]
-    pub const fn connected(&self) -> bool {
-        self.connected != 0
+    pub const fn new(cookie: u64, peer: Peer, direction: Direction) -> Self {
+        Self { cookie, addr: peer.addr, port: peer.port, direction: direction as u8, zero: [0; 5] }
+    }
+}
+
+/// Row of the `datagrams` table: the other address, and whose translation it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DatagramRow {
+    pub(super) addr: Addr,
+    pub(super) port: Port,
+    pub(super) zero: [u8; 2],
+    /// The Service port whose backend it is.
+    pub service: ServiceId,
+}
+
+impl DatagramRow {
+    /// A translation of this Service port's to `peer`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(peer: Peer, service: ServiceId) -> Self {
+        Self { addr: peer.addr, port: peer.port, zero: [0; 2], service }
+    }
+
+    /// The address it translates to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn peer(&self) -> Peer {
+        Peer { addr: self.addr, port: self.port }
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn select_backend(
         _ => select_any(tables, moment, run)?,
     };
     if tables.put_affinity(&key, &AffinityRow::new(peer, now_s)).is_err() {
-        tables.count(Counter::AffinityRowLost);
+        tables.count(Counter::AffinityLost);
     }
     Ok(peer)
 }

@@ -5,7 +5,8 @@
 //! dual-stack socket needs no case of its own.
 
 use crate::abi::{
-    Counter, Direction, DropReason, Frontend, FrontendKey, Peer, Port, Protocol, Side, SocketKey, SocketRow,
+    Connection, Counter, DatagramKey, DatagramRow, Direction, DropReason, Frontend, FrontendKey, Peer, Port,
+    Protocol, Side,
 };
 use crate::datapath::select::{contains, select_backend};
 use crate::datapath::{Moment, Socket, Tables};
@@ -61,43 +62,45 @@ pub fn connect(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
         Ok(backend) => backend,
         Err(reason) => return deny(tables, reason),
     };
-    let cookie = socket.cookie();
-    let row = SocketRow::new(dialled, protocol, true, frontend.service);
-    remember(tables, &SocketKey::new(cookie, backend, Direction::Reverse), &row);
-    if protocol == Protocol::Tcp {
-        tables.count(Counter::TcpConnect);
-    } else {
-        // A datagram may name the Service again, and the socket hears none but this backend.
-        let row = SocketRow::new(backend, protocol, true, frontend.service);
-        remember(tables, &SocketKey::new(cookie, dialled, Direction::Forward), &row);
-        tables.count(Counter::UdpConnect);
+    let row = Connection::new(dialled, backend, protocol, frontend.service);
+    if tables.put_connection(socket.cookie(), &row).is_err() {
+        tables.count(Counter::ConnectionLost);
     }
+    tables.count(match protocol {
+        Protocol::Tcp => Counter::TcpConnect,
+        Protocol::Udp | Protocol::Sctp => Counter::UdpConnect,
+    });
     Verdict::Translate(backend)
 }
 
-/// A datagram of an unconnected UDP socket to `dialled`. The socket keeps its backend for as long as that is
-/// usable: to the backend, its datagrams are one flow.
+/// A datagram of a UDP socket to an address that the application spelled out. The socket keeps its backend for as long
+/// as that is usable: to the backend, its datagrams are one flow.
 #[inline(always)]
 pub fn sendmsg(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket, dialled: Peer) -> Verdict {
-    let protocol = Protocol::Udp;
-    let frontend = match lookup_frontend(tables, dialled, protocol) {
+    let frontend = match lookup_frontend(tables, dialled, Protocol::Udp) {
         Ok(Some(frontend)) => frontend,
         Ok(None) => return Verdict::Pass,
         Err(reason) => return deny(tables, reason),
     };
-    let forward = SocketKey::new(socket.cookie(), dialled, Direction::Forward);
-    let backend = match lookup_kept(tables, &frontend, &forward) {
+    let cookie = socket.cookie();
+    let forward = DatagramKey::new(cookie, dialled, Direction::Forward);
+    let backend = match lookup_kept(tables, &frontend, cookie, dialled, &forward) {
         Some(backend) => backend,
         None => match select_backend(tables, moment, &frontend, Side::Internal, || socket.client()) {
             Ok(backend) => {
-                let row = SocketRow::new(backend, protocol, false, frontend.service);
-                remember(tables, &forward, &row);
+                remember(tables, &forward, &DatagramRow::new(backend, frontend.service));
                 backend
             }
             Err(reason) => return deny(tables, reason),
         },
     };
-    remember_reverse(tables, socket.cookie(), backend, dialled, &frontend);
+    // Missing, or another frontend's: of those that the socket speaks to through this backend, the last one gets the
+    // replies.
+    let reverse = DatagramKey::new(cookie, backend, Direction::Reverse);
+    let row = DatagramRow::new(dialled, frontend.service);
+    if tables.lookup_datagram(&reverse) != Some(row) {
+        remember(tables, &reverse, &row);
+    }
     tables.count(Counter::UdpSend);
     Verdict::Translate(backend)
 }
@@ -106,9 +109,19 @@ pub fn sendmsg(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
 /// `getpeername` the one that the socket is connected to. `None`: `peer` itself.
 #[inline(always)]
 pub fn reverse(tables: &impl Tables, socket: &impl Socket, peer: Peer) -> Option<Peer> {
-    let row = tables.lookup_socket(&SocketKey::new(socket.cookie(), peer, Direction::Reverse))?;
+    let cookie = socket.cookie();
+    let dialled = match tables.lookup_connection(cookie) {
+        Some(connection) if connection.backend() == peer => connection.dialled(),
+        _ => tables.lookup_datagram(&DatagramKey::new(cookie, peer, Direction::Reverse))?.peer(),
+    };
     tables.count(Counter::Reverse);
-    Some(row.peer())
+    Some(dialled)
+}
+
+/// The end of a socket of any kind.
+#[inline(always)]
+pub fn release(tables: &impl Tables, cookie: u64) {
+    tables.delete_connection(cookie);
 }
 
 /// The frontend at exactly this address and port; none; or the refusal of a Service address' other ports.
@@ -127,33 +140,37 @@ fn lookup_frontend(
     }
 }
 
-/// The backend that this socket already has for this frontend, if it is still usable.
+/// The backend that this socket already has for this frontend, if it is still usable: by a datagram before, or because
+/// it is connected to the Service, and hears nobody else.
 #[inline(always)]
-fn lookup_kept(tables: &impl Tables, frontend: &Frontend, forward: &SocketKey) -> Option<Peer> {
-    let row = tables.lookup_socket(forward)?;
-    if row.service != frontend.service {
+fn lookup_kept(
+    tables: &impl Tables,
+    frontend: &Frontend,
+    cookie: u64,
+    dialled: Peer,
+    forward: &DatagramKey,
+) -> Option<Peer> {
+    let (backend, service) = match tables.lookup_datagram(forward) {
+        Some(row) => (row.peer(), row.service),
+        None => {
+            let connection = tables.lookup_connection(cookie)?;
+            if connection.dialled() != dialled {
+                return None;
+            }
+            (connection.backend(), connection.service)
+        }
+    };
+    if service != frontend.service {
         return None;
     }
     let run = tables.lookup_set(frontend.service.set(Side::Internal)).run().ok()?;
-    contains(tables, run, &row.peer()).then_some(row.peer())
-}
-
-/// Writes the reverse row of a datagram where it is missing or another frontend's: the last one that the socket
-/// spoke to through this backend gets the replies.
-#[inline(always)]
-fn remember_reverse(tables: &impl Tables, cookie: u64, backend: Peer, dialled: Peer, frontend: &Frontend) {
-    let key = SocketKey::new(cookie, backend, Direction::Reverse);
-    // Also one that connect wrote: the socket is still to be told when the backend goes.
-    let known = |row: SocketRow| row.peer() == dialled && row.service == frontend.service;
-    if !tables.lookup_socket(&key).is_some_and(known) {
-        remember(tables, &key, &SocketRow::new(dialled, Protocol::Udp, false, frontend.service));
-    }
+    contains(tables, run, &backend).then_some(backend)
 }
 
 #[inline(always)]
-fn remember(tables: &impl Tables, key: &SocketKey, row: &SocketRow) {
-    if tables.put_socket(key, row).is_err() {
-        tables.count(Counter::SocketRowLost);
+fn remember(tables: &impl Tables, key: &DatagramKey, row: &DatagramRow) {
+    if tables.put_datagram(key, row).is_err() {
+        tables.count(Counter::DatagramLost);
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a decision needs from outside, as three small traits.
 
 use crate::abi::{
-    AffinityKey, AffinityRow, Backend, Client, Counter, Frontend, FrontendKey, Protocol, SetId, SetWord,
-    SocketKey, SocketRow,
+    AffinityKey, AffinityRow, Backend, Client, Connection, Counter, DatagramKey, DatagramRow, Frontend,
+    FrontendKey, Protocol, SetId, SetWord,
 };
 
 /// A table has no room for one more row.
@@ -24,13 +24,22 @@ pub trait Tables {
     /// # Errors
     /// [`Full`]
     fn put_affinity(&self, key: &AffinityKey, row: &AffinityRow) -> Result<(), Full>;
-    /// `sockets`
-    fn lookup_socket(&self, key: &SocketKey) -> Option<SocketRow>;
-    /// `sockets`
+    /// `connections`, by socket cookie
+    fn lookup_connection(&self, cookie: u64) -> Option<Connection>;
+    /// `connections`
     ///
     /// # Errors
     /// [`Full`]
-    fn put_socket(&self, key: &SocketKey, row: &SocketRow) -> Result<(), Full>;
+    fn put_connection(&self, cookie: u64, row: &Connection) -> Result<(), Full>;
+    /// `connections`; none is no error.
+    fn delete_connection(&self, cookie: u64);
+    /// `datagrams`
+    fn lookup_datagram(&self, key: &DatagramKey) -> Option<DatagramRow>;
+    /// `datagrams`
+    ///
+    /// # Errors
+    /// [`Full`]
+    fn put_datagram(&self, key: &DatagramKey, row: &DatagramRow) -> Result<(), Full>;
     /// `counters`: one more.
     fn count(&self, counter: Counter);
 }

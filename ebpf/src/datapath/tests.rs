@@ -2,11 +2,11 @@
 #![cfg(feature = "testing")]
 
 use crate::abi::{
-    Addr, AffinityKey, AffinityRow, Backend, Client, Counter, Direction, DropReason, Frontend, FrontendKey,
-    Peer, Port, Protocol, Run, ServiceId, SetWord, Side, SocketKey,
+    Addr, AffinityKey, AffinityRow, Backend, Client, Counter, DatagramKey, Direction, DropReason, Frontend,
+    FrontendKey, Peer, Port, Protocol, Run, ServiceId, SetWord, Side,
 };
 use crate::datapath::select::contains;
-use crate::datapath::socket::{Errno, Verdict, connect, reverse, sendmsg};
+use crate::datapath::socket::{Errno, Verdict, connect, release, reverse, sendmsg};
 use crate::testing::{FakeMoment, FakeSocket, MemoryTables};
 
 const SERVICE: ServiceId = ServiceId(7);
@@ -101,7 +101,7 @@ fn what_is_no_service_passes_and_is_not_remembered() {
         assert_eq!(sendmsg(&tables, &moment, &socket(Protocol::Udp, 1), direct), Verdict::Pass);
         let raw = FakeSocket { protocol: None, cookie: 1, netns: 1 };
         assert_eq!(connect(&tables, &moment, &raw, family.vip()), Verdict::Pass, "neither TCP nor UDP");
-        assert!(tables.sockets.borrow().is_empty());
+        assert!(tables.connections.borrow().is_empty() && tables.datagrams.borrow().is_empty());
     }
 }
 
@@ -147,13 +147,14 @@ fn affinity_lasts_until_its_timeout_after_the_last_connection() {
             |cookie| translated(connect(&tables, &moment, &socket(Protocol::Tcp, cookie), family.vip()));
         let first = ask(0);
         for cookie in 1..50 {
-            moment.seconds.set(moment.seconds.get() + 99);
+            // Seconds as they are counted: a hundred apart may be nearly a second less.
+            moment.seconds.set(moment.seconds.get() + 100);
             assert_eq!(ask(cookie), first);
         }
         let key = AffinityKey { client: Client::from_netns(1), service: SERVICE };
         let last_seen_s = moment.seconds.get();
         assert_eq!(tables.affinity.borrow()[&key], AffinityRow::new(first, last_seen_s));
-        moment.seconds.set(last_seen_s + 100);
+        moment.seconds.set(last_seen_s + 101);
         let moved = (50..70).any(|cookie| {
             tables.affinity.borrow_mut().insert(key, AffinityRow::new(first, last_seen_s));
             ask(cookie) != first
@@ -192,8 +193,8 @@ fn an_unconnected_socket_keeps_its_backend_while_it_is_usable() {
             assert_eq!(translated(sendmsg(&tables, &moment, &client, family.vip())), first);
         }
         // The reverse row may be forgotten before the forward row is.
-        let reverse_key = SocketKey::new(1, first, Direction::Reverse);
-        tables.sockets.borrow_mut().remove(&reverse_key);
+        let reverse_key = DatagramKey::new(1, first, Direction::Reverse);
+        tables.datagrams.borrow_mut().remove(&reverse_key);
         assert_eq!(translated(sendmsg(&tables, &moment, &client, family.vip())), first);
         assert_eq!(reverse(&tables, &client, first), Some(family.vip()));
 
@@ -205,6 +206,33 @@ fn an_unconnected_socket_keeps_its_backend_while_it_is_usable() {
         assert_eq!(reverse(&tables, &client, second), Some(family.vip()));
         assert_eq!(reverse(&tables, &client, first), Some(family.vip()), "a late reply is still a reply");
     }
+}
+
+#[test]
+fn a_connected_socket_that_names_the_service_again_keeps_its_backend() {
+    for family in families() {
+        let (tables, moment) = (family.world(50, 0), FakeMoment::default());
+        let client = socket(Protocol::Udp, 1);
+        let backend = translated(connect(&tables, &moment, &client, family.vip()));
+        for _ in 0..20 {
+            assert_eq!(translated(sendmsg(&tables, &moment, &client, family.vip())), backend);
+        }
+        let elsewhere = family.backend(99);
+        assert_eq!(connect(&tables, &moment, &client, elsewhere), Verdict::Pass);
+        assert_eq!(reverse(&tables, &client, elsewhere), None, "connected to somebody else since");
+    }
+}
+
+#[test]
+fn what_is_remembered_of_a_connection_goes_with_its_socket() {
+    let family = families()[0];
+    let (tables, moment) = (family.world(1, 0), FakeMoment::default());
+    for cookie in [1, 2] {
+        translated(connect(&tables, &moment, &socket(Protocol::Tcp, cookie), family.vip()));
+    }
+    release(&tables, 1);
+    release(&tables, 3);
+    assert_eq!(tables.connections.borrow().keys().collect::<Vec<_>>(), [&2]);
 }
 
 #[test]
@@ -244,8 +272,9 @@ fn full_tables_are_counted_and_nothing_else_suffers() {
         tables.full.set(true);
         let backend = translated(connect(&tables, &moment, &socket(Protocol::Tcp, 1), family.vip()));
         translated(sendmsg(&tables, &moment, &socket(Protocol::Udp, 2), family.vip()));
-        assert_eq!(tables.counted(Counter::AffinityRowLost), 2);
-        assert_eq!(tables.counted(Counter::SocketRowLost), 3, "one for the connection, two for the datagram");
+        assert_eq!(tables.counted(Counter::AffinityLost), 2);
+        assert_eq!(tables.counted(Counter::ConnectionLost), 1);
+        assert_eq!(tables.counted(Counter::DatagramLost), 2, "there and back");
         assert_eq!(reverse(&tables, &socket(Protocol::Tcp, 1), backend), None, "it sees the backend instead");
     }
 }

@@ -2,11 +2,12 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use weir_ebpf::abi::{
-    AffinityKey, AffinityRow, Backend, Counter, Frontend, FrontendKey, SetId, SetWord, SocketKey, SocketRow,
+    AffinityKey, AffinityRow, Backend, Connection, Counter, DatagramKey, DatagramRow, Frontend, FrontendKey,
+    SetId, SetWord,
 };
 use weir_ebpf::datapath::{Full, Moment, Tables};
 
-use crate::maps::{AFFINITY, BACKENDS, COUNTERS, FRONTENDS, SETS, SOCKETS};
+use crate::maps::{AFFINITY, BACKENDS, CONNECTIONS, COUNTERS, DATAGRAMS, FRONTENDS, SETS};
 
 /// The maps of this object.
 pub(crate) struct KernelTables;
@@ -44,15 +45,32 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn lookup_socket(&self, key: &SocketKey) -> Option<SocketRow> {
-        // SAFETY: copied at once; a row is replaced only on behalf of the socket that asks, or when it is the
-        // least recently used of the whole table.
-        unsafe { SOCKETS.get(key) }.copied()
+    fn lookup_connection(&self, cookie: u64) -> Option<Connection> {
+        // SAFETY: copied at once; a row is replaced only on behalf of the socket that asks, or when it is the least
+        // recently used of the whole table.
+        unsafe { CONNECTIONS.get(cookie) }.copied()
     }
 
     #[inline(always)]
-    fn put_socket(&self, key: &SocketKey, row: &SocketRow) -> Result<(), Full> {
-        SOCKETS.insert(key, row, 0).map_err(|_| Full)
+    fn put_connection(&self, cookie: u64, row: &Connection) -> Result<(), Full> {
+        CONNECTIONS.insert(cookie, row, 0).map_err(|_| Full)
+    }
+
+    #[inline(always)]
+    fn delete_connection(&self, cookie: u64) {
+        // Most sockets have no row.
+        let _none = CONNECTIONS.remove(cookie);
+    }
+
+    #[inline(always)]
+    fn lookup_datagram(&self, key: &DatagramKey) -> Option<DatagramRow> {
+        // SAFETY: as for connections.
+        unsafe { DATAGRAMS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_datagram(&self, key: &DatagramKey, row: &DatagramRow) -> Result<(), Full> {
+        DATAGRAMS.insert(key, row, 0).map_err(|_| Full)
     }
 
     #[inline(always)]

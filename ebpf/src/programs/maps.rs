@@ -4,8 +4,8 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use weir_ebpf::abi::{
-    AffinityKey, AffinityRow, Backend, Counter, Frontend, FrontendKey, ServiceId, ServiceName, SocketKey,
-    SocketRow,
+    AffinityKey, AffinityRow, Backend, Connection, Counter, DatagramKey, DatagramRow, Frontend, FrontendKey,
+    ServiceId, ServiceName,
 };
 
 /// What clients dial -> whose it is. The agent writes, every hook reads.
@@ -24,10 +24,14 @@ pub(crate) static BACKENDS: Array<Backend> = Array::with_max_entries(1, BPF_F_MM
 #[map]
 pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityRow> = LruHashMap::with_max_entries(1, 0);
 
-/// Translated sockets, for the way back. The hooks read and write; the agent reads, to find sockets whose backend
-/// is gone.
+/// Socket cookie -> what it dialled and got at connect. The hooks write, and remove the row with the socket; the agent
+/// reads, to find sockets whose backend is gone. Least recently used only because kernel sockets pass no release hook.
 #[map]
-pub(crate) static SOCKETS: LruHashMap<SocketKey, SocketRow> = LruHashMap::with_max_entries(1, 0);
+pub(crate) static CONNECTIONS: LruHashMap<u64, Connection> = LruHashMap::with_max_entries(1, 0);
+
+/// Unconnected UDP sockets -> what each address that they speak to stands for, both ways. The hooks only.
+#[map]
+pub(crate) static DATAGRAMS: LruHashMap<DatagramKey, DatagramRow> = LruHashMap::with_max_entries(1, 0);
 
 /// What the hooks counted. They write, the agent and `weir status` read.
 #[map]

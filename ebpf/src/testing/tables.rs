@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use crate::abi::{
-    AffinityKey, AffinityRow, Backend, Client, Counter, Frontend, FrontendKey, Protocol, SetId, SetWord,
-    SocketKey, SocketRow,
+    AffinityKey, AffinityRow, Backend, Client, Connection, Counter, DatagramKey, DatagramRow, Frontend,
+    FrontendKey, Protocol, SetId, SetWord,
 };
 use crate::datapath::{Full, Moment, Socket, Tables};
 
@@ -20,11 +20,13 @@ pub struct MemoryTables {
     pub backends: HashMap<u32, Backend>,
     /// `affinity`
     pub affinity: RefCell<HashMap<AffinityKey, AffinityRow>>,
-    /// `sockets`
-    pub sockets: RefCell<HashMap<SocketKey, SocketRow>>,
+    /// `connections`
+    pub connections: RefCell<HashMap<u64, Connection>>,
+    /// `datagrams`
+    pub datagrams: RefCell<HashMap<DatagramKey, DatagramRow>>,
     /// `counters`
     pub counters: RefCell<HashMap<Counter, u64>>,
-    /// Whether `affinity` and `sockets` refuse new rows.
+    /// Whether `affinity`, `connections` and `datagrams` refuse new rows.
     pub full: Cell<bool>,
 }
 
@@ -63,13 +65,27 @@ impl Tables for MemoryTables {
         Ok(())
     }
 
-    fn lookup_socket(&self, key: &SocketKey) -> Option<SocketRow> {
-        self.sockets.borrow().get(key).copied()
+    fn lookup_connection(&self, cookie: u64) -> Option<Connection> {
+        self.connections.borrow().get(&cookie).copied()
     }
 
-    fn put_socket(&self, key: &SocketKey, row: &SocketRow) -> Result<(), Full> {
+    fn put_connection(&self, cookie: u64, row: &Connection) -> Result<(), Full> {
         self.room()?;
-        self.sockets.borrow_mut().insert(*key, *row);
+        self.connections.borrow_mut().insert(cookie, *row);
+        Ok(())
+    }
+
+    fn delete_connection(&self, cookie: u64) {
+        self.connections.borrow_mut().remove(&cookie);
+    }
+
+    fn lookup_datagram(&self, key: &DatagramKey) -> Option<DatagramRow> {
+        self.datagrams.borrow().get(key).copied()
+    }
+
+    fn put_datagram(&self, key: &DatagramKey, row: &DatagramRow) -> Result<(), Full> {
+        self.room()?;
+        self.datagrams.borrow_mut().insert(*key, *row);
         Ok(())
     }
 

@@ -23,22 +23,27 @@ fn is_alive(stream: &mut TcpStream) -> bool {
 /// What the agent does when it suspects sockets.
 fn close_stale(world: &World) -> usize {
     let mut sockets = connected_sockets(&world.generation).unwrap();
-    sockets.retain(|(key, row)| world.tables.is_stale(row.service, key.peer(), row.protocol().unwrap()));
+    sockets.retain(|(_, row)| world.tables.is_stale(row.service, row.backend(), row.protocol().unwrap()));
     let closed = close_sockets(&world.generation, &sockets).unwrap();
     assert_eq!(closed.unreachable, 0);
     closed.sockets
 }
 
-fn only_translated_tcp_sockets_are_closed(name: &str, family: Family, host: &str) {
+fn only_translated_tcp_sockets_are_closed(name: &str, family: Family, hosts: [&str; 2]) {
     let mut world = World::new(name);
-    let (gone, stays) = (tcp_server(host), tcp_server(host));
+    let [gone, stays] = hosts.map(tcp_server);
     world.apply(&plan(Protocol::Tcp, &[gone]));
     let (mut translated, mut direct) = (open(vip(family)), open(gone));
     world.apply(&plan(Protocol::Tcp, &[gone, stays]));
     assert_eq!(close_stale(&world), 0, "its backend is still there");
 
+    // Its pod serves new connections on another port.
+    let renumbered = tcp_server(&gone.ip().to_string());
+    world.apply(&plan(Protocol::Tcp, &[renumbered, stays]));
+    assert_eq!(close_stale(&world), 0, "its pod is still there");
+
     let mut draining = plan(Protocol::Tcp, &[stays]);
-    draining.ports[0].present.insert(gone);
+    draining.present.insert(gone.ip());
     world.apply(&draining);
     assert_eq!(close_stale(&world), 0, "it drains");
     assert!(is_alive(&mut translated));
@@ -54,12 +59,12 @@ fn only_translated_tcp_sockets_are_closed(name: &str, family: Family, host: &str
 
 #[test]
 fn tcp_over_ipv4() {
-    only_translated_tcp_sockets_are_closed("stale4", Family::V4, "127.0.0.1");
+    only_translated_tcp_sockets_are_closed("stale4", Family::V4, ["127.0.0.1", "127.0.0.2"]);
 }
 
 #[test]
 fn tcp_over_ipv6() {
-    only_translated_tcp_sockets_are_closed("stale6", Family::V6, "::1");
+    only_translated_tcp_sockets_are_closed("stale6", Family::V6, ["::1", "fd00::2"]);
 }
 
 #[test]
@@ -70,7 +75,7 @@ fn connected_udp_is_told_as_soon_as_its_backend_is_not_usable() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(vip(Family::V4)).unwrap();
     let mut draining = plan(Protocol::Udp, &[stays]);
-    draining.ports[0].present.insert(gone);
+    draining.present.insert(gone.ip());
     world.apply(&draining);
     assert_eq!(close_stale(&world), 1);
     assert_eq!(socket.recv(&mut [0; 2]).unwrap_err().kind(), ErrorKind::ConnectionAborted);

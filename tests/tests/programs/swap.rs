@@ -15,6 +15,10 @@ use crate::world::{World, plan, udp_server, vip};
 const VERSIONS: usize = 12;
 const SERVERS: usize = 3;
 const TIME: Duration = Duration::from_secs(4);
+/// So few changes show nothing.
+const CHANGES: usize = 50;
+/// How much longer they may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn nobody_sees_half_of_a_change() {
@@ -55,14 +59,15 @@ fn hammer(versions: &[Vec<SocketAddr>], mut replace: impl FnMut(&[SocketAddr])) 
         let clients = [scope.spawn(client), scope.spawn(client)];
         let end = Instant::now() + TIME;
         let mut version = 0;
-        while Instant::now() < end {
+        // On a machine that has much else to do a grace period takes a tenth of a second.
+        while Instant::now() < end || (version <= CHANGES && Instant::now() < end + PATIENCE) {
             version += 1;
             begun.store(version, Ordering::SeqCst);
             replace(&versions[version % VERSIONS]);
             done.store(version, Ordering::SeqCst);
         }
         stop.store(true, Ordering::SeqCst);
-        assert!(version > 50, "only {version} changes: this shows nothing");
+        assert!(version > CHANGES, "only {version} changes: this shows nothing");
         let results = clients.map(|client| client.join().unwrap());
         results.into_iter().fold((Vec::new(), 0), |(mut wrong, right), (more_wrong, more_right)| {
             wrong.extend(more_wrong);

@@ -21,7 +21,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Tables that are small enough to be filled.
 pub(crate) const SIZES: Sizes =
-    Sizes { frontends: 64, services: 32, backends: 256, sockets: 4096, affinity: 64 };
+    Sizes { frontends: 64, services: 32, backends: 256, connections: 4096, datagrams: 64, affinity: 64 };
 
 pub(crate) struct World {
     pub(crate) root: PinRoot,
@@ -115,6 +115,7 @@ impl Netns {
         let file = fs::File::open(Path::new("/run/netns").join(name)).unwrap();
         setns(file, CloneFlags::CLONE_NEWNET).unwrap();
         ip(&["link", "set", "lo", "up"]);
+        ip(&["address", "add", "fd00::2/128", "dev", "lo", "nodad"]);
         Self { name: name.to_owned(), home }
     }
 
@@ -165,10 +166,10 @@ pub(crate) fn plan(protocol: Protocol, backends: &[SocketAddr]) -> ServicePlan {
     ServicePlan {
         service: service.clone(),
         created_s: None,
+        present: backends.keys().map(SocketAddr::ip).collect(),
         ports: vec![PortPlan {
             name: PortName { service, port: "".into(), protocol, family },
             frontends: vec![FrontendPlan { addr: vip(family), owns_address: true }],
-            present: backends.keys().copied().collect(),
             internal: SetPlan { backends, when_empty: DropReason::NoEndpoint },
             external: None,
             affinity_s: 0,

@@ -45,7 +45,7 @@ const CHECKS: [(&str, &[Need], Check); 9] = [
     ("programs without warnings", &[Need::Toolchain], object::check_warnings),
     ("same programs from two folders", &[Need::Toolchain], object::check_deterministic),
     ("clippy", &[Need::Style, Need::Toolchain], style::check_clippy),
-    ("clippy, with programs that log", &[Need::Style, Need::Toolchain], style::check_logging),
+    ("clippy, with all features", &[Need::Style, Need::Toolchain], style::check_features),
 ];
 
 /// Makes every check, also after one failed, and prints a line for each.

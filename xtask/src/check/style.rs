@@ -24,13 +24,15 @@ pub(super) fn check_clippy(workspace: &Workspace) -> Result<Finding> {
     Ok(Finding::Good)
 }
 
-/// The feature that nothing else builds.
-pub(super) fn check_logging(workspace: &Workspace) -> Result<Finding> {
+/// The features that the workspace as a whole does not build.
+pub(super) fn check_features(workspace: &Workspace) -> Result<Finding> {
     run_quietly(cargo(workspace).args([
         "clippy",
         "--quiet",
+        "--all-targets",
         "--package=weir-agent",
-        "--features=log",
+        "--package=weir-tests",
+        "--features=weir-agent/log,weir-tests/kernel",
         "--",
         "-D",
         "warnings",

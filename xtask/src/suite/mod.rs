@@ -86,9 +86,10 @@ impl Layer {
                 ],
                 PROGRAMS,
             ],
-            Self::Lab => {
-                &[&["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"]]
-            }
+            Self::Lab => &[
+                &["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"],
+                &["test", "--package=weir-bench", "--test=quick"],
+            ],
         }
     }
 

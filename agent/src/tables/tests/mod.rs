@@ -18,7 +18,7 @@ use crate::compile::{FrontendPlan, PortName, PortPlan, ServicePlan, SetPlan};
 use crate::source::{Family, ObjectKey};
 
 fn sizes() -> Sizes {
-    Sizes { frontends: 8, services: 4, backends: 16, sockets: 16, affinity: 16 }
+    Sizes { frontends: 8, services: 4, backends: 16, connections: 16, datagrams: 16, affinity: 16 }
 }
 
 fn backend(index: u8) -> SocketAddr {
@@ -32,10 +32,10 @@ fn plan(name: &str, vip: u8, backends: impl IntoIterator<Item = u8>) -> ServiceP
     ServicePlan {
         service: service.clone(),
         created_s: None,
+        present: backends.keys().map(SocketAddr::ip).collect(),
         ports: vec![PortPlan {
             name: PortName { service, port: "".into(), protocol: Protocol::Tcp, family: Family::V4 },
             frontends: vec![FrontendPlan { addr: vip_addr(vip), owns_address: true }],
-            present: backends.keys().copied().collect(),
             internal: SetPlan { backends, when_empty: DropReason::NoEndpoint },
             external: None,
             affinity_s: 0,
@@ -144,6 +144,22 @@ fn a_full_table_refuses_the_newcomer_by_name_and_serves_it_later() {
 }
 
 #[test]
+fn a_full_table_never_keeps_a_backend_that_is_gone() {
+    let (mut store, mut tables) = (MemoryStore::default(), Tables::new(sizes()));
+    apply(&mut tables, &mut store, &plan("a", 1, 0..10));
+    apply(&mut tables, &mut store, &plan("b", 2, 20..24));
+    apply(&mut tables, &mut store, &plan("a", 1, 0..11));
+    assert_eq!(reached(&store, 1).len(), 10, "it grows when there is room");
+    assert_eq!(tables.problems().count(), 1);
+    apply(&mut tables, &mut store, &plan("a", 1, 1..10));
+    assert_eq!(reached(&store, 1), (1..10).map(backend).collect::<Vec<_>>());
+    apply(&mut tables, &mut store, &plan("a", 1, 2..15));
+    assert_eq!(reached(&store, 1), [], "13 do not fit, and one of the 9 is gone");
+    assert_eq!(connect(&store, vip_addr(1)), Verdict::Deny(DropReason::NoEndpoint));
+    assert_eq!(reached(&store, 2).len(), 4);
+}
+
+#[test]
 fn more_services_than_ids_and_more_frontends_than_rows() {
     let (mut store, mut tables) = (MemoryStore::default(), Tables::new(sizes()));
     for at in 0..6 {
@@ -205,7 +221,7 @@ fn sockets_are_stale_by_the_rule_of_their_protocol() {
     let id = *store.names.first_key_value().unwrap().0;
     assert!(!tables.take_stale());
     let mut draining = plan("a", 1, [2]);
-    draining.ports[0].present.insert(backend(1));
+    draining.present.insert(backend(1).ip());
     apply(&mut tables, &mut store, &draining);
     assert!(!tables.is_stale(id, backend(1).into(), Protocol::Tcp), "it drains");
     assert!(tables.is_stale(id, backend(1).into(), Protocol::Udp));
@@ -236,7 +252,7 @@ proptest! {
             last.insert(at, plan);
         }
         for (at, plan) in &last {
-            let expected: Vec<SocketAddr> = plan.iter().flat_map(|plan| plan.ports[0].present.clone()).collect();
+            let expected: Vec<SocketAddr> = plan.iter().flat_map(|plan| plan.ports[0].internal.backends.keys().copied()).collect();
             prop_assert_eq!(reached(&store, *at), expected);
             let known = store.tables.lookup_frontend(&FrontendKey::new(vip_addr(*at).into(), Protocol::Tcp));
             prop_assert_eq!(known.is_some(), plan.is_some());
@@ -244,7 +260,7 @@ proptest! {
         let live = last.values().flatten().count();
         prop_assert_eq!(store.names.len(), live);
         prop_assert_eq!(store.tables.frontends.len(), 2 * live);
-        let rows: usize = last.values().flatten().map(|plan| plan.ports[0].present.len()).sum();
+        let rows: usize = last.values().flatten().map(|plan| plan.ports[0].internal.backends.len()).sum();
         prop_assert_eq!(tables.usage().backends as usize, rows);
     }
 }

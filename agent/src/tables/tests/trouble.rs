@@ -137,6 +137,25 @@ fn who_found_no_room_is_served_when_another_change_made_some() {
     assert!(!tables.has_refused());
 }
 
+#[test]
+fn problems_say_when_they_change() {
+    let (mut store, mut tables) = (MemoryStore::default(), Tables::new(sizes()));
+    apply(&mut tables, &mut store, &plan("a", 1, [1]));
+    assert!(!tables.take_problems_changed());
+    apply(&mut tables, &mut store, &plan("b", 1, [2]));
+    assert!(tables.take_problems_changed(), "two claim one frontend");
+    apply(&mut tables, &mut store, &plan("a", 1, [1, 2]));
+    apply(&mut tables, &mut store, &plan("c", 3, [3]));
+    assert!(!tables.take_problems_changed(), "still the same two");
+    apply(&mut tables, &mut store, &plan("c", 3, 0..17));
+    assert!(tables.take_problems_changed(), "no room");
+    tables.apply(&key("c"), None, &mut store);
+    assert!(tables.take_problems_changed());
+    tables.apply(&key("a"), None, &mut store);
+    assert!(tables.take_problems_changed());
+    assert_eq!(tables.problems().count(), 0);
+}
+
 proptest! {
     /// Whatever the store refused on the way: as soon as it accepts everything, trying again ends where a store
     /// that never refused would be; and no address ever leads to a backend that was not its Service's.
@@ -179,7 +198,7 @@ proptest! {
             let known = store.store.tables.frontends.contains_key(&FrontendKey::new(vip_addr(vip).into(), Protocol::Tcp));
             prop_assert_eq!(known, vips.contains(&vip_addr(vip)));
             if known {
-                prop_assert!(claimants.any(|plan| plan.ports[0].present.iter().copied().eq(found.iter().copied())));
+                prop_assert!(claimants.any(|plan| plan.ports[0].internal.backends.keys().copied().eq(found.iter().copied())));
             }
         }
     }
