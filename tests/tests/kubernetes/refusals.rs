@@ -18,7 +18,7 @@ async fn rights_that_are_missing_are_named() {
     let both: &[&str] = &["list", "watch"];
     grant(&world, &[("services", both), ("nodes", both)]);
     let mut watcher = Watcher::start(world.options_with(&world.server.kubeconfig_of(TOKEN)));
-    watcher.until_error("RBAC lets us not watch endpointslices.discovery.k8s.io: ").await;
+    watcher.until_error("RBAC does not allow to watch endpointslices.discovery.k8s.io: bind ").await;
     let error = watcher.connection().error;
     assert!(error.contains("system:serviceaccount:kube-system:weir"), "{error}");
     // The others are there, but not all lists: nothing may be written yet.
@@ -37,7 +37,7 @@ async fn no_rights_at_all() {
     grant(&world, &[]);
     let mut watcher = Watcher::start(world.options_with(&world.server.kubeconfig_of(TOKEN)));
     for resource in ["services", "endpointslices.discovery.k8s.io", "nodes"] {
-        watcher.until_error(&format!(" {resource}: ")).await;
+        watcher.until_error(&format!("RBAC does not allow to watch {resource}: ")).await;
     }
     grant(&world, &[("*", &["list", "watch"])]);
     watcher.until_true(&world.server).await;
@@ -71,11 +71,18 @@ async fn a_wrong_authority() {
 async fn a_certificate_out_of_its_time() {
     let world = World::new().await;
     let mut watcher = world.watch().await;
-    for validity in [Validity::Expired, Validity::NotYet] {
+    let cases = [
+        (
+            Validity::Expired,
+            "its certificate ended on Sat, 01 Jan 2000 00:00:00 GMT: renew it, or set the clock",
+        ),
+        (Validity::NotYet, "its certificate begins on Wed, 01 Jan 3000 00:00:00 GMT: set the clock"),
+    ];
+    for (validity, words) in cases {
         world.server.refuse_connections().await;
         world.server.accept_connections(validity).await.unwrap();
         world.server.drop_connections();
-        watcher.until_error("is this node's clock right?").await;
+        watcher.until_error(words).await;
         world.server.refuse_connections().await;
         world.server.heal().await.unwrap();
         watcher.until_connected().await;

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 use kube::core::Status;
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError};
 
 use super::backoff::{LATER, SOON};
 use super::kind::Kind;
@@ -19,8 +21,8 @@ pub(super) enum Fault {
     Config(String),
     /// No connection, or it broke, or nothing came in time.
     Unreachable(String),
-    /// The server's certificate is not of our cluster's CA, or not valid for this address or at this time.
-    Certificate(String),
+    /// The server's certificate cannot be believed.
+    Certificate(Doubt, String),
     /// 401
     Unauthorized(String),
     /// 403: which kind, which verb, and what the server says.
@@ -37,6 +39,35 @@ pub(super) enum Fault {
     Protocol(String),
     /// Another cluster's server, or one that lost its data.
     Cluster(String),
+}
+
+/// What is wrong with a server's certificate.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Doubt {
+    /// It is not of our cluster's CA.
+    Issuer,
+    /// It is not valid yet, or no longer, or this node's clock is wrong.
+    Time,
+    /// It is for other addresses.
+    Name,
+    /// Anything else.
+    Other,
+}
+
+/// Faults of the same topic are said once in an outage, however often they come back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Topic {
+    Config,
+    Unreachable,
+    Certificate(Doubt),
+    Unauthorized,
+    Forbidden(Kind),
+    Throttled,
+    Server,
+    Rejected,
+    Expired,
+    Protocol,
+    Cluster,
 }
 
 impl Fault {
@@ -58,23 +89,47 @@ impl Fault {
     }
 
     fn of_tls(error: &rustls::Error) -> Self {
-        use rustls::CertificateError as Reason;
-        let rustls::Error::InvalidCertificate(reason) = error else {
-            return Self::Unreachable(format!("TLS: {error}"));
+        match error {
+            rustls::Error::InvalidCertificate(reason) => Self::of_certificate(reason),
+            // It is ours that the server does not like.
+            rustls::Error::AlertReceived(alert) if is_of_our_certificate(*alert) => {
+                Self::Unauthorized(format!("TLS alert {alert:?}"))
+            }
+            _ => Self::Unreachable(format!("TLS: {error}")),
+        }
+    }
+
+    fn of_certificate(reason: &CertificateError) -> Self {
+        use CertificateError as Reason;
+        let clock = || format!("this node's clock says {}", http_date(SystemTime::now()));
+        let (doubt, why) = match reason {
+            Reason::UnknownIssuer | Reason::BadSignature => (
+                Doubt::Issuer,
+                "its certificate is not signed by the cluster's CA: check that this is an address of this \
+                 cluster, and the CA in the kubeconfig or the service account"
+                    .into(),
+            ),
+            Reason::ExpiredContext { not_after: at, .. } => (
+                Doubt::Time,
+                format!(
+                    "its certificate ended on {}: renew it, or set the clock; {}",
+                    http_time(*at),
+                    clock()
+                ),
+            ),
+            Reason::NotValidYetContext { not_before: at, .. } => (
+                Doubt::Time,
+                format!("its certificate begins on {}: set the clock; {}", http_time(*at), clock()),
+            ),
+            Reason::Expired | Reason::NotValidYet => {
+                (Doubt::Time, format!("{reason}: renew it, or set the clock; {}", clock()))
+            }
+            Reason::NotValidForName | Reason::NotValidForNameContext { .. } => {
+                (Doubt::Name, format!("{reason}: give one of the addresses that it is for with --api-server"))
+            }
+            _ => (Doubt::Other, format!("its certificate: {reason}")),
         };
-        Self::Certificate(match reason {
-            Reason::UnknownIssuer | Reason::BadSignature => {
-                "its certificate is not signed by the cluster's CA: wrong CA, or another cluster's API server"
-                    .into()
-            }
-            Reason::Expired
-            | Reason::ExpiredContext { .. }
-            | Reason::NotValidYet
-            | Reason::NotValidYetContext { .. } => {
-                format!("{error}: is this node's clock right?")
-            }
-            _ => error.to_string(),
-        })
+        Self::Certificate(doubt, why)
     }
 
     /// An answer that is no success. `verb`: `list` or `watch`.
@@ -136,7 +191,7 @@ impl Fault {
             self,
             Self::Config(_)
                 | Self::Unreachable(_)
-                | Self::Certificate(_)
+                | Self::Certificate(..)
                 | Self::Unauthorized(_)
                 | Self::Server(..)
                 | Self::Protocol(_)
@@ -150,27 +205,27 @@ impl Fault {
             Self::Throttled(asked) | Self::Server(_, _, asked) => (SOON, *asked),
             Self::Unreachable(_) | Self::Expired | Self::Protocol(_) | Self::Cluster(_) => (SOON, None),
             Self::Config(_)
-            | Self::Certificate(_)
+            | Self::Certificate(..)
             | Self::Unauthorized(_)
             | Self::Forbidden(..)
             | Self::Rejected(_) => (LATER, None),
         }
     }
 
-    /// Faults with the same words here are said once in an outage, however often they come back.
-    pub(super) fn topic(&self) -> (&'static str, Option<Kind>) {
+    /// What it is about.
+    pub(super) fn topic(&self) -> Topic {
         match self {
-            Self::Config(_) => ("config", None),
-            Self::Unreachable(_) => ("unreachable", None),
-            Self::Certificate(_) => ("certificate", None),
-            Self::Unauthorized(_) => ("unauthorized", None),
-            Self::Forbidden(kind, ..) => ("forbidden", Some(*kind)),
-            Self::Throttled(_) => ("throttled", None),
-            Self::Server(..) => ("server", None),
-            Self::Rejected(_) => ("rejected", None),
-            Self::Expired => ("expired", None),
-            Self::Protocol(_) => ("protocol", None),
-            Self::Cluster(_) => ("cluster", None),
+            Self::Config(_) => Topic::Config,
+            Self::Unreachable(_) => Topic::Unreachable,
+            Self::Certificate(doubt, _) => Topic::Certificate(*doubt),
+            Self::Unauthorized(_) => Topic::Unauthorized,
+            Self::Forbidden(kind, ..) => Topic::Forbidden(*kind),
+            Self::Throttled(_) => Topic::Throttled,
+            Self::Server(..) => Topic::Server,
+            Self::Rejected(_) => Topic::Rejected,
+            Self::Expired => Topic::Expired,
+            Self::Protocol(_) => Topic::Protocol,
+            Self::Cluster(_) => Topic::Cluster,
         }
     }
 }
@@ -179,14 +234,23 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(why) => write!(f, "its credentials cannot be used: {why}"),
-            Self::Unreachable(why) => write!(f, "not reachable: {why}"),
-            Self::Certificate(why) | Self::Cluster(why) => f.write_str(why),
+            Self::Unreachable(why) => write!(
+                f,
+                "not reachable ({why}): check that it runs and that this node has a way to it, or give another \
+                 address with --api-server"
+            ),
+            Self::Certificate(_, why) | Self::Cluster(why) => f.write_str(why),
             Self::Unauthorized(why) => {
-                write!(f, "does not accept our credentials (401): {why}")
+                write!(
+                    f,
+                    "does not accept our credentials (401): {why}; renew the token or the client certificate"
+                )
             }
-            Self::Forbidden(kind, verb, why) => {
-                write!(f, "RBAC lets us not {verb} {}: {why}", kind.resource())
-            }
+            Self::Forbidden(kind, verb, why) => write!(
+                f,
+                "RBAC does not allow to {verb} {}: bind a ClusterRole with list and watch on it to our user ({why})",
+                kind.resource()
+            ),
             Self::Throttled(_) => f.write_str("overloaded (429)"),
             Self::Server(code, why, _) if why.is_empty() => write!(f, "answers {code}"),
             Self::Server(code, why, _) => write!(f, "answers {code}: {why}"),
@@ -204,6 +268,33 @@ fn find_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rust
     }
     let inner: &'a (dyn std::error::Error + 'static) = error.downcast_ref::<std::io::Error>()?.get_ref()?;
     find_tls(inner)
+}
+
+/// Whether a server says with this that it cannot use our certificate.
+fn is_of_our_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRequired
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+    )
+}
+
+/// A moment as people and HTTP write it; a certificate's may lie where no clock goes.
+fn http_time(time: UnixTime) -> String {
+    /// The end of the year 9999, which [`httpdate`] still writes.
+    const LAST_S: u64 = 253_402_300_799;
+    http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs().min(LAST_S)))
+}
+
+fn http_date(time: SystemTime) -> String {
+    httpdate::fmt_http_date(time)
 }
 
 /// How far this node's clock is from the server's, if that may be why a token is not valid.
@@ -236,15 +327,44 @@ mod tests {
         let message = "endpointslices.discovery.k8s.io is forbidden: User \"weir\" cannot list";
         let fault = answer(403, &[], &json!({"kind": "Status", "reason": "Forbidden", "message": message}));
         let text = fault.to_string();
-        assert!(text.contains("RBAC lets us not list endpointslices.discovery.k8s.io: "), "{text}");
-        assert!(text.ends_with(message), "{text}");
+        assert!(
+            text.starts_with("RBAC does not allow to list endpointslices.discovery.k8s.io: bind "),
+            "{text}"
+        );
+        assert!(text.ends_with(&format!("({message})")), "{text}");
+    }
+
+    #[test]
+    fn certificates_and_what_to_do_about_them() {
+        use CertificateError as Reason;
+        let text = |reason: Reason| Fault::of_tls(&rustls::Error::InvalidCertificate(reason)).to_string();
+        let second = |s| UnixTime::since_unix_epoch(Duration::from_secs(s));
+        let expired = text(Reason::ExpiredContext { time: second(1), not_after: second(946_684_800) });
+        let words = "its certificate ended on Sat, 01 Jan 2000 00:00:00 GMT: renew it, or set the clock; ";
+        assert!(expired.starts_with(words), "{expired}");
+        let early = text(Reason::NotValidYetContext { time: second(1), not_before: second(u64::MAX) });
+        assert!(
+            early.starts_with("its certificate begins on Fri, 31 Dec 9999 23:59:59 GMT: set "),
+            "{early}"
+        );
+        assert!(text(Reason::UnknownIssuer).contains("not signed by the cluster's CA: check "));
+        assert!(text(Reason::NotValidForName).contains("--api-server"));
+    }
+
+    #[test]
+    fn a_certificate_of_ours_is_renewed_not_looked_for_on_the_network() {
+        let expired = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+        let text = Fault::of_tls(&expired).to_string();
+        assert!(text.contains("CertificateExpired; renew the token or the client certificate"), "{text}");
+        let other = rustls::Error::AlertReceived(AlertDescription::InternalError);
+        assert!(matches!(Fault::of_tls(&other), Fault::Unreachable(_)));
     }
 
     #[test]
     fn a_clock_that_is_wrong_is_named() {
         let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(7200));
         let text = answer(401, &[(header::DATE, date)], &json!({"message": "Unauthorized"})).to_string();
-        assert!(text.contains("clock is 7") && text.ends_with(" s behind the server's)"), "{text}");
+        assert!(text.contains("clock is 7") && text.contains(" s behind the server's)"), "{text}");
         let date = httpdate::fmt_http_date(SystemTime::now());
         let text = answer(401, &[(header::DATE, date)], &json!({"message": "Unauthorized"})).to_string();
         assert!(!text.contains("clock"), "{text}");

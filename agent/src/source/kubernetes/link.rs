@@ -124,7 +124,8 @@ impl Link {
         }
         match (known, found) {
             (Some(_), None) => Err(Fault::Cluster(
-                "has no Service default/kubernetes, which every API server makes for itself: it lost its data"
+                "has no Service default/kubernetes, which every API server makes for itself: it lost its data; \
+                 restore it"
                     .into(),
             )),
             (Some(known), Some(found)) if self.state().committed => Err(Fault::Cluster(format!(
