@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use weir_tests::apiserver::{Cut, Faults, Refusal, RefuseWith, StreamingLists};
+use weir_tests::apiserver::Faults;
 
 use super::world::{Watcher, World, service, slice};
 
@@ -57,26 +57,11 @@ async fn five_seconds_of_churn_then_the_truth() {
 
 #[tokio::test]
 async fn every_fault_in_turn_then_the_truth() {
-    let refuse = |with| move |faults: &mut Faults| faults.refusal = Some(Refusal { with, requests: None });
-    let faults: Vec<(&str, Box<dyn Fn(&mut Faults)>)> = vec![
-        ("429", Box::new(refuse(RefuseWith::TooManyRequests(1)))),
-        ("500", Box::new(refuse(RefuseWith::Internal))),
-        ("503", Box::new(refuse(RefuseWith::Unavailable))),
-        ("delay", Box::new(|faults| faults.delay = Some(Duration::from_millis(200)))),
-        ("silent", Box::new(|faults| faults.silent = true)),
-        ("cut", Box::new(|faults| faults.cut = Some(Cut::InTheMiddle))),
-        ("cut at once", Box::new(|faults| faults.cut = Some(Cut::AfterBytes(0)))),
-        ("drip", Box::new(|faults| faults.drip = Some((64, Duration::from_millis(1))))),
-        ("truncated", Box::new(|faults| faults.truncated = true)),
-        ("no initial end", Box::new(|faults| faults.no_initial_end = true)),
-        ("pages", Box::new(|faults| faults.streaming_lists = StreamingLists::Off)),
-        ("410", Box::new(|faults| faults.expired_as_status = true)),
-    ];
     let world = World::new().await;
     let mut watcher = world.watch().await;
     let mut numbers = Numbers(2);
-    for (name, fault) in faults {
-        world.server.faults(fault);
+    for (name, fault) in Faults::each() {
+        world.server.faults(|faults| *faults = fault);
         world.server.drop_connections();
         churn(&world, &mut watcher, &mut numbers, Duration::from_millis(700)).await;
         world.server.heal().await.unwrap();
