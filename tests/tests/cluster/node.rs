@@ -1,4 +1,4 @@
-//! A node: an empty cgroup, a place for pins and files, and an agent that watches a test API server.
+//! A node: a cgroup without processes, a place for pins and files, and an agent that watches a test API server.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -44,7 +44,8 @@ impl Node {
         let id = LabId::next();
         let node = Self { id, directory: teardown::directory(id), agent: None };
         fs::create_dir_all(&node.directory).unwrap();
-        cgroup::ensure(&node.cgroup()).unwrap();
+        cgroup::ensure(&node.cgroup("pods")).unwrap();
+        cgroup::ensure(&node.cgroup("agent")).unwrap();
         node
     }
 
@@ -60,11 +61,14 @@ impl Node {
         let log = OpenOptions::new().create(true).write(true).truncate(true).open(self.log_file()).unwrap();
         let mut command = self.weir("agent");
         command.args(["--source", "kubernetes", "--node-name", NAME, "--metrics-address", "127.0.0.1:0"]);
-        command.arg("--cgroup-root").arg(self.cgroup()).arg("--run-dir").arg(&self.directory);
+        command.arg("--cgroup-root").arg(self.cgroup("pods")).arg("--run-dir").arg(&self.directory);
         command.arg("--kubeconfig").arg(self.directory.join("kubeconfig"));
         command.arg("--state-dir").arg(self.directory.join("state"));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.agent = Some(command.spawn().unwrap());
+        let agent = command.spawn().unwrap();
+        // So that it is found by a sweep, should this process be killed.
+        fs::write(self.cgroup("agent").join("cgroup.procs"), agent.id().to_string()).unwrap();
+        self.agent = Some(agent);
     }
 
     /// SIGKILL.
@@ -146,6 +150,20 @@ impl Node {
         }
     }
 
+    /// Waits until the agent has written down which cluster this is.
+    pub(crate) async fn until_remembered(&self) {
+        let file = self.directory.join("state/cluster.json");
+        let begun = Instant::now();
+        let has_cluster = || {
+            let memory: Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+            memory["cluster"].is_string().then_some(())
+        };
+        while has_cluster().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "{} does not come\n{}", file.display(), self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What the agent said since its start.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap()
@@ -155,8 +173,8 @@ impl Node {
         self.directory.join("log")
     }
 
-    fn cgroup(&self) -> PathBuf {
-        cgroup::ensure_root().unwrap().join(self.id.to_string())
+    fn cgroup(&self, of: &str) -> PathBuf {
+        cgroup::ensure_root().unwrap().join(self.id.to_string()).join(of)
     }
 
     fn weir(&self, verb: &str) -> Command {

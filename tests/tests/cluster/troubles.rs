@@ -28,6 +28,8 @@ impl World {
         node.start();
         node.until_ready().await;
         node.until_table(&table).await;
+        // The disk takes its time; a new agent is to know as much as this one.
+        node.until_remembered().await;
         Self { server, node, table }
     }
 
