@@ -33,6 +33,18 @@ impl World {
         Self { server, node, table }
     }
 
+    /// From here on no connection reaches the server, and nothing that changes there gets out.
+    async fn disconnect(&self) {
+        self.server.refuse_connections().await;
+        self.server.drop_connections();
+        self.server.until(|server| server.counts().connections_open == 0).await;
+    }
+
+    /// The server can be reached again.
+    async fn connect(&self, validity: Validity) {
+        self.server.accept_connections(validity).await.unwrap();
+    }
+
     /// There is trouble now: it is said with these words, once, by the agent that runs and by a new one; and what was
     /// in force is, although the cluster changed.
     async fn says(&mut self, words: &str) {
@@ -74,11 +86,12 @@ impl World {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rights_that_were_taken_away() {
     let mut world = World::new().await;
+    world.disconnect().await;
     world.server.grant(TOKEN, "weir", vec![Rule::new(&["services", "nodes"], BOTH)]);
-    world.server.drop_connections();
     // Of the kind that the agent may not watch; the others go on.
     let mut table = world.table.clone();
     put(&world.server, &mut table, 1, 1);
+    world.connect(Validity::Valid).await;
     world.says("RBAC does not allow to watch endpointslices.discovery.k8s.io: bind a ClusterRole").await;
     world.server.grant(TOKEN, "weir", vec![Rule::new(&["*"], BOTH)]);
     world.is_mended(&table).await;
@@ -87,9 +100,10 @@ async fn rights_that_were_taken_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_expired() {
     let mut world = World::new().await;
+    world.disconnect().await;
     world.server.revoke(TOKEN);
-    world.server.drop_connections();
     let table = world.change();
+    world.connect(Validity::Valid).await;
     world.says("does not accept our credentials (401): Unauthorized; renew the token").await;
     // It is read again from the file.
     world.node.set_kubeconfig(&world.server.kubeconfig_of(ADMIN_TOKEN));
@@ -99,8 +113,9 @@ async fn a_token_that_expired() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_authority() {
     let mut world = World::new().await;
-    world.server.restart_with_new_authority().await.unwrap();
+    world.disconnect().await;
     let table = world.change();
+    world.server.restart_with_new_authority().await.unwrap();
     world.says("its certificate is not signed by the cluster's CA: check").await;
     world.node.set_kubeconfig(&world.server.kubeconfig_of(TOKEN));
     world.is_mended(&table).await;
@@ -123,24 +138,21 @@ async fn a_clock_that_is_behind() {
 
 /// The server has such a certificate until the agent said so.
 async fn certificate(world: &mut World, validity: Validity, words: &str) -> Table {
-    world.server.refuse_connections().await;
-    world.server.accept_connections(validity).await.unwrap();
+    world.disconnect().await;
     let table = world.change();
-    world.server.drop_connections();
+    world.connect(validity).await;
     world.says(words).await;
-    world.server.refuse_connections().await;
-    world.server.heal().await.unwrap();
+    world.connect(Validity::Valid).await;
     table
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_away() {
     let mut world = World::new().await;
-    world.server.refuse_connections().await;
-    world.server.drop_connections();
+    world.disconnect().await;
     let table = world.change();
     world.says("not reachable (Connection refused (os error 111)): check that it runs").await;
-    world.server.heal().await.unwrap();
+    world.connect(Validity::Valid).await;
     world.is_mended(&table).await;
 }
 
