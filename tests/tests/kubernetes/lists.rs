@@ -6,7 +6,7 @@ use serde_json::json;
 use weir_agent::source::ObjectRef;
 use weir_tests::apiserver::{ApiServer, Seen, StreamingLists};
 
-use super::world::{NODE, Watcher, World, node, service, slice};
+use super::world::{NODE, PATIENCE, Watcher, World, node, service, slice};
 
 #[tokio::test]
 async fn a_streaming_list_then_changes() {
@@ -76,6 +76,34 @@ async fn a_list_whose_pages_expire_is_asked_for_in_one_piece() {
         !seen.is_watch() && seen.parameter("limit").is_none() && seen.parameter("labelSelector").is_some()
     });
     assert!(whole.count() >= 1);
+}
+
+/// Changes come, but not the bookmark that ends the list: what is there cannot be told from what is gone.
+#[tokio::test]
+async fn a_streaming_list_without_an_end_is_asked_for_in_pages() {
+    let world = World::new().await;
+    world.put(1, 1);
+    world.server.faults(|faults| faults.no_initial_end = true);
+    let mut watcher = Watcher::start(world.options());
+    // On each watch, more often than it would take to give up a server that is silent.
+    let pages = |server: &ApiServer| {
+        let requests = server.requests();
+        requests.iter().filter(|seen| seen.parameter("limit").is_some()).count()
+    };
+    let begun = std::time::Instant::now();
+    for turn in 0.. {
+        if pages(&world.server) == 3 {
+            break;
+        }
+        assert!(begun.elapsed() < 3 * PATIENCE, "{:?}", watcher.connection());
+        world.put(2, turn % 7);
+        world.server.put(&service(2, 80 + u16::try_from(turn % 7).unwrap())).unwrap();
+        world.server.put(&node(NODE, &format!("zone-{turn}"))).unwrap();
+        watcher.drain().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    watcher.until_true(&world.server).await;
+    assert_eq!(watcher.synced, 1);
 }
 
 #[tokio::test]

@@ -240,6 +240,7 @@ mod tests {
         let poor = Machine { is_root: false, has_vectors: false };
         assert_eq!(Layer::Unit.obstacle(&poor), None);
         assert_eq!(Layer::Vectors.obstacle(&poor), Some(Obstacle::NoVectors));
+        assert_eq!(Layer::Kubernetes.obstacle(&poor), Some(Obstacle::NoRoot));
         assert_eq!(Layer::Programs.obstacle(&poor), Some(Obstacle::NoRoot));
         assert_eq!(Layer::Lab.obstacle(&poor), Some(Obstacle::NoRoot));
         let rich = Machine { is_root: true, has_vectors: true };

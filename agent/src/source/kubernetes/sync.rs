@@ -21,6 +21,9 @@ use crate::source::{Event, ObjectKey, ObjectRef, Problem};
 /// How long a watch is asked to last, in seconds; up to twice as long, so that those of many nodes do not end together.
 const WATCH_S: u64 = 300;
 
+/// The longest that a streaming list may take: pages end by themselves, and may take as long as they need.
+const LONGEST_LIST: Duration = Duration::from_secs(45);
+
 /// A server that ends a watch so early does it for a reason of its own.
 const EARLY: Duration = Duration::from_secs(30);
 
@@ -236,6 +239,10 @@ impl Sync {
         // A server that forgets to end it: its timeout, and some grace.
         let deadline = Duration::from_secs(seconds) + SILENCE;
         loop {
+            if !listed && begun.elapsed() > LONGEST_LIST {
+                let seconds = LONGEST_LIST.as_secs();
+                return Err(Fault::Unreachable(format!("a list had no end after {seconds} s")).into());
+            }
             let patience = if listed { deadline.saturating_sub(begun.elapsed()) } else { SILENCE };
             let line = match lines.next(patience).await {
                 Ok(Some(line)) => line,
