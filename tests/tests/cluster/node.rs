@@ -143,8 +143,11 @@ impl Node {
     /// Waits until the tables are so.
     pub(crate) async fn until_table(&self, table: &Table) {
         let begun = Instant::now();
-        while self.table() != *table {
+        loop {
             let is = self.table();
+            if is == *table {
+                return;
+            }
             assert!(begun.elapsed() < PATIENCE, "{is:#?} is not {table:#?}\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -77,7 +77,7 @@ impl Layer {
             Self::Apiserver => &[&["test", "--package=weir-tests", "--test=apiserver"]],
             Self::Kubernetes => &[
                 &["test", "--package=weir-tests", "--test=kubernetes"],
-                &["test", "--package=weir-tests", "--test=cluster", "--", "--nocapture"],
+                &["test", "--package=weir-tests", "--test=cluster", "--", "--nocapture", "--test-threads=1"],
             ],
             Self::Programs => &[
                 // The modules of the agent that its feature `kernel` adds.
