@@ -8,7 +8,6 @@ mod generation;
 mod grace;
 mod hooks;
 mod migrate;
-mod netns;
 #[cfg(feature = "log")]
 mod program_log;
 mod row;
