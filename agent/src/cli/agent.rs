@@ -41,7 +41,7 @@ pub(super) struct AgentArgs {
 /// How many rows the tables have. Another choice after a restart builds new tables beside the old ones.
 #[derive(Args, Debug)]
 struct SizeArgs {
-    /// Addresses and ports that clients dial, one more for each ClusterIP.
+    /// Addresses and ports that clients dial, one more for each address.
     #[arg(long, default_value_t = Sizes::default().frontends, value_parser = rows(), value_name = "ROWS")]
     max_frontends: u32,
     /// Service ports, each family counted.
@@ -60,6 +60,9 @@ struct SizeArgs {
     /// Clients with session affinity that are remembered; the longest unused are forgotten first.
     #[arg(long, default_value_t = Sizes::default().affinity, value_parser = rows(), value_name = "ROWS")]
     max_affinity: u32,
+    /// Networks in `loadBalancerSourceRanges`, those of each Service port and family counted.
+    #[arg(long, default_value_t = Sizes::default().source_ranges, value_parser = rows(), value_name = "ROWS")]
+    max_source_ranges: u32,
 }
 
 fn rows() -> clap::builder::RangedI64ValueParser<u32> {
@@ -101,6 +104,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         connections: args.sizes.max_connections,
         datagrams: args.sizes.max_datagrams,
         affinity: args.sizes.max_affinity,
+        source_ranges: args.sizes.max_source_ranges,
     };
     let config = Config {
         manifests,

@@ -89,6 +89,7 @@ fn table_status(view: &View) -> anyhow::Result<TableStatus> {
         ("connections", view.connections()?.len()),
         ("datagrams", view.datagrams()?.len()),
         ("affinity", view.affinity()?.len()),
+        ("source_ranges", snapshot.source_ranges.len()),
     ]);
     Ok(TableStatus { sizes: view.generation().sizes(), rows })
 }
@@ -141,7 +142,8 @@ fn print_kernel(status: &Status) {
         "backends" => sizes.backends,
         "connections" => sizes.connections,
         "datagrams" => sizes.datagrams,
-        _ => sizes.affinity,
+        "affinity" => sizes.affinity,
+        _ => sizes.source_ranges,
     };
     let rows: Vec<String> =
         tables.rows.iter().map(|(table, rows)| format!("{table} {rows}/{}", room(table))).collect();

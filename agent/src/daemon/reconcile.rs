@@ -73,6 +73,11 @@ impl Reconciler {
     }
 
     fn write(&mut self, services: &[ObjectKey]) {
+        if self.state.take_addresses_changed()
+            && let Some(addresses) = self.state.addresses()
+        {
+            self.tables.apply_addresses(addresses, &mut self.store);
+        }
         for key in services {
             let node = self.state.node();
             let plan = self.state.service(key).map(|view| compile_service(&view, node));

@@ -10,7 +10,7 @@ use aya::maps::{MapData, MapInfo};
 use aya::{Ebpf, EbpfLoader};
 use weir_ebpf::abi::{
     ABI_VERSION, AffinityKey, AffinityRow, Backend, Connection, Counter, DatagramKey, DatagramRow, Frontend,
-    FrontendKey, ServiceId, ServiceName, SetWord,
+    FrontendKey, ServiceId, ServiceName, SetWord, SourceRangeKey,
 };
 
 use super::bpf_fs::{PinRoot, remove_dir};
@@ -33,7 +33,7 @@ pub(super) struct MapSpec {
 }
 
 /// Every map, under these sizes.
-pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 8] {
+pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 9] {
     let spec = |name, key, value, rows| MapSpec { name, key, value, rows };
     [
         spec("FRONTENDS", size_of::<FrontendKey>(), size_of::<Frontend>(), sizes.frontends),
@@ -43,8 +43,15 @@ pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 8] {
         spec("AFFINITY", size_of::<AffinityKey>(), size_of::<AffinityRow>(), sizes.affinity),
         spec("CONNECTIONS", size_of::<u64>(), size_of::<Connection>(), sizes.connections),
         spec("DATAGRAMS", size_of::<DatagramKey>(), size_of::<DatagramRow>(), sizes.datagrams),
+        spec("SOURCE_RANGES", size_of::<SourceRangeKey>(), size_of::<u8>(), sizes.source_ranges),
         spec("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS),
     ]
+}
+
+/// The numbers that name a generation, in the order in which [`Generation::parse`] reads them.
+fn rows(sizes: &Sizes) -> [u32; 7] {
+    let Sizes { frontends, services, backends, connections, datagrams, affinity, source_ranges } = *sizes;
+    [frontends, services, backends, connections, datagrams, affinity, source_ranges]
 }
 
 /// Maps of one layout and size, pinned in a directory of their own.
@@ -59,9 +66,8 @@ impl Generation {
     /// The one of this agent with these sizes, whether it is there or not.
     #[must_use]
     pub fn wanted(root: &PinRoot, sizes: Sizes) -> Self {
-        let Sizes { frontends, services, backends, connections, datagrams, affinity } = sizes;
-        let name =
-            format!("v{ABI_VERSION}-{frontends}-{services}-{backends}-{connections}-{datagrams}-{affinity}");
+        let rows = rows(&sizes).map(|rows| rows.to_string());
+        let name = format!("v{ABI_VERSION}-{}", rows.join("-"));
         Self { root: root.clone(), name, sizes }
     }
 
@@ -76,10 +82,12 @@ impl Generation {
     fn parse(root: &PinRoot, name: &str) -> Option<Self> {
         let numbers = name.strip_prefix(&format!("v{ABI_VERSION}-"))?.split('-').map(str::parse);
         let numbers: Vec<u32> = numbers.collect::<Result<_, _>>().ok()?;
-        let &[frontends, services, backends, connections, datagrams, affinity] = numbers.as_slice() else {
+        let &[frontends, services, backends, connections, datagrams, affinity, source_ranges] =
+            numbers.as_slice()
+        else {
             return None;
         };
-        let sizes = Sizes { frontends, services, backends, connections, datagrams, affinity };
+        let sizes = Sizes { frontends, services, backends, connections, datagrams, affinity, source_ranges };
         Some(Self { root: root.clone(), name: name.to_owned(), sizes })
     }
 

@@ -101,6 +101,7 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         ("frontends", gauge(used.frontends)),
         ("services", gauge(used.services)),
         ("backends", used.backends.into()),
+        ("source_ranges", gauge(used.source_ranges)),
     ];
     let room = [
         ("frontends", i64::from(room.frontends)),
@@ -109,6 +110,7 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         ("connections", room.connections.into()),
         ("datagrams", room.datagrams.into()),
         ("affinity", room.affinity.into()),
+        ("source_ranges", room.source_ranges.into()),
     ];
     tables(encoder, "table_rows", "Rows in use", &used)?;
     tables(encoder, "table_capacity", "Rows that there is room for", &room)?;

@@ -13,8 +13,8 @@ pub use event::Event;
 pub use intern::Interner;
 pub use manifests::Manifests;
 pub use object::{
-    Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, ObjectKey, Protocol, Service, ServicePort,
-    ServiceType, TrafficDistribution, TrafficPolicy,
+    Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, NodeAddress, ObjectKey, Protocol, Service,
+    ServicePort, ServiceType, SourceRanges, TrafficDistribution, TrafficPolicy,
 };
 pub use parse::{Parsed, parse_node, parse_service, parse_slice};
 pub use problem::{ObjectRef, Problem};

@@ -19,6 +19,10 @@ fn service(last_octet: u8) -> Service {
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
         distribution: None,
+        external_ips: Box::default(),
+        load_balancer_ips: Box::default(),
+        source_ranges: None,
+        health_check_node_port: None,
     }
 }
 

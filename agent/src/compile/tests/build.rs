@@ -54,6 +54,10 @@ pub(super) fn service(family: Family, ports: Vec<ServicePort>) -> Service {
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
         distribution: None,
+        external_ips: Box::default(),
+        load_balancer_ips: Box::default(),
+        source_ranges: None,
+        health_check_node_port: None,
     }
 }
 
