@@ -7,14 +7,13 @@
 //! plugin's bridge has none. A veth into another namespace is a pod's, unless this node itself sends beyond it: by a
 //! default route, a gateway, or a tunnel on top. That is how a node that is itself a container looks from inside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use weir_ebpf::abi::AddressUses;
-
 use super::facts::{Facts, NodeDevice, Pod};
-use super::mirror::{Address, Kind, Link, Mirror, Nsid};
+use super::mirror::{Kind, Link, Mirror, Nsid};
 use super::options::Options;
+use crate::source::NodeAddress;
 
 /// kube-proxy's ipvs mode gives every Service address to this device. They are no addresses of the node.
 const KUBE_IPVS: &str = "kube-ipvs0";
@@ -48,7 +47,7 @@ pub(super) fn classify(mirror: &Mirror, options: &Options, host_netns: u64) -> F
         host_netns,
         devices: devices.collect(),
         pods: pods(mirror, options),
-        addresses: node_addresses(mirror, options, &primary),
+        addresses: node_addresses(mirror, &primary),
         primary_v4: primary[0],
         primary_v6: primary[1],
     }
@@ -117,38 +116,21 @@ fn pods(mirror: &Mirror, options: &Options) -> BTreeMap<u32, Pod> {
     pods
 }
 
-fn node_addresses(
-    mirror: &Mirror,
-    options: &Options,
-    primary: &[Option<IpAddr>; 2],
-) -> BTreeMap<IpAddr, AddressUses> {
-    let mut uses = BTreeMap::new();
+fn node_addresses(mirror: &Mirror, primary: &[Option<IpAddr>; 2]) -> Vec<NodeAddress> {
+    let mut found = BTreeSet::new();
     for (index, addresses) in &mirror.addresses {
-        if mirror.links.get(index).is_none_or(|link| link.name == KUBE_IPVS) {
-            continue;
-        }
-        for Address { ip, .. } in addresses.iter().filter(|address| address.is_usable) {
-            if ip.is_loopback() {
-                uses.insert(*ip, AddressUses::LOOPBACK);
-            } else if !is_link_local_v6(*ip) && !ip.is_multicast() {
-                let serves = options.node_port_addresses.serves(*ip, primary);
-                let ports = if serves { AddressUses::NODE_PORTS } else { AddressUses::default() };
-                uses.insert(*ip, AddressUses::NODE.and(ports));
-            }
+        if mirror.links.get(index).is_some_and(|link| link.name != KUBE_IPVS) {
+            found.extend(addresses.iter().filter(|address| address.is_usable).map(|address| address.ip));
         }
     }
-    uses
+    found.retain(|ip| !is_link_local_v6(*ip) && !ip.is_multicast());
+    found.into_iter().map(|addr| NodeAddress { addr, primary: primary.contains(&Some(addr)) }).collect()
 }
 
 /// The node's own address: as asked for; or what the best default route says; or the first of the device that it
 /// leads to; or the first of `lo` beyond the host (as where every link is unnumbered), then of node-facing devices,
 /// tunnels last.
-fn select_primary(
-    mirror: &Mirror,
-    options: &Options,
-    node_facing: &[&Link],
-    is_v6: bool,
-) -> Option<IpAddr> {
+fn select_primary(mirror: &Mirror, options: &Options, node_facing: &[&Link], is_v6: bool) -> Option<IpAddr> {
     if let Some(asked) = options.node_ips.iter().find(|ip| ip.is_ipv6() == is_v6) {
         return Some(*asked);
     }
@@ -166,8 +148,8 @@ fn select_primary(
 /// The address of a device that others can answer to.
 fn select_source(mirror: &Mirror, index: u32, is_v6: bool) -> Option<IpAddr> {
     let addresses = mirror.addresses.get(&index)?.iter();
-    let mut fitting =
-        addresses.filter(|address| address.is_usable && address.ip.is_ipv6() == is_v6 && is_global(address.ip));
+    let mut fitting = addresses
+        .filter(|address| address.is_usable && address.ip.is_ipv6() == is_v6 && is_global(address.ip));
     let first = fitting.clone().find(|address| address.is_first_choice);
     first.or_else(|| fitting.next()).map(|address| address.ip)
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use weir_ebpf::abi::{AddressUses, Mac};
+use weir_ebpf::abi::Mac;
+
+use crate::source::NodeAddress;
 
 /// This node's network at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -14,8 +16,8 @@ pub struct Facts {
     pub devices: BTreeMap<u32, NodeDevice>,
     /// Pods of this node, by the index of the host's end of their veth.
     pub pods: BTreeMap<u32, Pod>,
-    /// This node's addresses: [`AddressUses::NODE`], [`AddressUses::NODE_PORTS`] and [`AddressUses::LOOPBACK`].
-    pub addresses: BTreeMap<IpAddr, AddressUses>,
+    /// This node's addresses, each once, in order; those that mean something on one link only left out.
+    pub addresses: Vec<NodeAddress>,
     /// The node's own IPv4 address, under which others know it.
     pub primary_v4: Option<IpAddr>,
     /// The same in IPv6.

@@ -22,6 +22,6 @@ mod tests;
 mod watch;
 
 pub use facts::{Facts, NodeDevice, Pod};
-pub use options::{NodePortAddresses, Options};
+pub use options::Options;
 pub use rows::{Forwarding, NodeRows, RowOptions};
 pub use watch::{Watch, own_netns};

@@ -110,10 +110,9 @@ impl Query {
             let mut message = NsidMessage::default();
             message.attributes.push(NsidAttribute::Fd(namespace.as_fd().as_raw_fd().cast_unsigned()));
             let mut found = None;
-            let asked =
-                self.channel.ask(RouteNetlinkMessage::GetNsId(message), NLM_F_REQUEST, |answer| {
-                    found = number(&answer);
-                });
+            let asked = self.channel.ask(RouteNetlinkMessage::GetNsId(message), NLM_F_REQUEST, |answer| {
+                found = number(&answer);
+            });
             // Gone meanwhile.
             if asked.is_err() {
                 continue;

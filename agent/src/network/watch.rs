@@ -90,8 +90,10 @@ impl Watcher {
 
     fn run(&mut self, sender: &watch::Sender<Facts>, end: &OwnedFd) -> anyhow::Result<()> {
         loop {
-            let mut waiting =
-                [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN), PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+            let mut waiting = [
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(end.as_fd(), PollFlags::POLLIN),
+            ];
             match poll(&mut waiting, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("waiting"),
@@ -143,8 +145,11 @@ impl Watcher {
                 self.mirror.inside.insert((nsid, index), inside);
             }
         }
-        let unknown: HashSet<Nsid> =
-            ends.values().map(|(nsid, _)| *nsid).filter(|nsid| !self.mirror.cookies.contains_key(nsid)).collect();
+        let unknown: HashSet<Nsid> = ends
+            .values()
+            .map(|(nsid, _)| *nsid)
+            .filter(|nsid| !self.mirror.cookies.contains_key(nsid))
+            .collect();
         if !unknown.is_empty() {
             let cookies = self.query.cookies(&unknown)?;
             self.mirror.cookies.extend(cookies);
