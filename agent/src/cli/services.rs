@@ -277,7 +277,7 @@ mod tests {
         );
         assert_eq!(line.source_ranges, ["203.0.113.0/24"]);
         assert_eq!(set_text(&line.cluster, 6), "10.0.0.1:8080");
-        assert_eq!(set_text(&line.local, 6), "none: no_local_endpoint");
+        assert_eq!(set_text(&line.local, 6), "none: no-local-endpoint");
         assert!(line.uses(Scope::Cluster) && line.uses(Scope::Local));
     }
 }

@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::io;
 
 use proptest::prelude::*;
-use weir_ebpf::abi::{Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord};
+use weir_ebpf::abi::{
+    Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord, SourceRangeKey,
+};
 use weir_ebpf::datapath::socket::Verdict;
 
 use super::*;
@@ -59,6 +61,14 @@ impl Store for Difficult<'_> {
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), StoreError> {
         self.asked(|store| store.delete_frontend(key))
+    }
+
+    fn put_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        self.asked(|store| store.put_source_range(range))
+    }
+
+    fn delete_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        self.asked(|store| store.delete_source_range(range))
     }
 
     fn put_name(&mut self, id: ServiceId, name: &ServiceName) -> Result<(), StoreError> {
@@ -198,7 +208,7 @@ proptest! {
             let known = store.store.tables.frontends.contains_key(&FrontendKey::new(vip_addr(vip).into(), Protocol::Tcp));
             prop_assert_eq!(known, vips.contains(&vip_addr(vip)));
             if known {
-                prop_assert!(claimants.any(|plan| plan.ports[0].internal.backends.keys().copied().eq(found.iter().copied())));
+                prop_assert!(claimants.any(|plan| cluster(plan).keys().copied().eq(found.iter().copied())));
             }
         }
     }
