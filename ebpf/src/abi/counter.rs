@@ -44,6 +44,8 @@ counters! {
         FlowsFull = "flows-full",
         /// No port is left under which the client could be hidden from this backend (refused).
         NoSourcePort = "no-source-port",
+        /// A later piece of a datagram to a ClusterIP whose first piece was not seen (dropped).
+        FragmentWithoutFirst = "fragment-without-first",
         /// An IPv6 header with a v4-mapped address: it would borrow an IPv4 pod's name (dropped).
         MappedAddress = "v4-mapped-address",
     }
@@ -72,6 +74,8 @@ counters! {
         FlowsFull = "flows-full",
         /// New flows refused because every source port towards the backend is taken.
         NoSourcePort = "no-source-port",
+        /// Later fragments to a ClusterIP dropped because their first was not seen.
+        FragmentWithoutFirst = "fragment-without-first",
         /// Packets dropped because an address in their IPv6 header is v4-mapped.
         MappedAddress = "v4-mapped-address",
         /// Flows that began on the per-packet path.
@@ -84,10 +88,6 @@ counters! {
         PacketError = "packet-icmp-error",
         /// Echo requests to Service addresses that were answered.
         Echo = "echo",
-        /// Later fragments whose first was not seen; left to the stack.
-        FragmentLost = "fragment-lost",
-        /// TCP segments to a Service in mid-stream, of a connection that is not ours; left to the stack.
-        MidStream = "mid-stream",
         /// Packets that were to go past the stack and could not (too long, no next hop); they went through it.
         RedirectFailed = "redirect-failed",
         /// Binds of a node port by a process of the node that were refused.
@@ -120,6 +120,7 @@ impl From<DropReason> for Counter {
             DropReason::UnknownAddress => Self::UnknownAddress,
             DropReason::FlowsFull => Self::FlowsFull,
             DropReason::NoSourcePort => Self::NoSourcePort,
+            DropReason::FragmentWithoutFirst => Self::FragmentWithoutFirst,
             DropReason::MappedAddress => Self::MappedAddress,
         }
     }

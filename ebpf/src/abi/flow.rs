@@ -6,11 +6,12 @@
 //! | form | client's end | server's end | seen |
 //! | --- | --- | --- | --- |
 //! | [`Form::Dialled`] | client | what it dialled | by the client |
-//! | [`Form::Forwarded`] | client | backend | between our hooks, where the stack forwards the packet |
+//! | [`Form::Forwarded`] | client's address, source's port | backend | between our hooks, where the stack forwards |
 //! | [`Form::Received`] | source | backend | by the backend |
 //!
-//! `source` is the client itself, or an address and a port of this node where replies would otherwise not come back
-//! here. Where it is the client, the last two forms are the same, and so are their rows.
+//! `source` has the client's address, or one of this node where replies would otherwise not come back here. Where it has
+//! the client's, the last two forms are the same, and so are their rows. Its port is one of a range of ours, so that a
+//! client may reach one backend through several Services, and directly, from one port of its own.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -141,19 +142,32 @@ pub struct Flow {
     pub(super) path: u8,
 }
 
+/// An end of a flow; the value is its bit in `path`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum End {
+    /// The client.
+    Client = 2,
+    /// The backend.
+    Backend = 4,
+}
+
 impl Flow {
+    /// The bit in `path` of [`Path::Redirect`].
+    const REDIRECT: u8 = Path::Redirect as u8;
+
     /// The two ends of a form: the client's and the server's.
     #[inline(always)]
     #[must_use]
     pub const fn ends(&self, form: Form) -> (Peer, Peer) {
         match form {
             Form::Dialled => (self.client(), self.dialled()),
-            Form::Forwarded => (self.client(), self.backend()),
+            Form::Forwarded => (Peer { addr: self.client_addr, port: self.source_port }, self.backend()),
             Form::Received => (self.source(), self.backend()),
         }
     }
 
-    /// A flow that begins now; its form and orientation are set by [`Flow::as_form`].
+    /// A flow that begins now; [`Flow::set_form`] says which row it is.
     #[inline(always)]
     #[must_use]
     pub const fn new(client: Peer, dialled: Peer, backend: Peer, service: ServiceId, begun_s: u32) -> Self {
@@ -221,11 +235,11 @@ impl Flow {
         Peer { addr: self.backend_addr, port: self.backend_port }
     }
 
-    /// Whether the backend takes somebody else for its client.
+    /// Whether the backend takes this node for its client.
     #[inline(always)]
     #[must_use]
     pub fn hides_client(&self) -> bool {
-        self.source_port != self.client_port || self.source_addr != self.client_addr
+        self.source_addr != self.client_addr
     }
 
     /// The form that this row stands for.
@@ -250,13 +264,26 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn path(&self) -> Path {
-        if self.path == Path::Redirect as u8 { Path::Redirect } else { Path::Stack }
+        if self.path & Self::REDIRECT != 0 { Path::Redirect } else { Path::Stack }
     }
 
     /// Chooses how its packets go on.
     #[inline(always)]
     pub const fn set_path(&mut self, path: Path) {
-        self.path = path as u8;
+        self.path = (self.path & !Self::REDIRECT) | path as u8;
+    }
+
+    /// Says that an end of it is a pod of this node.
+    #[inline(always)]
+    pub const fn set_local(&mut self, end: End) {
+        self.path |= end as u8;
+    }
+
+    /// Whether that end was a pod of this node when the flow began.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_local(&self, end: End) -> bool {
+        self.path & end as u8 != 0
     }
 }
 

@@ -46,7 +46,7 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         FragmentRow { src, dst, seen_s }
         Workload { ifindex, mac, host_mac }
         Netns { v4, v6, flags }
-        Device { v4, v6, mac, flags }
+        Device { v4, v6, mac, flags, mtu }
         Prefix { addr, mask }
         Config { service_networks, v4, v6, first_port, ports, flags }
     );

@@ -13,7 +13,7 @@ mod socket;
 
 pub use addr::{Addr, Peer, Port, Protocol};
 pub use counter::{Counter, DropReason};
-pub use flow::{Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
+pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
 pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
 pub use service::{
     AddressUses, Backend, Frontend, FrontendKey, FrontendKind, Origin, Run, Scope, ServiceId, ServiceName,

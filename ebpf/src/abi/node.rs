@@ -57,6 +57,8 @@ pub struct Device {
     pub mac: Mac,
     /// The constants below.
     pub flags: u16,
+    /// The longest IP packet that it takes, in bytes.
+    pub mtu: u32,
 }
 
 impl Device {

@@ -5,10 +5,10 @@
 //! dual-stack socket needs no case of its own.
 
 use crate::abi::{
-    Addr, Client, Connection, Counter, DatagramKey, DatagramRow, Direction, DropReason, Frontend,
-    FrontendKey, Peer, Port, Protocol, Scope,
+    Addr, AddressUses, Backend, Client, Config, Connection, Counter, DatagramKey, DatagramRow, Direction,
+    DropReason, Frontend, FrontendKey, FrontendKind, Netns, Origin, Peer, Port, Protocol, SourceRangeKey,
 };
-use crate::datapath::select::{contains, select_backend};
+use crate::datapath::select::{Choice, lookup_in_run, select_backend};
 use crate::datapath::{Moment, Socket, Tables};
 
 /// What becomes of a `connect` or of a datagram.
@@ -43,9 +43,10 @@ impl From<DropReason> for Errno {
             }
             // What only packets meet is here for completeness.
             DropReason::FlowsFull | DropReason::NoSourcePort => Self::ConnectionRefused,
-            DropReason::NoLocalEndpoint | DropReason::SourceRange | DropReason::MappedAddress => {
-                Self::HostUnreachable
-            }
+            DropReason::NoLocalEndpoint
+            | DropReason::SourceRange
+            | DropReason::FragmentWithoutFirst
+            | DropReason::MappedAddress => Self::HostUnreachable,
         }
     }
 }
@@ -59,16 +60,15 @@ pub fn connect(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
     if protocol == Protocol::Udp && dialled.port == Port::new(0) {
         return Verdict::Pass;
     }
-    let frontend = match lookup_frontend(tables, dialled, protocol) {
+    let frontend = match lookup_dialled(tables, socket, dialled, protocol) {
         Ok(Some(frontend)) => frontend,
         Ok(None) => return Verdict::Pass,
         Err(reason) => return deny(tables, reason),
     };
-    let backend =
-        match select_backend(tables, moment, &frontend, Scope::Cluster, || client(tables, socket, dialled)) {
-            Ok(backend) => backend,
-            Err(reason) => return deny(tables, reason),
-        };
+    let backend = match select(tables, moment, socket, dialled, &frontend) {
+        Ok(backend) => backend,
+        Err(reason) => return deny(tables, reason),
+    };
     let row = Connection::new(dialled, backend, protocol, frontend.service);
     if tables.put_connection(socket.cookie(), &row).is_err() {
         tables.count(Counter::ConnectionLost);
@@ -84,7 +84,7 @@ pub fn connect(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
 /// as that is usable: to the backend, its datagrams are one flow.
 #[inline(always)]
 pub fn sendmsg(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket, dialled: Peer) -> Verdict {
-    let frontend = match lookup_frontend(tables, dialled, Protocol::Udp) {
+    let frontend = match lookup_dialled(tables, socket, dialled, Protocol::Udp) {
         Ok(Some(frontend)) => frontend,
         Ok(None) => return Verdict::Pass,
         Err(reason) => return deny(tables, reason),
@@ -93,9 +93,7 @@ pub fn sendmsg(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
     let forward = DatagramKey::new(cookie, dialled, Direction::Forward);
     let backend = match lookup_kept(tables, &frontend, cookie, dialled, &forward) {
         Some(backend) => backend,
-        None => match select_backend(tables, moment, &frontend, Scope::Cluster, || {
-            client(tables, socket, dialled)
-        }) {
+        None => match select(tables, moment, socket, dialled, &frontend) {
             Ok(backend) => {
                 remember(tables, &forward, &DatagramRow::new(backend, frontend.service));
                 backend
@@ -133,20 +131,103 @@ pub fn release(tables: &impl Tables, cookie: u64) {
     tables.delete_connection(cookie);
 }
 
-/// The frontend at exactly this address and port; none; or the refusal of a Service address' other ports.
+/// What a socket that dials this gets: a frontend; nothing of ours; or a refusal.
 #[inline(always)]
-fn lookup_frontend(
+fn lookup_dialled(
     tables: &impl Tables,
+    socket: &impl Socket,
     dialled: Peer,
     protocol: Protocol,
 ) -> Result<Option<Frontend>, DropReason> {
-    if let Some(frontend) = tables.lookup_frontend(&FrontendKey::new(dialled, protocol)) {
-        return Ok(Some(frontend));
+    let found = match tables.lookup_frontend(&FrontendKey::new(dialled, protocol)) {
+        // Nobody dials the unspecified address but to mean this host: node ports stand under it.
+        Some(frontend) if frontend.kind() == Some(FrontendKind::NodePort) => {
+            is_host(tables, socket).then_some(frontend)
+        }
+        Some(frontend) if frontend.has(Frontend::NODE_ADDRESS) => {
+            lookup_shared(tables, socket, dialled, protocol, frontend)
+        }
+        Some(frontend) => Some(frontend),
+        None => lookup_whole(tables, socket, dialled, protocol)?,
+    };
+    let Some(frontend) = found else { return Ok(None) };
+    // Who the client is can be seen from its packets where it is not known from its namespace (yet).
+    if frontend.has(Frontend::SOURCE_RANGES) && netns(tables, socket).is_none() {
+        return Ok(None);
     }
-    match tables.lookup_frontend(&FrontendKey::whole_address(dialled.addr)) {
-        Some(_) => Err(DropReason::UnknownPort),
-        None => Ok(None),
+    if tables.config().flags & Config::SOME_WITHOUT_SOCKETS != 0
+        && netns(tables, socket).is_some_and(|netns| netns.flags & Netns::NO_SOCKET_TRANSLATION != 0)
+    {
+        return Ok(None);
     }
+    Ok(Some(frontend))
+}
+
+/// A frontend at an address that is the node's own as well. For a socket of the node what listens there comes first;
+/// a pod's packets meet the per-packet path, which can ask the node.
+#[inline(always)]
+fn lookup_shared(
+    tables: &impl Tables,
+    socket: &impl Socket,
+    dialled: Peer,
+    protocol: Protocol,
+    frontend: Frontend,
+) -> Option<Frontend> {
+    (is_host(tables, socket) && !socket.listens(protocol, dialled)).then_some(frontend)
+}
+
+/// What an address without a frontend at this port is: a node's, with node ports; a Service's, whose other ports are
+/// refused; or none of ours.
+#[inline(always)]
+fn lookup_whole(
+    tables: &impl Tables,
+    socket: &impl Socket,
+    dialled: Peer,
+    protocol: Protocol,
+) -> Result<Option<Frontend>, DropReason> {
+    let Some(row) = tables.lookup_frontend(&FrontendKey::whole_address(dialled.addr)) else {
+        return if is_unallocated(tables, dialled.addr) { Err(DropReason::UnknownAddress) } else { Ok(None) };
+    };
+    let uses = row.uses();
+    if uses.contains(AddressUses::NODE_PORTS)
+        && (!uses.contains(AddressUses::LOOPBACK) || is_host(tables, socket))
+    {
+        let node_port = Peer { addr: dialled.addr.unspecified(), port: dialled.port };
+        if let Some(frontend) = tables.lookup_frontend(&FrontendKey::new(node_port, protocol)) {
+            return Ok(Some(frontend));
+        }
+    }
+    if uses.contains(AddressUses::CLUSTER_IP) && !uses.contains(AddressUses::NODE) {
+        return Err(DropReason::UnknownPort);
+    }
+    Ok(None)
+}
+
+/// Whether the address is in a network of ClusterIPs. Asked only of addresses that no Service has.
+#[inline(always)]
+pub(super) fn is_unallocated(tables: &impl Tables, addr: Addr) -> bool {
+    let [a, b, c, d] = &tables.config().service_networks;
+    a.contains(addr) || b.contains(addr) || c.contains(addr) || d.contains(addr)
+}
+
+/// A backend for a socket that dialled this frontend.
+#[inline(always)]
+fn select(
+    tables: &impl Tables,
+    moment: &impl Moment,
+    socket: &impl Socket,
+    dialled: Peer,
+    frontend: &Frontend,
+) -> Result<Peer, DropReason> {
+    if frontend.has(Frontend::SOURCE_RANGES) {
+        let client = netns(tables, socket).map_or(Addr::default(), |netns| netns.address_like(dialled.addr));
+        if !tables.lookup_source_range(&SourceRangeKey::client(frontend.service, client)) {
+            return Err(DropReason::SourceRange);
+        }
+    }
+    let client = || client(tables, socket, dialled);
+    let backend = select_backend(tables, moment, frontend, Origin::Inside, Choice::Any, client)?;
+    Ok(backend.peer())
 }
 
 /// The backend that this socket already has for this frontend, if it is still usable: by a datagram before, or because
@@ -172,8 +253,8 @@ fn lookup_kept(
     if service != frontend.service {
         return None;
     }
-    let run = tables.lookup_set(frontend.service.set(Scope::Cluster)).run().ok()?;
-    contains(tables, run, &backend).then_some(backend)
+    let run = tables.lookup_set(frontend.service.set(frontend.scope(Origin::Inside))).run().ok()?;
+    lookup_in_run(tables, run, &Backend::new(backend, 0)).map(|_| backend)
 }
 
 #[inline(always)]
@@ -192,11 +273,19 @@ fn deny(tables: &impl Tables, reason: DropReason) -> Verdict {
 /// Who the socket is to session affinity: its pod's (or node's) address, as on the per-packet path.
 #[inline(always)]
 fn client(tables: &impl Tables, socket: &impl Socket, dialled: Peer) -> Client {
-    let cookie = socket.netns();
-    match tables.lookup_netns(cookie) {
-        Some(netns) if netns.address_like(dialled.addr) != Addr::default() => {
-            Client::from_addr(netns.address_like(dialled.addr))
-        }
-        _ => Client::from_netns(cookie),
+    match netns(tables, socket).map(|netns| netns.address_like(dialled.addr)) {
+        Some(addr) if addr != Addr::default() => Client::from_addr(addr),
+        _ => Client::from_netns(socket.netns()),
     }
+}
+
+#[inline(always)]
+fn netns(tables: &impl Tables, socket: &impl Socket) -> Option<Netns> {
+    tables.lookup_netns(socket.netns())
+}
+
+/// Whether it is a socket of the node itself.
+#[inline(always)]
+fn is_host(tables: &impl Tables, socket: &impl Socket) -> bool {
+    netns(tables, socket).is_some_and(|netns| netns.flags & Netns::HOST != 0)
 }

@@ -1,6 +1,7 @@
 //! Headers, up to the ports.
 
-use super::{Bytes, Packet, Quoted};
+use super::{Bytes, Fragment, Kind, Packet, Quoted};
+use crate::abi::{Addr, Peer, Port, Protocol};
 
 /// Why there is no [`Packet`] in these bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,17 +15,219 @@ pub enum Unusable {
     MappedAddress,
 }
 
+/// `ether_type` of IPv4 (RFC 894).
+const IPV4: u16 = 0x0800;
+/// `ether_type` of IPv6 (RFC 2464).
+const IPV6: u16 = 0x86dd;
+
+/// Protocol numbers that no Service has (IANA protocol numbers; RFC 8200 section 4).
+mod number {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ICMP: u8 = 1;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(super) const ICMPV6: u8 = 58;
+    pub(super) const DESTINATION_OPTIONS: u8 = 60;
+}
+
+/// Extension headers that are walked. RFC 8200 recommends an order in which there are at most seven.
+const MOST_EXTENSIONS: u32 = 8;
+
+/// What IP headers say.
+struct Headers {
+    src: Addr,
+    dst: Addr,
+    protocol: u8,
+    fragment: Fragment,
+    ttl: u8,
+    l4: u32,
+    length: u32,
+}
+
 /// The packet whose IP header is at `l3`; `ether_type` in host order, as in an Ethernet header.
 ///
 /// # Errors
 /// [`Unusable`]
 #[inline(always)]
-pub fn parse(_bytes: &(impl Bytes + ?Sized), _l3: u32, _ether_type: u16) -> Result<Packet, Unusable> {
-    Err(Unusable::NotIp)
+pub fn parse(bytes: &(impl Bytes + ?Sized), l3: u32, ether_type: u16) -> Result<Packet, Unusable> {
+    let headers = match ether_type {
+        IPV4 => parse_v4(bytes, l3)?,
+        IPV6 => parse_v6(bytes, l3)?,
+        _ => return Err(Unusable::NotIp),
+    };
+    let Headers { src, dst, protocol, fragment, ttl, l4, length } = headers;
+    let mut packet = Packet {
+        src: Peer { addr: src, port: Port::default() },
+        dst: Peer { addr: dst, port: Port::default() },
+        kind: Kind::Other,
+        fragment,
+        tcp_flags: 0,
+        ttl,
+        l3,
+        l4,
+        length,
+    };
+    if let Some(protocol) = Protocol::from_number(protocol) {
+        packet.kind = Kind::Transport(protocol);
+        if !matches!(fragment, Fragment::Later(_)) {
+            parse_ports(bytes, protocol, &mut packet)?;
+        }
+    } else if matches!(fragment, Fragment::Whole) {
+        packet.kind = parse_icmp(bytes, protocol, ether_type, l4)?;
+    }
+    Ok(packet)
+}
+
+#[inline(always)]
+fn parse_v4(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable> {
+    let header: [u8; 20] = bytes.load(l3).ok_or(Unusable::Malformed)?;
+    let header_len = u32::from(header[0] & 0x0f) * 4;
+    let length = u32::from(u16::from_be_bytes([header[2], header[3]]));
+    if header[0] >> 4 != 4 || header_len < 20 || length < header_len {
+        return Err(Unusable::Malformed);
+    }
+    let id = u32::from(u16::from_be_bytes([header[4], header[5]]));
+    let offset = u16::from_be_bytes([header[6], header[7]]);
+    Ok(Headers {
+        src: Addr::from_v4(u32::from_ne_bytes([header[12], header[13], header[14], header[15]])),
+        dst: Addr::from_v4(u32::from_ne_bytes([header[16], header[17], header[18], header[19]])),
+        protocol: header[9],
+        fragment: fragment(offset & 0x1fff != 0, offset & 0x2000 != 0, id),
+        ttl: header[8],
+        l4: l3 + header_len,
+        length,
+    })
+}
+
+#[inline(always)]
+fn parse_v6(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable> {
+    let header: [u8; 8] = bytes.load(l3).ok_or(Unusable::Malformed)?;
+    let addrs: [u8; 32] = bytes.load(l3 + 8).ok_or(Unusable::Malformed)?;
+    let [src, dst]: [Addr; 2] = zerocopy::transmute!(addrs);
+    if header[0] >> 4 != 6 {
+        return Err(Unusable::Malformed);
+    }
+    if src.is_v4() || dst.is_v4() {
+        return Err(Unusable::MappedAddress);
+    }
+    let mut headers = Headers {
+        src,
+        dst,
+        protocol: header[6],
+        fragment: Fragment::Whole,
+        ttl: header[7],
+        l4: l3 + 40,
+        length: u32::from(u16::from_be_bytes([header[4], header[5]])) + 40,
+    };
+    walk_extensions(bytes, &mut headers)?;
+    Ok(headers)
+}
+
+/// To the first header that is no extension (RFC 8200 section 4). Behind a later fragment there is none.
+#[inline(always)]
+fn walk_extensions(bytes: &(impl Bytes + ?Sized), headers: &mut Headers) -> Result<(), Unusable> {
+    for _ in 0..MOST_EXTENSIONS {
+        let units = match headers.protocol {
+            number::HOP_BY_HOP | number::ROUTING | number::DESTINATION_OPTIONS => 8,
+            number::AUTHENTICATION => 4,
+            number::FRAGMENT => {
+                walk_fragment(bytes, headers)?;
+                if matches!(headers.fragment, Fragment::Later(_)) {
+                    return Ok(());
+                }
+                continue;
+            }
+            _ => return Ok(()),
+        };
+        let [next, len]: [u8; 2] = bytes.load(headers.l4).ok_or(Unusable::Malformed)?;
+        // In units of 8 bytes, less the first; of an authentication header in units of 4, less the first two.
+        headers.l4 += if units == 8 { (u32::from(len) + 1) * 8 } else { (u32::from(len) + 2) * 4 };
+        headers.protocol = next;
+    }
+    Err(Unusable::Malformed)
+}
+
+#[inline(always)]
+fn walk_fragment(bytes: &(impl Bytes + ?Sized), headers: &mut Headers) -> Result<(), Unusable> {
+    let header: [u8; 8] = bytes.load(headers.l4).ok_or(Unusable::Malformed)?;
+    let offset = u16::from_be_bytes([header[2], header[3]]);
+    let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    // The offset is in the upper 13 bits. Neither offset nor more: a datagram in one piece (RFC 6946).
+    headers.fragment = fragment(offset & 0xfff8 != 0, offset & 1 != 0, id);
+    headers.protocol = header[0];
+    headers.l4 += 8;
+    Ok(())
+}
+
+#[inline(always)]
+const fn fragment(has_offset: bool, more: bool, id: u32) -> Fragment {
+    match (has_offset, more) {
+        (true, _) => Fragment::Later(id),
+        (false, true) => Fragment::First(id),
+        (false, false) => Fragment::Whole,
+    }
+}
+
+#[inline(always)]
+fn parse_ports(
+    bytes: &(impl Bytes + ?Sized),
+    protocol: Protocol,
+    packet: &mut Packet,
+) -> Result<(), Unusable> {
+    let [src, dst] = load_ports(bytes, packet.l4).ok_or(Unusable::Malformed)?;
+    packet.src.port = src;
+    packet.dst.port = dst;
+    if matches!(protocol, Protocol::Tcp) {
+        let [flags] = bytes.load(packet.l4 + 13).ok_or(Unusable::Malformed)?;
+        packet.tcp_flags = flags;
+    }
+    Ok(())
+}
+
+/// The two ports with which TCP, UDP and SCTP begin.
+#[inline(always)]
+fn load_ports(bytes: &(impl Bytes + ?Sized), l4: u32) -> Option<[Port; 2]> {
+    let [a, b, c, d]: [u8; 4] = bytes.load(l4)?;
+    Some([Port::from_network(u16::from_ne_bytes([a, b])), Port::from_network(u16::from_ne_bytes([c, d]))])
+}
+
+/// Errors are those that quote a packet: of ICMP destination unreachable, time exceeded, parameter problem (RFC 792);
+/// of ICMPv6 everything below 5 (RFC 4443 section 2.1). A redirect is none.
+#[inline(always)]
+fn parse_icmp(
+    bytes: &(impl Bytes + ?Sized),
+    protocol: u8,
+    ether_type: u16,
+    l4: u32,
+) -> Result<Kind, Unusable> {
+    let is_icmp = protocol == number::ICMP && ether_type == IPV4;
+    if !is_icmp && !(protocol == number::ICMPV6 && ether_type == IPV6) {
+        return Ok(Kind::Other);
+    }
+    let [kind] = bytes.load(l4).ok_or(Unusable::Malformed)?;
+    Ok(match (is_icmp, kind) {
+        (true, 8) | (false, 128) => Kind::EchoRequest,
+        (true, 3 | 11 | 12) | (false, 1..=4) => Kind::IcmpError,
+        _ => Kind::Other,
+    })
 }
 
 /// The packet that an ICMP error quotes; `None` where it quotes too little, or a protocol that Services have not.
 #[inline(always)]
-pub fn parse_quoted(_bytes: &(impl Bytes + ?Sized), _error: &Packet) -> Option<Quoted> {
-    None
+pub fn parse_quoted(bytes: &(impl Bytes + ?Sized), error: &Packet) -> Option<Quoted> {
+    let l3 = error.l4 + 8;
+    let headers = if error.src.addr.is_v4() { parse_v4(bytes, l3) } else { parse_v6(bytes, l3) }.ok()?;
+    if matches!(headers.fragment, Fragment::Later(_)) {
+        return None;
+    }
+    let protocol = Protocol::from_number(headers.protocol)?;
+    let [src, dst] = load_ports(bytes, headers.l4)?;
+    Some(Quoted {
+        src: Peer { addr: headers.src, port: src },
+        dst: Peer { addr: headers.dst, port: dst },
+        protocol,
+        l3,
+        l4: headers.l4,
+    })
 }

@@ -1,37 +1,203 @@
 //! Translation per packet: what the socket hooks did not see.
 //!
-//! Two questions are asked of each packet. [`arrive`], at the first hook that it meets on this node (from a pod, or from a
-//! node-facing device), and [`leave`], at the last one; the latter only finishes what the former left to the end, or what
-//! the node itself sends in reply. Called by the tc and XDP programs, by tests and fuzzers, and by commands that explain.
+//! Two questions are asked of a packet. [`arrive`], at the first hook that it meets on this node (from a pod, or from a
+//! node-facing device), and [`leave`], at the last one; the latter only finishes what the former left to the end, and
+//! translates what the node itself sends in reply. Called by the tc and XDP programs, by tests and fuzzers, and by
+//! commands that explain.
+//!
+//! The tables of flows say what a packet becomes (`known`); a packet that has no flow may begin one (`begin`). ICMP
+//! errors follow the flow that they quote (`icmp`).
 
+mod begin;
+mod icmp;
+mod known;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 mod verdict;
 
 pub use verdict::{Answer, Onward, Translation, Verdict};
 
-use crate::abi::Origin;
+use crate::abi::{
+    AddressUses, Counter, DropReason, End, Flow, FragmentKey, FragmentRow, FrontendKey, Origin, Path, Peer,
+    Protocol, Tuple,
+};
+use crate::datapath::socket::is_unallocated;
 use crate::datapath::{Moment, Network, PacketTables};
-use crate::wire::{Bytes, Packet};
+use crate::wire::{Bytes, Fragment, Kind, Packet};
 
-/// A packet at the first hook that it meets on this node.
-#[inline(always)]
-pub fn arrive(
-    _tables: &impl PacketTables,
-    _moment: &impl Moment,
-    _network: &impl Network,
-    _origin: Origin,
-    _packet: &Packet,
-    _bytes: &(impl Bytes + ?Sized),
-) -> Verdict {
-    Verdict::Pass
+/// What decisions about packets need: where state is kept, the time, and the node's ways.
+#[derive(Debug)]
+pub struct Node<'a, T, M, N> {
+    /// The tables.
+    pub tables: &'a T,
+    /// Time and chance.
+    pub moment: &'a M,
+    /// Routes and sockets.
+    pub network: &'a N,
 }
 
-/// A packet at the last hook that it meets on this node, if the first one did not already finish it.
+/// Which hook asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// The first one on this node.
+    Arrive,
+    /// The last one.
+    Leave,
+}
+
+/// A packet at the first hook that it meets on this node. `origin`: [`Origin::Inside`] from a pod of this node,
+/// [`Origin::Outside`] through a node-facing device.
 #[inline(always)]
-pub fn leave(
-    _tables: &impl PacketTables,
-    _moment: &impl Moment,
-    _packet: &Packet,
-    _bytes: &(impl Bytes + ?Sized),
+pub fn arrive<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    origin: Origin,
+    packet: &Packet,
+    bytes: &(impl Bytes + ?Sized),
 ) -> Verdict {
-    Verdict::Pass
+    match packet.kind {
+        Kind::Transport(protocol) => arrive_transport(node, origin, packet, protocol),
+        Kind::IcmpError => icmp::translate(node.tables, Stage::Arrive, packet, bytes),
+        Kind::EchoRequest => answer_echo(node.tables, packet),
+        Kind::Other => Verdict::Pass,
+    }
+}
+
+/// A packet at the last hook that it meets on this node, unless the first one already finished it.
+#[inline(always)]
+pub fn leave<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    bytes: &(impl Bytes + ?Sized),
+) -> Verdict {
+    match packet.kind {
+        Kind::Transport(protocol) => leave_transport(node, packet, protocol),
+        Kind::IcmpError => icmp::translate(node.tables, Stage::Leave, packet, bytes),
+        // The node's own: no first hook saw it.
+        Kind::EchoRequest => answer_echo(node.tables, packet),
+        Kind::Other => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn arrive_transport<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    origin: Origin,
+    packet: &Packet,
+    protocol: Protocol,
+) -> Verdict {
+    let Some((src, dst)) = lookup_ends(node.tables, packet, protocol) else {
+        return refuse_piece(node.tables, packet);
+    };
+    let (tuple, src_is_low) = Tuple::new(src, dst, protocol);
+    let verdict = match known::arrive(node, packet, &tuple, src_is_low) {
+        Some(verdict) => verdict,
+        None => begin::begin(node, origin, packet, protocol),
+    };
+    remember_piece(node, packet, protocol, &verdict);
+    match verdict {
+        // Past the stack this node is a hop all the same (RFC 1812 section 5.3.1, RFC 8200 section 3).
+        Verdict::Translate(translation) if translation.onward != Onward::Stack && packet.ttl <= 1 => {
+            Verdict::Answer(Answer::TimeExceeded)
+        }
+        verdict => verdict,
+    }
+}
+
+#[inline(always)]
+fn leave_transport<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+) -> Verdict {
+    let Some((src, dst)) = lookup_ends(node.tables, packet, protocol) else { return Verdict::Pass };
+    let (tuple, src_is_low) = Tuple::new(src, dst, protocol);
+    let verdict = known::leave(node, packet, &tuple, src_is_low);
+    remember_piece(node, packet, protocol, &verdict);
+    verdict
+}
+
+/// Source and destination with their ports; a later piece of a datagram has those of the first, if that was one of ours.
+#[inline(always)]
+fn lookup_ends(tables: &impl PacketTables, packet: &Packet, protocol: Protocol) -> Option<(Peer, Peer)> {
+    let Fragment::Later(id) = packet.fragment else { return Some((packet.src, packet.dst)) };
+    let key = FragmentKey::new(packet.src.addr, packet.dst.addr, id, protocol as u8);
+    let row = tables.lookup_fragment(&key)?;
+    Some((Peer { port: row.src, ..packet.src }, Peer { port: row.dst, ..packet.dst }))
+}
+
+/// The pieces that follow have no ports.
+#[inline(always)]
+fn remember_piece<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+    verdict: &Verdict,
+) {
+    if let (Fragment::First(id), Verdict::Translate(_) | Verdict::PassToLast) = (packet.fragment, verdict) {
+        let key = FragmentKey::new(packet.src.addr, packet.dst.addr, id, protocol as u8);
+        let seen_s = node.moment.seconds();
+        node.tables.put_fragment(&key, &FragmentRow { src: packet.src.port, dst: packet.dst.port, seen_s });
+    }
+}
+
+/// A later piece without a first: the whole datagram is lost. To a Service's address it would only wander.
+#[inline(always)]
+fn refuse_piece(tables: &impl PacketTables, packet: &Packet) -> Verdict {
+    match lookup_uses(tables, packet.dst) {
+        Some(uses) if uses.contains(AddressUses::CLUSTER_IP) && !uses.contains(AddressUses::NODE) => {
+            drop(tables, DropReason::FragmentWithoutFirst)
+        }
+        _ => Verdict::Pass,
+    }
+}
+
+/// Service addresses answer echo requests: nobody else would, and the node answers for its own.
+#[inline(always)]
+fn answer_echo(tables: &impl PacketTables, packet: &Packet) -> Verdict {
+    let Some(uses) = lookup_uses(tables, packet.dst) else {
+        if is_unallocated(tables, packet.dst.addr) {
+            return drop(tables, DropReason::UnknownAddress);
+        }
+        return Verdict::Pass;
+    };
+    let is_service = uses.contains(AddressUses::CLUSTER_IP) || uses.contains(AddressUses::EXTERNAL);
+    if !is_service || uses.contains(AddressUses::NODE) {
+        return Verdict::Pass;
+    }
+    tables.count(Counter::Echo);
+    Verdict::Answer(Answer::EchoReply)
+}
+
+#[inline(always)]
+fn lookup_uses(tables: &impl PacketTables, dialled: Peer) -> Option<AddressUses> {
+    tables.lookup_frontend(&FrontendKey::whole_address(dialled.addr)).map(|row| row.uses())
+}
+
+#[inline(always)]
+fn drop(tables: &impl PacketTables, reason: DropReason) -> Verdict {
+    tables.count(reason.into());
+    Verdict::Drop(reason)
+}
+
+#[inline(always)]
+fn refuse(tables: &impl PacketTables, reason: DropReason) -> Verdict {
+    tables.count(reason.into());
+    Verdict::Answer(Answer::Refusal(reason))
+}
+
+/// On towards an end of the flow.
+#[inline(always)]
+fn onward(tables: &impl PacketTables, flow: &Flow, end: End) -> Onward {
+    if flow.path() == Path::Stack {
+        return Onward::Stack;
+    }
+    if !flow.is_local(end) {
+        return Onward::Route;
+    }
+    let addr = match end {
+        End::Client => flow.client().addr,
+        End::Backend => flow.backend().addr,
+    };
+    // A pod that is gone has no row; its packet goes where the route says.
+    tables.lookup_workload(addr).map_or(Onward::Route, Onward::Workload)
 }

@@ -1,0 +1,54 @@
+//! How long a flow is kept after its last packet.
+//!
+//! Called by the sweeper in user space, which removes flows, and by the per-packet path, which lets a client use the port
+//! of a connection that is over at once. The times are those of kube-proxy's and netfilter's defaults, where these have
+//! proved themselves (`--conntrack-tcp-timeout-established`, `-close-wait`; nf_conntrack_proto_udp.c).
+
+use crate::abi::{Flow, Protocol, Signs};
+
+/// A TCP connection that is established.
+const TCP_ESTABLISHED_S: u32 = 86_400;
+/// A TCP connection that one side has closed.
+const TCP_HALF_CLOSED_S: u32 = 3_600;
+/// A TCP connection that both sides have closed: as long as a segment may still be on its way, and twice that.
+const TCP_CLOSED_S: u32 = 120;
+/// A TCP connection that was reset.
+const TCP_RESET_S: u32 = 10;
+/// A TCP connection of which the backend has not been heard.
+const TCP_OPENING_S: u32 = 120;
+/// Datagrams one way.
+const UDP_ONE_WAY_S: u32 = 30;
+/// Datagrams both ways: a late reply is still a reply.
+const UDP_BOTH_WAYS_S: u32 = 180;
+/// SCTP, whose associations send heartbeats every 30 seconds (RFC 9260 section 16).
+const SCTP_S: u32 = 210;
+
+/// Seconds after the last packet of either direction until a flow is forgotten, by what was seen from the client and from
+/// the backend.
+#[must_use]
+pub const fn lifetime_s(protocol: Protocol, client: Signs, backend: Signs) -> u32 {
+    let answered = backend.contains(Signs::SEEN);
+    match protocol {
+        Protocol::Tcp if client.contains(Signs::RST) || backend.contains(Signs::RST) => TCP_RESET_S,
+        Protocol::Tcp if !answered => TCP_OPENING_S,
+        Protocol::Tcp => match (client.contains(Signs::FIN), backend.contains(Signs::FIN)) {
+            (true, true) => TCP_CLOSED_S,
+            (false, false) => TCP_ESTABLISHED_S,
+            _ => TCP_HALF_CLOSED_S,
+        },
+        Protocol::Udp if answered => UDP_BOTH_WAYS_S,
+        Protocol::Udp => UDP_ONE_WAY_S,
+        Protocol::Sctp => SCTP_S,
+    }
+}
+
+/// Whether a connection is over, so that a segment that opens one under the same tuple is a new one's: reset, closed by
+/// both sides, or half forgotten. `client` and `backend` are the rows in which the two directions are noted.
+#[inline(always)]
+#[must_use]
+pub fn is_over(client: &Flow, backend: Option<&Flow>) -> bool {
+    let Some(backend) = backend else { return true };
+    client.signs.contains(Signs::RST)
+        || backend.signs.contains(Signs::RST)
+        || (client.signs.contains(Signs::FIN) && backend.signs.contains(Signs::FIN))
+}

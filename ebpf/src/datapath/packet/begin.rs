@@ -1,0 +1,292 @@
+//! The first packet of a flow: whose is it, which backend does it get, and on which way.
+
+use super::known::{forward_verdict, has_ports, is_opening, signs};
+use super::{Node, Verdict, drop, refuse};
+use crate::abi::{
+    Addr, AddressUses, Backend, Client, Config, Counter, Device, DropReason, End, Flow, Form, Frontend,
+    FrontendKey, Origin, Path, Peer, Port, Protocol, SourceRangeKey, Tuple, mix,
+};
+use crate::datapath::select::{Choice, select_backend};
+use crate::datapath::socket::is_unallocated;
+use crate::datapath::{CreateError, Moment, Network, PacketTables};
+use crate::wire::Packet;
+
+/// Source ports that are tried for one flow. With half of them taken towards one backend, one flow of four billion finds
+/// none.
+const ATTEMPTS: u32 = 32;
+/// Ports below are privileged: a server may ask for one (NFS), so a client keeps its own.
+const FIRST_UNPRIVILEGED: u16 = 1024;
+
+/// A packet without a flow.
+#[inline(never)]
+pub(super) fn begin<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    origin: Origin,
+    packet: &Packet,
+    protocol: Protocol,
+) -> Verdict {
+    // Of TCP only what opens a connection: anything else is another's in mid-stream, or lost, and the stack's.
+    if !has_ports(packet) || (protocol == Protocol::Tcp && !is_opening(packet)) {
+        return Verdict::Pass;
+    }
+    let tables = node.tables;
+    let frontend = match lookup_frontend(node, packet, protocol) {
+        Ok(Some(frontend)) => frontend,
+        Ok(None) => return Verdict::Pass,
+        Err(reason) => return deny(tables, reason),
+    };
+    let choice = match origin {
+        Origin::Outside if frontend.has(Frontend::CONSISTENT) => Choice::Consistent(seed(packet, &frontend)),
+        _ => Choice::Any,
+    };
+    let client = || Client::from_addr(packet.src.addr);
+    let backend = match select_backend(tables, node.moment, &frontend, origin, choice, client) {
+        Ok(backend) => backend,
+        Err(reason) => return deny(tables, reason),
+    };
+    let mut flow = Flow::new(packet.src, packet.dst, backend.peer(), frontend.service, node.moment.seconds());
+    select_way(node, origin, protocol, &backend, &mut flow);
+    match create(node, packet, protocol, &mut flow) {
+        Ok(()) => {
+            tables.count(Counter::FlowBegun);
+            forward_verdict(tables, &flow)
+        }
+        Err(reason) => deny(tables, reason),
+    }
+}
+
+/// Whose the destination is. The address is asked for first: most packets are for nobody whom we know, and one look-up
+/// says so.
+#[inline(always)]
+fn lookup_frontend<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+) -> Result<Option<Frontend>, DropReason> {
+    let (tables, dst) = (node.tables, packet.dst);
+    let Some(row) = tables.lookup_frontend(&FrontendKey::whole_address(dst.addr)) else {
+        return if is_unallocated(tables, dst.addr) { Err(DropReason::UnknownAddress) } else { Ok(None) };
+    };
+    let uses = row.uses();
+    let mut found = tables.lookup_frontend(&FrontendKey::new(dst, protocol));
+    if found.is_none() && uses.contains(AddressUses::NODE_PORTS) && !uses.contains(AddressUses::LOOPBACK) {
+        let node_port = Peer { addr: dst.addr.unspecified(), port: dst.port };
+        found = tables.lookup_frontend(&FrontendKey::new(node_port, protocol));
+    }
+    let Some(frontend) = found else {
+        let is_refused = uses.contains(AddressUses::CLUSTER_IP) && !uses.contains(AddressUses::NODE);
+        return if is_refused { Err(DropReason::UnknownPort) } else { Ok(None) };
+    };
+    if frontend.has(Frontend::NODE_ADDRESS) && node.network.has_socket(protocol, dst, packet.src) {
+        return Ok(None);
+    }
+    if frontend.has(Frontend::SOURCE_RANGES)
+        && !tables.lookup_source_range(&SourceRangeKey::client(frontend.service, packet.src.addr))
+    {
+        return Err(DropReason::SourceRange);
+    }
+    Ok(Some(frontend))
+}
+
+/// What the choice of a backend hangs on. Under session affinity all connections of a client are one to every node.
+#[inline(always)]
+fn seed(packet: &Packet, frontend: &Frontend) -> u32 {
+    let port = if frontend.affinity_s == 0 { packet.src.port.host() } else { 0 };
+    let hash = hash_addr(u32::from(packet.dst.port.host()), packet.src.addr);
+    mix(hash, u32::from(port))
+}
+
+#[inline(always)]
+fn hash_addr(hash: u32, addr: Addr) -> u32 {
+    let [a, b, c, d] = addr.words();
+    // Host order, so that nodes of either byte order agree.
+    let hash = mix(mix(hash, u32::from_be(a)), u32::from_be(b));
+    mix(mix(hash, u32::from_be(c)), u32::from_be(d))
+}
+
+/// Through the stack or past it, and whether the backend may see the client: it has to answer by way of this node. It
+/// does if it is on this node, or if the client is a pod of this node; but a pod does not answer itself.
+#[inline(always)]
+fn select_way<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    origin: Origin,
+    protocol: Protocol,
+    backend: &Backend,
+    flow: &mut Flow,
+) {
+    let (client, server) = (flow.client().addr, backend.peer().addr);
+    let is_hairpin = client == server;
+    let hides = is_hairpin || (origin == Origin::Outside && backend.flags() & Backend::LOCAL == 0);
+    let there = lookup_way(node, client, server);
+    let back = lookup_way(node, server, client);
+    let may_redirect = node.tables.config().flags & Config::NO_REDIRECT == 0;
+    if may_redirect && can_redirect(there, back, protocol) {
+        flow.set_path(Path::Redirect);
+    }
+    if matches!(there, Way::Workload(_)) {
+        flow.set_local(End::Backend);
+    }
+    if matches!(back, Way::Workload(_)) {
+        flow.set_local(End::Client);
+    }
+    if hides {
+        let own = if let Way::Device(device) = there { device.address_like(server) } else { None };
+        let config = node.tables.config();
+        let addr = own.unwrap_or(if server.is_v4() { config.v4 } else { config.v6 });
+        flow.set_source(Peer { addr, port: flow.client().port });
+    }
+}
+
+/// Past the stack nobody cuts a packet to pieces. TCP never wants that; of the others one that is too long for the way
+/// on needs the stack.
+#[inline(always)]
+fn can_redirect(there: Way, back: Way, protocol: Protocol) -> bool {
+    match (there.mtu(), back.mtu()) {
+        (Some(there), Some(back)) => protocol == Protocol::Tcp || there == back,
+        _ => false,
+    }
+}
+
+/// How an address is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// It is a pod of this node, behind this device with our programs.
+    Workload(Device),
+    /// By this device with our programs, which takes Ethernet frames.
+    Device(Device),
+    /// By another device, or it is the node's own.
+    Other,
+}
+
+impl Way {
+    /// The longest packet that goes this way, past the stack; `None`: none does.
+    #[inline(always)]
+    const fn mtu(&self) -> Option<u32> {
+        match self {
+            Self::Workload(device) | Self::Device(device) => Some(device.mtu),
+            Self::Other => None,
+        }
+    }
+}
+
+#[inline(always)]
+fn lookup_way<T: PacketTables, M: Moment, N: Network>(node: &Node<'_, T, M, N>, src: Addr, dst: Addr) -> Way {
+    if let Some(workload) = node.tables.lookup_workload(dst) {
+        return node.tables.lookup_device(workload.ifindex).map_or(Way::Other, Way::Workload);
+    }
+    let Some(ifindex) = node.network.route(src, dst) else { return Way::Other };
+    match node.tables.lookup_device(ifindex) {
+        Some(device) if device.flags & Device::NO_ETHERNET == 0 => Way::Device(device),
+        _ => Way::Other,
+    }
+}
+
+/// Finds a source port that makes the flow's forms unique, and enters its rows: the client's last, for it is the one that
+/// makes packets follow.
+#[inline(always)]
+fn create<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+    flow: &mut Flow,
+) -> Result<(), DropReason> {
+    create_backend_side(node, protocol, flow)?;
+    flow.seen_s = flow.begun_s;
+    flow.signs = signs(packet);
+    let key = flow.set_form(Form::Dialled, protocol);
+    let Err(error) = node.tables.create_flow(&key, flow) else { return Ok(()) };
+    delete_backend_side(node.tables, protocol, flow);
+    match error {
+        CreateError::Full => Err(DropReason::FlowsFull),
+        // Another CPU was faster with a packet of the same flow: its flow it is.
+        CreateError::Exists => match node.tables.lookup_flow(&key) {
+            Some(theirs) => {
+                *flow = *theirs;
+                Ok(())
+            }
+            None => Err(DropReason::NoSourcePort),
+        },
+    }
+}
+
+#[inline(always)]
+fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    protocol: Protocol,
+    flow: &mut Flow,
+) -> Result<(), DropReason> {
+    let config = node.tables.config();
+    let (own, source) = (flow.client().port, flow.source().addr);
+    if source == Addr::default() || config.ports == 0 {
+        return Err(DropReason::NoSourcePort);
+    }
+    let hash =
+        mix(hash_addr(u32::from(own.host()), flow.client().addr), u32::from(flow.dialled().port.host()));
+    for attempt in 0..ATTEMPTS {
+        let port = if attempt == 0 && own.host() < FIRST_UNPRIVILEGED && !flow.hides_client() {
+            own
+        } else {
+            // The high half of the product is uniform below `ports`.
+            let at = (u64::from(mix(hash, attempt)) * u64::from(config.ports)) >> 32;
+            Port::new(config.first_port.wrapping_add(at as u16))
+        };
+        flow.set_source(Peer { addr: source, port });
+        match try_create(node, protocol, flow) {
+            Ok(()) => return Ok(()),
+            Err(CreateError::Exists) => {}
+            Err(CreateError::Full) => return Err(DropReason::FlowsFull),
+        }
+    }
+    Err(DropReason::NoSourcePort)
+}
+
+/// The backend's row, and the stack's where that is another.
+#[inline(always)]
+fn try_create<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    protocol: Protocol,
+    flow: &mut Flow,
+) -> Result<(), CreateError> {
+    // What a process of this node has is not given away.
+    if flow.hides_client() && node.network.has_socket(protocol, flow.source(), flow.backend()) {
+        return Err(CreateError::Exists);
+    }
+    let received = flow.set_form(Form::Received, protocol);
+    node.tables.create_flow(&received, flow)?;
+    if flow.path() == Path::Stack && flow.hides_client() {
+        let forwarded = flow.set_form(Form::Forwarded, protocol);
+        let created = node.tables.create_flow(&forwarded, flow);
+        if created.is_err() {
+            node.tables.delete_flow(&received);
+        }
+        return created;
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn delete_backend_side<T: PacketTables>(tables: &T, protocol: Protocol, flow: &Flow) {
+    let (client, server) = flow.ends(Form::Received);
+    tables.delete_flow(&Tuple::new(client, server, protocol).0);
+    if flow.path() == Path::Stack && flow.hides_client() {
+        let (client, server) = flow.ends(Form::Forwarded);
+        tables.delete_flow(&Tuple::new(client, server, protocol).0);
+    }
+}
+
+/// As kube-proxy: nothing anywhere is rejected; what another node would have served, and what may not come from there, is
+/// dropped.
+#[inline(always)]
+fn deny<T: PacketTables>(tables: &T, reason: DropReason) -> Verdict {
+    match reason {
+        DropReason::NoLocalEndpoint
+        | DropReason::SourceRange
+        | DropReason::FragmentWithoutFirst
+        | DropReason::MappedAddress => drop(tables, reason),
+        DropReason::NoEndpoint
+        | DropReason::UnknownPort
+        | DropReason::UnknownAddress
+        | DropReason::FlowsFull
+        | DropReason::NoSourcePort => refuse(tables, reason),
+    }
+}

@@ -1,0 +1,160 @@
+//! A packet of a flow that is in the tables: one look-up says what it becomes.
+
+use super::{Node, Onward, Translation, Verdict, onward};
+use crate::abi::{Counter, End, Flow, Form, Path, Signs, Tuple};
+use crate::datapath::lifetime::is_over;
+use crate::datapath::{Moment, Network, PacketTables};
+use crate::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+
+/// At the first hook. `None`: no flow of ours, or one that is over; the packet may begin one.
+#[inline(always)]
+pub(super) fn arrive<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    tuple: &Tuple,
+    src_is_low: bool,
+) -> Option<Verdict> {
+    let flow = node.tables.lookup_flow(tuple)?;
+    let forward = flow.is_forward(src_is_low);
+    match (flow.form(), forward) {
+        (Form::Dialled, true) => {
+            if is_opening(packet)
+                && is_over(&flow, lookup_backend_side(node.tables, &flow, packet).as_deref())
+            {
+                remove(node.tables, &flow, packet);
+                return None;
+            }
+            touch(node, packet, &flow);
+            Some(forward_verdict(node.tables, &flow))
+        }
+        // Whoever opens a connection is no one's reply.
+        (Form::Received, false) if !is_opening(packet) => Some(reply_verdict(node, packet, &flow)),
+        // Not of this flow, though of the same tuple: what the client sends to the backend itself.
+        _ => Some(Verdict::Pass),
+    }
+}
+
+/// At the last hook.
+#[inline(always)]
+pub(super) fn leave<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    tuple: &Tuple,
+    src_is_low: bool,
+) -> Verdict {
+    let Some(flow) = node.tables.lookup_flow(tuple) else { return Verdict::Pass };
+    let forward = flow.is_forward(src_is_low);
+    match (flow.form(), forward) {
+        (Form::Forwarded, true) => {
+            Verdict::Translate(Translation::new(flow.source(), flow.backend(), Onward::Stack))
+        }
+        (Form::Forwarded, false) => finish_reply(node.tables, &flow),
+        (Form::Received, false) if !flow.hides_client() && !is_opening(packet) => {
+            touch(node, packet, &flow);
+            finish_reply(node.tables, &flow)
+        }
+        _ => Verdict::Pass,
+    }
+}
+
+/// From the client: past the stack at once to what the backend is to see; through it, all but an address of ours, which
+/// the stack would not believe in a packet that comes from outside.
+#[inline(always)]
+pub(super) fn forward_verdict(tables: &impl PacketTables, flow: &Flow) -> Verdict {
+    tables.count(Counter::PacketForward);
+    let form = match flow.path() {
+        Path::Stack => Form::Forwarded,
+        Path::Redirect => Form::Received,
+    };
+    let (src, dst) = flow.ends(form);
+    Verdict::Translate(Translation::new(src, dst, onward(tables, flow, End::Backend)))
+}
+
+/// From the backend.
+#[inline(always)]
+fn reply_verdict<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    flow: &T::FlowRef<'_>,
+) -> Verdict {
+    match (flow.path(), flow.hides_client()) {
+        (Path::Redirect, _) => {
+            touch(node, packet, flow);
+            node.tables.count(Counter::PacketReply);
+            let onward = onward(node.tables, flow, End::Client);
+            Verdict::Translate(Translation::new(flow.dialled(), flow.client(), onward))
+        }
+        (Path::Stack, true) => {
+            touch(node, packet, flow);
+            let (client, backend) = flow.ends(Form::Forwarded);
+            Verdict::Translate(Translation::new(backend, client, Onward::Stack))
+        }
+        (Path::Stack, false) => Verdict::PassToLast,
+    }
+}
+
+#[inline(always)]
+fn finish_reply(tables: &impl PacketTables, flow: &Flow) -> Verdict {
+    tables.count(Counter::PacketReply);
+    Verdict::Translate(Translation::new(flow.dialled(), flow.client(), Onward::Stack))
+}
+
+/// A TCP segment that opens a connection: SYN without ACK.
+#[inline(always)]
+pub(super) const fn is_opening(packet: &Packet) -> bool {
+    packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN
+}
+
+/// Says that a packet of the row's direction was seen; writes at most once a second, unless there is news.
+#[inline(always)]
+fn touch<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    flow: &T::FlowRef<'_>,
+) {
+    let now_s = node.moment.seconds();
+    let signs = flow.signs.and(signs(packet));
+    if flow.seen_s != now_s || flow.signs != signs {
+        node.tables.touch_flow(flow, now_s, signs);
+    }
+}
+
+#[inline(always)]
+pub(super) const fn signs(packet: &Packet) -> Signs {
+    let mut signs = Signs::SEEN;
+    if packet.tcp_flags & TCP_FIN != 0 {
+        signs = signs.and(Signs::FIN);
+    }
+    if packet.tcp_flags & TCP_RST != 0 {
+        signs = signs.and(Signs::RST);
+    }
+    signs
+}
+
+/// The row that the backend's direction is noted in.
+#[inline(always)]
+fn lookup_backend_side<'a, T: PacketTables>(
+    tables: &'a T,
+    flow: &Flow,
+    packet: &Packet,
+) -> Option<T::FlowRef<'a>> {
+    let Kind::Transport(protocol) = packet.kind else { return None };
+    let (client, server) = flow.ends(Form::Received);
+    tables.lookup_flow(&Tuple::new(client, server, protocol).0)
+}
+
+/// Removes every row of a flow.
+#[inline(never)]
+fn remove<T: PacketTables>(tables: &T, flow: &Flow, packet: &Packet) {
+    let Kind::Transport(protocol) = packet.kind else { return };
+    for form in [Form::Dialled, Form::Forwarded, Form::Received] {
+        let (client, server) = flow.ends(form);
+        tables.delete_flow(&Tuple::new(client, server, protocol).0);
+    }
+}
+
+/// Whether ports stand in the packet itself.
+#[inline(always)]
+pub(super) const fn has_ports(packet: &Packet) -> bool {
+    !matches!(packet.fragment, Fragment::Later(_))
+}
