@@ -7,6 +7,7 @@ use crate::abi::{DropReason, Workload};
 use crate::datapath::packet::{Onward, Translation, Verdict};
 use crate::wire::answer::{Reshape, answer};
 use crate::wire::checksum::Sum;
+use crate::wire::ethernet::{ETHERNET, addressed};
 use crate::wire::rewrite::{Covered, Frame, Stuck, rewrite};
 use crate::wire::{Bytes, Packet};
 
@@ -37,35 +38,31 @@ pub fn apply(frame: &mut Vec<u8>, packet: &Packet, verdict: &Verdict) -> Outcome
         Verdict::Pass => Ok(Outcome::Untouched),
         Verdict::PassToLast => Ok(Outcome::Later),
         Verdict::Drop(reason) => Ok(Outcome::Dropped(Some(*reason))),
-        Verdict::Answer(what) => answer(&mut Buffer(frame), packet, *what).map(|answered| {
-            if answered { Outcome::Answered } else { Outcome::Dropped(None) }
-        }),
+        Verdict::Answer(what) => answer(&mut Buffer(frame), packet, *what)
+            .map(|answered| if answered { Outcome::Answered } else { Outcome::Dropped(None) }),
         Verdict::Translate(translation) => translate(frame, packet, translation),
     };
     done.unwrap_or(Outcome::Dropped(None))
 }
 
 fn translate(frame: &mut Vec<u8>, packet: &Packet, translation: &Translation) -> Result<Outcome, Stuck> {
-    let onward = if packet.ttl <= 1 { Onward::Stack } else { translation.onward };
+    let is_last_hop = packet.ttl <= 1;
     let mut buffer = Buffer(frame);
-    match onward {
-        Onward::Stack => {
-            let translation = translation.through_stack(packet);
-            rewrite(&mut buffer, packet, &translation, false)?;
-            Ok(Outcome::Stack)
-        }
-        Onward::Route => {
+    match translation.onward {
+        Onward::Route if !is_last_hop => {
             rewrite(&mut buffer, packet, translation, true)?;
             Ok(Outcome::Routed)
         }
-        Onward::Workload(workload) => {
+        Onward::Workload(workload) if !is_last_hop => {
             rewrite(&mut buffer, packet, translation, true)?;
-            if packet.l3 != 0 {
-                let [a, b, c, d, e, f] = workload.mac;
-                let [g, h, i, j, k, l] = workload.host_mac;
-                buffer.store(0, [a, b, c, d, e, f, g, h, i, j, k, l])?;
+            if packet.l3 == ETHERNET {
+                buffer.store(0, addressed(&workload))?;
             }
             Ok(Outcome::Delivered(workload))
+        }
+        Onward::Stack | Onward::Route | Onward::Workload(_) => {
+            rewrite(&mut buffer, packet, translation, false)?;
+            Ok(Outcome::Stack)
         }
     }
 }

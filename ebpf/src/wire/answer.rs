@@ -4,6 +4,7 @@
 //! [`super::rewrite`] is.
 
 use super::checksum::Sum;
+use super::ethernet::{ETHERNET, addresses};
 use super::rewrite::{Frame, Stuck};
 use super::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::abi::{Addr, Protocol};
@@ -48,22 +49,24 @@ const IPV4: u32 = 20;
 const IPV6: u32 = 40;
 const TCP: u32 = 20;
 const ICMP: u32 = 8;
-/// Of an Ethernet header.
-const ETHERNET: u32 = 14;
+
+/// In the byte of an IPv4 header that has the flags (RFC 791 section 3.1).
+const DONT_FRAGMENT: u8 = 0x40;
 
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_ICMPV6: u8 = 58;
 
-/// An ICMP error: type and code, for each family.
+/// An ICMP error: type and code, for each family, and the last half of the header's second word.
 struct Error {
     v4: [u8; 2],
     v6: [u8; 2],
+    mtu: u16,
 }
 
 /// RFC 792 and RFC 4443 section 3.1
-const PORT_UNREACHABLE: Error = Error { v4: [3, 3], v6: [1, 4] };
+const PORT_UNREACHABLE: Error = Error { v4: [3, 3], v6: [1, 4], mtu: 0 };
 /// RFC 792 and RFC 4443 section 3.3
-const TIME_EXCEEDED: Error = Error { v4: [11, 0], v6: [3, 0] };
+const TIME_EXCEEDED: Error = Error { v4: [11, 0], v6: [3, 0], mtu: 0 };
 
 /// Turns the packet into its answer, ready to leave by the device that it came from. `false`: to this one there is no
 /// answer (RFC 9293 section 3.10.7.1: a reset; RFC 1122 section 3.2.2: a later fragment, an ICMP error).
@@ -87,6 +90,26 @@ pub fn answer<F: Reshape>(frame: &mut F, packet: &Packet, answer: Answer) -> Res
     Ok(true)
 }
 
+/// Turns the packet into the error that says how long one may be for the way on: RFC 1191 section 4, RFC 4443 section 3.2.
+/// `false`: its sender allows that it is cut to pieces, or is told nothing, as in [`answer`].
+///
+/// # Errors
+/// [`Stuck`]
+#[inline(always)]
+pub fn answer_too_long<F: Reshape>(frame: &mut F, packet: &Packet, mtu: u16) -> Result<bool, Stuck> {
+    if !matches!(packet.fragment, Fragment::Whole) || matches!(packet.kind, Kind::IcmpError) {
+        return Ok(false);
+    }
+    if packet.dst.addr.is_v4() {
+        let [flags] = frame.load(packet.l3 + 6).ok_or(Stuck)?;
+        if flags & DONT_FRAGMENT == 0 {
+            return Ok(false);
+        }
+    }
+    send_error(frame, packet, &Error { v4: [3, 4], v6: [2, 0], mtu })?;
+    Ok(true)
+}
+
 /// Whether the answer is an ICMP error, of which RFC 1812 section 4.3.2.8 and RFC 4443 section 2.4 (f) want a limit.
 #[inline(always)]
 #[must_use]
@@ -101,8 +124,7 @@ pub const fn is_error(packet: &Packet, answer: &Answer) -> bool {
 /// The reset of RFC 9293 section 3.10.7.1 (no connection there): it looks as if sent by whoever was dialled.
 #[inline(always)]
 fn reset<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck> {
-    let [s0, s1, s2, s3, a0, a1, a2, a3, offset, _] =
-        frame.load::<10>(packet.l4 + 4).ok_or(Stuck)?;
+    let [s0, s1, s2, s3, a0, a1, a2, a3, offset, _] = frame.load::<10>(packet.l4 + 4).ok_or(Stuck)?;
     let segment = ResetTo {
         sequence: u32::from_be_bytes([s0, s1, s2, s3]),
         acknowledgment: u32::from_be_bytes([a0, a1, a2, a3]),
@@ -158,14 +180,13 @@ fn reply_to_echo<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck
     let [kind, code, check_a, check_b] = frame.load(packet.l4).ok_or(Stuck)?;
     let reply = if v4 { 0 } else { 129 };
     // The addresses change places, which no sum notices.
-    let change =
-        Sum::ZERO.replaced_word(u16::from_ne_bytes([kind, code]), u16::from_ne_bytes([reply, code]));
+    let change = Sum::ZERO.replaced_word(u16::from_ne_bytes([kind, code]), u16::from_ne_bytes([reply, code]));
     let [check_a, check_b] = change.applied_to(u16::from_ne_bytes([check_a, check_b])).to_ne_bytes();
     frame.put(packet.l4, [reply, code, check_a, check_b])?;
     if v4 {
         let [ttl, protocol, check_a, check_b, ..] = frame.load::<12>(packet.l3 + 8).ok_or(Stuck)?;
-        let change = Sum::ZERO
-            .replaced_word(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes([TTL, protocol]));
+        let change =
+            Sum::ZERO.replaced_word(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes([TTL, protocol]));
         let [check_a, check_b] = change.applied_to(u16::from_ne_bytes([check_a, check_b])).to_ne_bytes();
         let words = [
             u32::from_ne_bytes([TTL, protocol, check_a, check_b]),
@@ -175,7 +196,10 @@ fn reply_to_echo<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck
         frame.put::<12>(packet.l3 + 8, zerocopy::transmute!(words))?;
     } else {
         frame.put(packet.l3 + 7, [TTL])?;
-        frame.put::<32>(packet.l3 + 8, zerocopy::transmute!([packet.dst.addr.words(), packet.src.addr.words()]))?;
+        frame.put::<32>(
+            packet.l3 + 8,
+            zerocopy::transmute!([packet.dst.addr.words(), packet.src.addr.words()]),
+        )?;
     }
     swap_ethernet(frame, packet)
 }
@@ -193,8 +217,9 @@ fn send_error<F: Reshape>(frame: &mut F, packet: &Packet, error: &Error) -> Resu
         let pseudo = pseudo_header(packet.dst.addr, packet.src.addr, PROTOCOL_ICMPV6, ICMP + quote);
         (error.v6, PROTOCOL_ICMPV6, pseudo)
     };
-    let [check_a, check_b] =
-        sum.and(pseudo).word(u16::from_ne_bytes([kind, code])).checksum().to_ne_bytes();
+    let sum = sum.and(pseudo).word(u16::from_ne_bytes([kind, code])).word(error.mtu.to_be());
+    let [check_a, check_b] = sum.checksum().to_ne_bytes();
+    let [mtu_a, mtu_b] = error.mtu.to_be_bytes();
     let l4 = put_ip_header(frame, packet, protocol, ICMP + quote, |frame, _| {
         frame.resize(packet.l3 + quote)?;
         frame.push(header + ICMP)?;
@@ -205,7 +230,7 @@ fn send_error<F: Reshape>(frame: &mut F, packet: &Packet, error: &Error) -> Resu
         }
         Ok(())
     })?;
-    frame.put(l4, [kind, code, check_a, check_b, 0, 0, 0, 0])?;
+    frame.put(l4, [kind, code, check_a, check_b, 0, 0, mtu_a, mtu_b])?;
     swap_ethernet(frame, packet)
 }
 
@@ -236,14 +261,11 @@ fn put_ip_header<F: Reshape>(
 #[expect(clippy::cast_possible_truncation, reason = "at most 1,280")]
 fn ipv4_header(src: Addr, dst: Addr, protocol: u8, length: u32) -> [u8; IPV4 as usize] {
     let [length_a, length_b] = (length as u16).to_be_bytes();
-    let first = [
-        u32::from_ne_bytes([0x45, 0, length_a, length_b]),
-        u32::from_ne_bytes([0, 0, 0x40, 0]),
-    ];
+    let first =
+        [u32::from_ne_bytes([0x45, 0, length_a, length_b]), u32::from_ne_bytes([0, 0, DONT_FRAGMENT, 0])];
     let ends = [src.v4(), dst.v4()];
     let third = u32::from_ne_bytes([TTL, protocol, 0, 0]);
-    let [check_a, check_b] =
-        Sum::ZERO.words(first).word32(third).words(ends).checksum().to_ne_bytes();
+    let [check_a, check_b] = Sum::ZERO.words(first).word32(third).words(ends).checksum().to_ne_bytes();
     let third = u32::from_ne_bytes([TTL, protocol, check_a, check_b]);
     zerocopy::transmute!([first[0], first[1], third, ends[0], ends[1]])
 }
@@ -278,7 +300,7 @@ fn swap_ethernet<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck
         return Ok(());
     }
     let [a, b, c, d, e, f, g, h, i, j, k, l] = frame.load::<12>(0).ok_or(Stuck)?;
-    frame.put(0, [g, h, i, j, k, l, a, b, c, d, e, f])
+    frame.put(0, addresses([g, h, i, j, k, l], [a, b, c, d, e, f]))
 }
 
 /// The sum over `length` bytes, a multiple of 4, at most [`ICMPV6_MAX`].

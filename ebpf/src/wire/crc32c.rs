@@ -66,7 +66,9 @@ mod tests {
     /// A bit at a time, as the definition has it.
     fn crc32c(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(u32::MAX, |crc, byte| {
-            (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (POLYNOMIAL & 0_u32.wrapping_sub(crc & 1)))
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                (crc >> 1) ^ (POLYNOMIAL & 0_u32.wrapping_sub(crc & 1))
+            })
         })
     }
 

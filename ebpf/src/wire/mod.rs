@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod checksum;
 mod crc32c;
+pub mod ethernet;
 mod parse;
 pub mod rewrite;
 

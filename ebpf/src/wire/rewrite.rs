@@ -110,8 +110,8 @@ fn ipv4_tail(old: [u8; 12], src: Addr, dst: Addr, hop: bool) -> [u8; 12] {
     let mut change = Sum::ZERO.replaced([old_src, old_dst], [src.v4(), dst.v4()]);
     if hop {
         let fewer = ttl.saturating_sub(1);
-        change = change
-            .replaced_word(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes([fewer, protocol]));
+        change =
+            change.replaced_word(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes([fewer, protocol]));
         ttl = fewer;
     }
     let [check_a, check_b] = change.applied_to(u16::from_ne_bytes([check_a, check_b])).to_ne_bytes();
@@ -186,12 +186,7 @@ fn rewrite_error<F: Frame>(
 /// Gives the quoted packet its addresses and ports, and its own checksums where they are quoted: RFC 5508 section 4.2
 /// wants the sender to find what it sent. Returns how the sum over the quote changed.
 #[inline(always)]
-fn rewrite_quote<F: Frame>(
-    frame: &mut F,
-    packet: &Packet,
-    old: &Quoted,
-    new: &Quoted,
-) -> Result<Sum, Stuck> {
+fn rewrite_quote<F: Frame>(frame: &mut F, packet: &Packet, old: &Quoted, new: &Quoted) -> Result<Sum, Stuck> {
     let mut change = Sum::ZERO;
     if new.dst.addr.is_v4() {
         let before = load(frame, old.l3 + 8)?;
