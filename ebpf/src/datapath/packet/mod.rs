@@ -11,8 +11,6 @@
 mod begin;
 mod icmp;
 mod known;
-#[cfg(all(test, feature = "testing"))]
-mod tests;
 mod verdict;
 
 pub use verdict::{Answer, Onward, Translation, Verdict};

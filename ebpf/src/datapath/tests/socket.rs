@@ -1,70 +1,15 @@
-//! The decisions, on tables in memory.
-#![cfg(feature = "testing")]
+//! Translation at the socket, on tables in memory.
 
+use super::{OTHER, SERVICE, families, fill};
 use crate::abi::{
-    Addr, AffinityKey, AffinityRow, Backend, Client, Counter, DatagramKey, Direction, DropReason, Frontend,
-    FrontendKey, Peer, Port, Protocol, Run, Scope, ServiceId, SetWord,
+    Addr, AddressUses, AffinityKey, AffinityRow, Client, Config, Counter, DatagramKey, Direction, DropReason,
+    Frontend, FrontendKey, FrontendKind, Netns, Peer, Port, Prefix, Protocol, Scope, SetWord, SourceRangeKey,
 };
-use crate::datapath::select::contains;
 use crate::datapath::socket::{Errno, Verdict, connect, release, reverse, sendmsg};
 use crate::testing::{FakeMoment, FakeSocket, MemoryTables};
 
-const SERVICE: ServiceId = ServiceId(7);
-const OTHER: ServiceId = ServiceId(8);
-
-/// The same addresses in both families.
-#[derive(Clone, Copy)]
-struct Family {
-    prefix: [u32; 3],
-}
-
-fn families() -> [Family; 2] {
-    let v4 = Addr::from_v4(0).words();
-    [Family { prefix: [v4[0], v4[1], v4[2]] }, Family { prefix: [0xfd00_u32.to_be(), 0, 0] }]
-}
-
-impl Family {
-    fn peer(self, host: u32, port: u16) -> Peer {
-        let [a, b, c] = self.prefix;
-        Peer { addr: Addr::from_words([a, b, c, host.to_be()]), port: Port::new(port) }
-    }
-
-    fn vip(self) -> Peer {
-        self.peer(0x0a60_0001, 80)
-    }
-
-    fn backend(self, index: u32) -> Peer {
-        self.peer(0x0af4_0000 + index, 8080)
-    }
-
-    /// A Service at [`Family::vip`] for both protocols, with these backends.
-    fn world(self, backends: u32, affinity_s: u32) -> MemoryTables {
-        let mut tables = MemoryTables::default();
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let row = Frontend { service: SERVICE, affinity_s };
-            tables.frontends.insert(FrontendKey::new(self.vip(), protocol), row);
-        }
-        let whole = Frontend { service: ServiceId(0), affinity_s: 0 };
-        tables.frontends.insert(FrontendKey::whole_address(self.vip().addr), whole);
-        let peers: Vec<Peer> = (0..backends).map(|index| self.backend(index)).collect();
-        fill(&mut tables, SERVICE, 100, &peers);
-        tables
-    }
-}
-
-/// Gives a Service port these backends, from that index on.
-fn fill(tables: &mut MemoryTables, service: ServiceId, offset: u32, peers: &[Peer]) {
-    let mut peers = peers.to_vec();
-    peers.sort_by(Peer::order);
-    let len = u32::try_from(peers.len()).unwrap();
-    let word =
-        if len == 0 { SetWord::empty(DropReason::NoEndpoint) } else { SetWord::of(Run { offset, len }) };
-    tables.sets.insert(service.set(Scope::Cluster), word);
-    tables.backends.extend((offset..).zip(peers.into_iter().map(|peer| Backend::new(peer, 0))));
-}
-
 fn socket(protocol: Protocol, cookie: u64) -> FakeSocket {
-    FakeSocket { protocol: Some(protocol), cookie, netns: 1 }
+    FakeSocket { protocol: Some(protocol), cookie, netns: 1, listener: false }
 }
 
 fn translated(verdict: Verdict) -> Peer {
@@ -99,7 +44,7 @@ fn what_is_no_service_passes_and_is_not_remembered() {
         let direct = family.backend(0);
         assert_eq!(connect(&tables, &moment, &socket(Protocol::Tcp, 1), direct), Verdict::Pass);
         assert_eq!(sendmsg(&tables, &moment, &socket(Protocol::Udp, 1), direct), Verdict::Pass);
-        let raw = FakeSocket { protocol: None, cookie: 1, netns: 1 };
+        let raw = FakeSocket { protocol: None, cookie: 1, netns: 1, listener: false };
         assert_eq!(connect(&tables, &moment, &raw, family.vip()), Verdict::Pass, "neither TCP nor UDP");
         assert!(tables.connections.borrow().is_empty() && tables.datagrams.borrow().is_empty());
     }
@@ -168,7 +113,7 @@ fn affinity_ends_with_the_backend_and_is_each_clients_own() {
     for family in families() {
         let (mut tables, moment) = (family.world(50, 100), FakeMoment::default());
         let at = |tables: &MemoryTables, netns| {
-            let client = FakeSocket { protocol: Some(Protocol::Udp), cookie: 1, netns };
+            let client = FakeSocket { protocol: Some(Protocol::Udp), cookie: 1, netns, listener: false };
             translated(connect(tables, &moment, &client, family.vip()))
         };
         let first = at(&tables, 1);
@@ -240,7 +185,7 @@ fn one_socket_may_speak_to_two_services() {
     for family in families() {
         let (mut tables, moment) = (family.world(1, 0), FakeMoment::default());
         let second_vip = family.peer(0x0a60_0002, 80);
-        let row = Frontend { service: OTHER, affinity_s: 0 };
+        let row = Frontend::new(OTHER, 0, FrontendKind::ClusterIp, 0);
         tables.frontends.insert(FrontendKey::new(second_vip, Protocol::Udp), row);
         fill(&mut tables, OTHER, 300, &[family.backend(9)]);
         let client = socket(Protocol::Udp, 1);
@@ -257,7 +202,7 @@ fn a_frontend_that_changed_hands_does_not_keep_the_old_services_backend() {
         let (mut tables, moment) = (family.world(1, 0), FakeMoment::default());
         let client = socket(Protocol::Udp, 1);
         let first = translated(sendmsg(&tables, &moment, &client, family.vip()));
-        let row = Frontend { service: OTHER, affinity_s: 0 };
+        let row = Frontend::new(OTHER, 0, FrontendKind::ClusterIp, 0);
         tables.frontends.insert(FrontendKey::new(family.vip(), Protocol::Udp), row);
         fill(&mut tables, OTHER, 300, &[family.backend(9)]);
         let second = translated(sendmsg(&tables, &moment, &client, family.vip()));
@@ -279,30 +224,113 @@ fn full_tables_are_counted_and_nothing_else_suffers() {
     }
 }
 
+/// The cookie of the node's own network namespace, and a pod's.
+const HOST: u64 = 1;
+const POD: u64 = 2;
+
+/// A socket of the node, or of a pod.
+fn socket_of(netns: u64, listener: bool) -> FakeSocket {
+    FakeSocket { protocol: Some(Protocol::Tcp), cookie: 9, netns, listener }
+}
+
+/// Adds the two namespaces, and a node port 30080 of the Service at the node's address 99 and on loopback.
+fn with_node_port(tables: &mut MemoryTables, family: super::Family) -> (Peer, Peer) {
+    let at = |host| family.peer(host, 30080);
+    for (cookie, flags) in [(HOST, Netns::HOST), (POD, 0)] {
+        let addr = at(100 + u32::try_from(cookie).unwrap()).addr;
+        tables.netns.insert(cookie, Netns { v4: addr, v6: addr, flags });
+    }
+    let (node, loopback) = (at(99), at(127));
+    let uses = AddressUses::NODE.and(AddressUses::NODE_PORTS);
+    tables.frontends.insert(FrontendKey::whole_address(node.addr), Frontend::whole_address(uses));
+    let uses = uses.and(AddressUses::LOOPBACK);
+    tables.frontends.insert(FrontendKey::whole_address(loopback.addr), Frontend::whole_address(uses));
+    let wildcard = Peer { addr: node.addr.unspecified(), ..node };
+    let row = Frontend::new(SERVICE, 0, FrontendKind::NodePort, Frontend::OUTSIDE_LOCAL);
+    tables.frontends.insert(FrontendKey::new(wildcard, Protocol::Tcp), row);
+    (node, loopback)
+}
+
 #[test]
-fn the_search_finds_every_member_and_nothing_else() {
+fn node_ports_are_for_everybody_here_and_those_of_loopback_for_the_node() {
     for family in families() {
-        for len in [1, 2, 3, 7, 8, 1000] {
-            let tables = family.world(len, 0);
-            let run = tables.sets[&SERVICE.set(Scope::Cluster)].run().unwrap();
-            for index in 0..len + 3 {
-                assert_eq!(contains(&tables, run, &family.backend(index)), index < len, "{index} of {len}");
-            }
-            let other_port = Peer { port: Port::new(1), ..family.backend(0) };
-            assert!(!contains(&tables, run, &other_port));
-        }
+        let (mut tables, moment) = (family.world(1, 0), FakeMoment::default());
+        let (node, loopback) = with_node_port(&mut tables, family);
+        let ask = |netns, dialled| connect(&tables, &moment, &socket_of(netns, false), dialled);
+        let backend = Verdict::Translate(family.backend(0));
+        assert_eq!(ask(HOST, node), backend);
+        assert_eq!(ask(POD, node), backend);
+        assert_eq!(ask(HOST, loopback), backend);
+        assert_eq!(ask(POD, loopback), Verdict::Pass, "a pod's loopback is its own");
+        let unspecified = Peer { addr: node.addr.unspecified(), ..node };
+        assert_eq!(ask(HOST, unspecified), backend, "it means this host");
+        assert_eq!(ask(POD, unspecified), Verdict::Pass);
+        assert_eq!(ask(HOST, Peer { port: Port::new(22), ..node }), Verdict::Pass, "the node's own business");
     }
 }
 
 #[test]
-fn the_longest_run_can_be_searched_to_its_end() {
-    let family = families()[0];
-    let mut tables = MemoryTables::default();
-    let mut peers: Vec<Peer> = (0..Run::MAX_LEN).map(|index| family.backend(index)).collect();
-    peers.sort_by(Peer::order);
-    fill(&mut tables, SERVICE, 0, &peers);
-    let run = tables.sets[&SERVICE.set(Scope::Cluster)].run().unwrap();
-    for index in (0..peers.len()).step_by(4099).chain([peers.len() - 1]) {
-        assert!(contains(&tables, run, &peers[index]), "{index}");
+fn what_listens_at_an_address_of_the_node_comes_before_a_service_there() {
+    for family in families() {
+        let (mut tables, moment) = (family.world(1, 0), FakeMoment::default());
+        with_node_port(&mut tables, family);
+        let row = Frontend::new(SERVICE, 0, FrontendKind::ClusterIp, Frontend::NODE_ADDRESS);
+        tables.frontends.insert(FrontendKey::new(family.vip(), Protocol::Tcp), row);
+        let ask = |netns, listener| connect(&tables, &moment, &socket_of(netns, listener), family.vip());
+        assert_eq!(ask(HOST, true), Verdict::Pass);
+        assert_eq!(ask(HOST, false), Verdict::Translate(family.backend(0)));
+        assert_eq!(ask(POD, false), Verdict::Pass, "its packets are asked about instead");
+    }
+}
+
+#[test]
+fn source_ranges_know_the_client_by_its_namespace() {
+    for family in families() {
+        let (mut tables, moment) = (family.world(1, 0), FakeMoment::default());
+        with_node_port(&mut tables, family);
+        let row = Frontend::new(SERVICE, 0, FrontendKind::LoadBalancer, Frontend::SOURCE_RANGES);
+        tables.frontends.insert(FrontendKey::new(family.vip(), Protocol::Tcp), row);
+        let pod = family.peer(102, 0).addr;
+        tables.source_ranges.insert(SourceRangeKey::range(SERVICE, pod, 128));
+        let ask = |netns| connect(&tables, &moment, &socket_of(netns, false), family.vip());
+        assert_eq!(ask(POD), Verdict::Translate(family.backend(0)));
+        assert_eq!(ask(HOST), Verdict::Deny(DropReason::SourceRange));
+        assert_eq!(ask(77), Verdict::Pass, "nobody knows whose it is: its packets say");
+        assert_eq!(tables.counted(Counter::SourceRange), 1);
+    }
+}
+
+#[test]
+fn sockets_are_left_alone_where_somebody_asked_for_it() {
+    for family in families() {
+        let (mut tables, moment) = (family.world(1, 0), FakeMoment::default());
+        with_node_port(&mut tables, family);
+        tables.netns.get_mut(&POD).unwrap().flags = Netns::NO_SOCKET_TRANSLATION;
+        let ask =
+            |tables: &MemoryTables, netns| connect(tables, &moment, &socket_of(netns, false), family.vip());
+        assert_eq!(
+            ask(&tables, POD),
+            Verdict::Translate(family.backend(0)),
+            "nobody looks before there is one"
+        );
+        tables.config = Some(Config { flags: Config::SOME_WITHOUT_SOCKETS, ..Config::EMPTY });
+        assert_eq!(ask(&tables, POD), Verdict::Pass);
+        assert_eq!(ask(&tables, HOST), Verdict::Translate(family.backend(0)));
+    }
+}
+
+#[test]
+fn an_address_of_the_service_network_that_no_service_has_is_refused() {
+    for family in families() {
+        let (mut tables, moment) = (family.world(1, 0), FakeMoment::default());
+        let mut config = Config::EMPTY;
+        config.service_networks[2] = Prefix::new(family.vip().addr, 112);
+        tables.config = Some(config);
+        let unallocated = family.peer(0x0a60_0002, 80);
+        let ask = |dialled| connect(&tables, &moment, &socket_of(POD, false), dialled);
+        assert_eq!(ask(unallocated), Verdict::Deny(DropReason::UnknownAddress));
+        assert_eq!(ask(family.backend(0)), Verdict::Pass);
+        let elsewhere = Peer { addr: Addr::from_words([1, 2, 3, 4]), ..unallocated };
+        assert_eq!(ask(elsewhere), Verdict::Pass);
     }
 }

@@ -1,0 +1,1 @@
+//! Translation per packet, on tables in memory.
