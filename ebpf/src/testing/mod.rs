@@ -1,5 +1,7 @@
-//! The tables in memory, for whatever runs the datapath outside the kernel.
+//! The tables in memory and packets in vectors, for whatever runs the datapath outside the kernel.
 
+mod apply;
 mod tables;
 
+pub use apply::{Outcome, apply};
 pub use tables::{FakeMoment, FakeNetwork, FakeSocket, FlowCopy, MemoryTables};
