@@ -38,6 +38,7 @@ pub(super) fn classify(mirror: &Mirror, options: &Options, host_netns: u64) -> F
         let device = NodeDevice {
             name: link.name.clone(),
             mac: link.mac,
+            mtu: link.mtu,
             v4: select_source(mirror, link.index, false),
             v6: select_source(mirror, link.index, true),
         };
@@ -108,6 +109,7 @@ fn pods(mirror: &Mirror, options: &Options) -> BTreeMap<u32, Pod> {
             name: link.name.clone(),
             host_mac,
             mac,
+            mtu: link.mtu.min(inside.mtu),
             netns: mirror.cookies.get(&end.0).copied(),
             addresses: addresses.filter(|ip| is_global(*ip)).collect(),
         };

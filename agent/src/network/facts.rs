@@ -31,6 +31,8 @@ pub struct NodeDevice {
     pub name: String,
     /// Its Ethernet address; `None` where its packets have no Ethernet header (tun, WireGuard, IP in IP).
     pub mac: Option<Mac>,
+    /// The longest IP packet that it takes, in bytes.
+    pub mtu: u32,
     /// Its first IPv4 address.
     pub v4: Option<IpAddr>,
     /// Its first IPv6 address beyond the link.
@@ -46,6 +48,8 @@ pub struct Pod {
     pub host_mac: Mac,
     /// The Ethernet address of the pod's end.
     pub mac: Mac,
+    /// The longest IP packet that either end takes, in bytes.
+    pub mtu: u32,
     /// The cookie of the pod's network namespace; `None` as long as nobody has found a way into it.
     pub netns: Option<u64>,
     /// The pod's addresses on this device, those of the link left out.

@@ -37,6 +37,7 @@ pub(super) struct Link {
     pub(super) is_up: bool,
     /// `None` where its packets have no Ethernet header.
     pub(super) mac: Option<Mac>,
+    pub(super) mtu: u32,
     /// The bridge, bond or team that it belongs to.
     pub(super) master: Option<u32>,
     /// The other end of a pair; what a tunnel or VLAN sends through.
@@ -76,6 +77,7 @@ const MAIN: u32 = 254;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Inside {
     pub(super) mac: Option<Mac>,
+    pub(super) mtu: u32,
     /// In the order in which they came.
     pub(super) addresses: Vec<Address>,
 }
@@ -153,7 +155,7 @@ impl Mirror {
         match change {
             Change::Link(link) => {
                 if let Some(inside) = self.inside.get_mut(&(nsid, link.index)) {
-                    inside.mac = link.mac;
+                    (inside.mac, inside.mtu) = (link.mac, link.mtu);
                 }
             }
             Change::LinkGone(index) => {

@@ -63,6 +63,7 @@ pub(super) fn parse_link(message: &LinkMessage) -> Link {
         kind: Kind::Plain,
         is_up: header.flags.contains(LinkFlags::Up),
         mac: None,
+        mtu: 0,
         master: None,
         lower: None,
         lower_netns: None,
@@ -73,6 +74,7 @@ pub(super) fn parse_link(message: &LinkMessage) -> Link {
             LinkAttribute::Address(bytes) if has_ethernet => {
                 link.mac = Mac::try_from(bytes.as_slice()).ok();
             }
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(master) => link.master = Some(*master).filter(|master| *master != 0),
             LinkAttribute::Link(lower) => link.lower = Some(*lower).filter(|lower| *lower != 0),
             LinkAttribute::LinkNetNsId(nsid) => link.lower_netns = Some(*nsid).filter(|nsid| *nsid >= 0),

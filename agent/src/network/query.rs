@@ -89,7 +89,7 @@ impl Query {
         if self.dump(addresses, &mut changes).is_err() {
             return Ok(None);
         }
-        let mut inside = Inside { mac: link.mac, addresses: Vec::new() };
+        let mut inside = Inside { mac: link.mac, mtu: link.mtu, addresses: Vec::new() };
         for change in changes {
             if let Change::Address(of, address) = change
                 && of == index

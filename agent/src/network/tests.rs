@@ -31,6 +31,7 @@ fn device(index: u32, name: &str) -> Announced {
     message.attributes.push(LinkAttribute::IfName(name.into()));
     let low = u8::try_from(index).unwrap();
     message.attributes.push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, low]));
+    message.attributes.push(LinkAttribute::Mtu(1500));
     Announced(message)
 }
 
@@ -167,7 +168,7 @@ fn facing(mirror: &Mirror, options: &Options) -> Vec<String> {
 /// A pod whose end is `index` in namespace `nsid`, with these addresses.
 fn plug(mirror: &mut Mirror, nsid: i32, index: u32, addresses: &[&str]) {
     let mac = Some([6, 0, 0, 0, 0, u8::try_from(nsid).unwrap()]);
-    mirror.inside.insert((nsid, index), Inside { mac, addresses: Vec::new() });
+    mirror.inside.insert((nsid, index), Inside { mac, mtu: 1450, addresses: Vec::new() });
     mirror.cookies.insert(nsid, 1000 + u64::try_from(nsid).unwrap());
     for ip in addresses {
         parse(&has(index, ip)).into_iter().for_each(|change| mirror.apply_inside(nsid, change));
@@ -514,7 +515,7 @@ fn facts_become_rows() {
     assert_eq!(rows.devices[&2].flags, Device::NODE_FACING);
     assert_eq!(rows.devices[&5].address_like(addr("10.0.0.1")), Some(addr("10.244.1.0")));
     assert_eq!(rows.devices[&5].address_like(addr("fd00::1")), None);
-    assert_eq!(rows.devices[&7].flags, 0);
+    assert_eq!((rows.devices[&7].flags, rows.devices[&7].mtu, rows.devices[&2].mtu), (0, 1450, 1500));
     let mut service_networks = [Prefix::NONE; 4];
     service_networks[0] = Prefix::new(addr("10.96.0.0"), 108);
     service_networks[1] = Prefix::new(addr("fd00:96::"), 112);
