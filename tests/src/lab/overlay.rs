@@ -33,7 +33,10 @@ pub(super) fn commands(number: u8) -> Vec<String> {
         commands.push(format!("addr add {own}/{bits} dev {device}{nodad}"));
         for other in (1..=NODES).filter(|other| *other != number) {
             let (gateway, cidr) = (&own(other)[family], &pod_cidrs(other)[family]);
-            commands.push(format!("neigh replace {gateway} lladdr {} dev {device} nud permanent", mac(other, family)));
+            commands.push(format!(
+                "neigh replace {gateway} lladdr {} dev {device} nud permanent",
+                mac(other, family)
+            ));
             commands.push(format!("route replace {cidr} via {gateway} dev {device} onlink"));
         }
     }

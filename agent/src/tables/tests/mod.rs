@@ -26,6 +26,7 @@ fn sizes() -> Sizes {
         datagrams: 16,
         affinity: 16,
         source_ranges: 8,
+        flows: 64,
     }
 }
 
