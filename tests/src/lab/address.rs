@@ -115,6 +115,12 @@ pub const fn gateway(node: u8) -> DualStack {
     pod_net(node, 1)
 }
 
+/// A node's address on its tunnel: the first of its pod networks, which no pod has.
+#[must_use]
+pub const fn tunnel(node: u8) -> DualStack {
+    pod_net(node, 0)
+}
+
 /// The pod that was made as number `ordinal` (from 0) on a node.
 #[must_use]
 pub const fn pod(node: u8, ordinal: u8) -> DualStack {
