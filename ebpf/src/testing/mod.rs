@@ -1,5 +1,6 @@
-//! The tables in memory, for whatever runs the datapath outside the kernel.
+//! The tables in memory and frames, for whatever runs the datapath outside the kernel.
 
+pub mod frame;
 mod tables;
 
 pub use tables::{FakeMoment, FakeNetwork, FakeSocket, FlowCopy, MemoryTables};

@@ -16,8 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
 use weir_tests::cases::{self, Row, live};
-use weir_tests::lab::topology::Settings;
-use weir_tests::lab::{Cluster, teardown};
+use weir_tests::lab::{Cluster, Network, Settings, teardown};
 
 /// The cluster that all rows of the table share. Made by the first, and anew after one that failed.
 type Shared = Arc<Mutex<Option<Cluster>>>;
@@ -84,4 +83,4 @@ fn run_row(row: &Row, shared: &Shared) -> Result<()> {
 }
 
 /// The settings that most trials use: what the bridge plugin does unless it is told otherwise.
-const SETTINGS: Settings = Settings { hairpin: false };
+const SETTINGS: Settings = Settings { hairpin: false, network: Network::Routed };
