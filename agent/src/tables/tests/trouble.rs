@@ -13,13 +13,16 @@ use super::*;
 use crate::tables::memory::MemoryStore;
 use crate::tables::{Store, StoreError};
 
+/// Somebody who looks at what is in the store.
+type Look<'a> = Box<dyn FnMut(&MemoryStore) + 'a>;
+
 /// Refuses what `refuses` says, and has somebody connect to an address, or look, after each write.
 pub(super) struct Difficult<'a> {
     store: MemoryStore,
     refuses: Box<dyn FnMut() -> bool + 'a>,
     watched: Option<SocketAddr>,
     seen: Vec<Verdict>,
-    looks: Option<Box<dyn FnMut(&MemoryStore) + 'a>>,
+    looks: Option<Look<'a>>,
     refuses_ranges: bool,
 }
 
