@@ -304,9 +304,10 @@ fn refuse(tables: &impl PacketTables, reason: DropReason) -> Verdict {
     Verdict::Answer(Answer::Refusal(reason))
 }
 
-/// On towards an end of the flow.
-#[inline(always)]
-fn onward(tables: &impl PacketTables, flow: &Flow, end: End) -> Onward {
+/// On towards an end of the flow. A function of its own: its result has fields that only one of its variants has, and the
+/// kernel does not let a program carry a register around in which nothing is.
+#[inline(never)]
+fn onward<T: PacketTables>(tables: &T, flow: &Flow, end: End) -> Onward {
     if flow.path() == Path::Stack {
         return Onward::Stack;
     }
