@@ -140,10 +140,6 @@ pub fn service(name: &'static str) -> ServiceSpec {
         foreign_label: None,
         local: false,
         distribution: None,
-        external_ips: Box::default(),
-        load_balancer_ips: Box::default(),
-        source_ranges: None,
-        health_check_node_port: None,
         affinity_s: None,
         slices: Vec::new(),
     }
