@@ -31,6 +31,9 @@ pub(crate) fn act<H: Hook>(skb: Skb, row: &Decision) -> i32 {
     match &row.verdict {
         Verdict::Pass => pass(skb, Note::Done),
         Verdict::PassToLast => pass(skb, Note::LookAgain),
+        Verdict::Translate(translation) if translation.is_beyond(&row.packet) => {
+            give_answer::<H>(skb.raw(), &row.packet, &Answer::TimeExceeded)
+        }
         Verdict::Translate(translation) => translate::<H>(skb.raw(), &row.packet, translation),
         Verdict::Answer(what) => give_answer::<H>(skb.raw(), &row.packet, what),
         Verdict::Drop(_) => DROP,
@@ -47,11 +50,9 @@ pub(crate) fn pass(skb: Skb, note: Note) -> i32 {
 fn translate<H: Hook>(raw: *mut __sk_buff, packet: &Packet, translation: &Translation) -> i32 {
     let mut skb = Skb::new(raw);
     let done = match &translation.onward {
-        Onward::Route if packet.ttl > 1 => route::<H>(&mut skb, packet, translation),
-        Onward::Workload(workload) if packet.ttl > 1 => deliver(&mut skb, packet, translation, workload),
-        Onward::Stack | Onward::Route | Onward::Workload(_) => {
-            through_stack::<H>(&mut skb, packet, translation)
-        }
+        Onward::Stack => through_stack::<H>(&mut skb, packet, translation),
+        Onward::Route => route::<H>(&mut skb, packet, translation),
+        Onward::Workload(workload) => deliver(&mut skb, packet, translation, workload),
     };
     done.unwrap_or(DROP)
 }
