@@ -9,6 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::network::NetworkArgs;
 use super::{PinArgs, RunArgs};
 use crate::daemon::{self, Config, SourceKind};
 use crate::source::KubernetesOptions;
@@ -38,6 +39,8 @@ pub(super) struct AgentArgs {
     /// Where `/metrics` and `/readyz` are served.
     #[arg(long, env = "WEIR_METRICS_ADDRESS", default_value = "127.0.0.1:10247", value_name = "ADDRESS")]
     metrics_address: SocketAddr,
+    #[command(flatten)]
+    network: NetworkArgs,
     #[command(flatten)]
     sizes: SizeArgs,
 }
@@ -95,6 +98,9 @@ struct SizeArgs {
     /// Networks in `loadBalancerSourceRanges`, those of each Service port and family counted.
     #[arg(long, default_value_t = Sizes::default().source_ranges, value_parser = rows(), value_name = "ROWS")]
     max_source_ranges: u32,
+    /// Forms of flows that are translated per packet, two or three for each; new ones are refused beyond.
+    #[arg(long, default_value_t = Sizes::default().flows, value_parser = rows(), value_name = "ROWS")]
+    max_flows: u32,
 }
 
 fn rows() -> clap::builder::RangedI64ValueParser<u32> {
@@ -139,6 +145,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         datagrams: args.sizes.max_datagrams,
         affinity: args.sizes.max_affinity,
         source_ranges: args.sizes.max_source_ranges,
+        flows: args.sizes.max_flows,
     };
     let config = Config {
         source,
@@ -148,6 +155,9 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         run_dir: args.run.run_dir,
         metrics: args.metrics_address,
         sizes,
+        network: args.network.options()?,
+        rows: args.network.rows(),
+        node_ports: args.network.node_port_addresses,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(daemon::run(config))?;

@@ -4,8 +4,10 @@
 //! leave everything in place.
 
 mod background;
+mod node;
 mod reconcile;
 mod start;
+mod sweeper;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,8 +20,10 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::MissedTickBehavior;
 
 use crate::kernel::{PinRoot, View};
+use crate::network::{self, RowOptions};
 use crate::observe::{Metrics, SharedReport, serve_metrics, serve_report};
 use crate::source::{Event, Kubernetes, KubernetesOptions, Manifests};
+use crate::state::NodePortAddresses;
 use crate::tables::Sizes;
 use background::Background;
 use start::Started;
@@ -91,6 +95,12 @@ pub struct Config {
     pub metrics: SocketAddr,
     /// Rows that the tables have room for.
     pub sizes: Sizes,
+    /// How this node's network is found out.
+    pub network: network::Options,
+    /// What holds for the whole node.
+    pub rows: RowOptions,
+    /// At which addresses node ports are served.
+    pub node_ports: NodePortAddresses,
 }
 
 /// How long until what the kernel refused (a full table, no memory) is tried again.
@@ -120,12 +130,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new(report.clone(), read_counters(&config.pin_root));
     let (sender, events) = tokio::sync::mpsc::channel(EVENTS);
 
+    let generation = started.generation.clone();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         result = source.run(sender) => result.context("the source ended"),
         result = serve_metrics(listener, metrics, report.clone()) => result,
         result = serve_report(&config.run_dir, report.clone()) => result,
         result = sync(started, events) => result,
+        result = sweeper::sweep(generation, report.clone()) => result,
         _ = terminate.recv() => stopped(),
         _ = interrupt.recv() => stopped(),
     }
@@ -139,7 +151,7 @@ fn stopped() -> anyhow::Result<()> {
 /// Brings the tables up to date with every event, as it comes; what waits together is written together.
 async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Result<()> {
     started.first_reconcile(&mut events).await?;
-    let Started { mut reconciler, generation, grace, .. } = started;
+    let Started { mut reconciler, mut node, generation, grace, .. } = started;
     let mut background = Background::new(generation, grace);
     // Sockets may have lost their backend while no agent ran.
     reconciler.suspect_sockets();
@@ -152,9 +164,18 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
                 let Some(event) = event else { return Ok(()) };
                 reconciler.reconcile(event, &mut events);
             }
+            changed = node.changed() => {
+                changed?;
+                node.refresh();
+                node.sync();
+                reconciler.reconcile(node.event(), &mut events);
+            }
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),
             // Not asked, and no wake-up, while all is well.
-            _ = retry.tick(), if reconciler.has_refused() || background.has_failed() => {
+            _ = retry.tick(), if reconciler.has_refused() || background.has_failed() || node.has_problems() => {
+                if node.has_problems() {
+                    node.sync();
+                }
                 background.retry();
                 reconciler.retry();
             }

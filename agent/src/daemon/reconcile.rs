@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
-use weir_ebpf::abi::Connection;
+use weir_ebpf::abi::{Connection, Peer, Protocol, ServiceId};
 
 use crate::compile::compile_service;
 use crate::kernel::KernelStore;
@@ -132,11 +132,19 @@ impl Reconciler {
         sockets
     }
 
-    /// Counts sockets that were closed.
-    pub(super) fn closed(&mut self, sockets: usize) {
-        if sockets > 0 {
-            tracing::info!(sockets, "closed sockets whose backend is gone");
-            self.report.update(|report| report.closed_sockets += sockets as u64);
+    /// Whether nothing may be sent to this backend of a Service any more.
+    pub(super) fn is_stale(&self, service: ServiceId, backend: Peer, protocol: Protocol) -> bool {
+        self.tables.is_stale(service, backend, protocol)
+    }
+
+    /// Counts sockets that were closed and flows that were forgotten.
+    pub(super) fn closed(&mut self, sockets: usize, flows: usize) {
+        if sockets + flows > 0 {
+            tracing::info!(sockets, flows, "ended what led to backends that are gone");
+            self.report.update(|report| {
+                report.closed_sockets += sockets as u64;
+                report.flows.stale += flows as u64;
+            });
         }
     }
 

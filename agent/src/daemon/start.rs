@@ -9,6 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::mpsc::Receiver;
 
 use super::Config;
+use super::node::Node;
 use super::reconcile::Reconciler;
 use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients};
 use crate::observe::SharedReport;
@@ -24,8 +25,8 @@ pub(super) struct Started {
     pub(super) reconciler: Reconciler,
     pub(super) generation: Generation,
     pub(super) grace: Grace,
+    pub(super) node: Node,
     earlier: Option<Generation>,
-    hooks: Hooks,
     config: Config,
 }
 
@@ -61,13 +62,14 @@ pub(super) fn start(config: &Config, report: SharedReport) -> anyhow::Result<Sta
     if adopt {
         tracing::info!(services = usage.services, backends = usage.backends, "adopted the pinned tables");
     }
-    let state = State::new(config.node_name.as_str());
+    let node = Node::start(config, &generation, hooks, report.clone())?;
+    let state = State::new(config.node_name.as_str()).with_node_ports(config.node_ports.clone());
     Ok(Started {
         reconciler: Reconciler::new(state, tables, store, report),
         generation,
         grace,
+        node,
         earlier,
-        hooks,
         config: config.clone(),
     })
 }
@@ -87,11 +89,15 @@ impl Started {
             }
         }
         let listed = Instant::now();
+        self.node.refresh();
+        self.reconciler.take(self.node.event());
         self.reconciler.reconcile_all();
         if let Some(earlier) = &self.earlier {
             migrate_clients(earlier, &self.generation)?;
         }
-        self.hooks.attach(&self.config.pin_root, &self.config.cgroup_root)?;
+        // The rows of devices and pods before what reads them.
+        self.node.sync();
+        self.node.hooks().attach(&self.config.pin_root, &self.config.cgroup_root)?;
         if let Some(earlier) = &self.earlier {
             migrate_clients(earlier, &self.generation)?;
         }

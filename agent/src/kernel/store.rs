@@ -175,7 +175,7 @@ fn page_size() -> i64 {
 /// A row that was not there is no error when it is to go.
 fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
-        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
         other => other,
     }
 }
@@ -187,6 +187,16 @@ fn refused(table: &'static str, capacity: u32, error: &MapError) -> StoreError {
         Some(code) => StoreError::Io { table, source: io::Error::from_raw_os_error(code) },
         None => StoreError::Io { table, source: io::Error::other(error.to_string()) },
     }
+}
+
+/// Whether there was one already.
+pub(super) fn is_there(error: &MapError) -> bool {
+    errno(error) == Some(libc::EEXIST)
+}
+
+/// Whether there was no such row.
+pub(super) fn is_missing(error: &MapError) -> bool {
+    errno(error) == Some(libc::ENOENT)
 }
 
 fn errno(error: &MapError) -> Option<i32> {

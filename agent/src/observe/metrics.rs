@@ -61,7 +61,7 @@ fn encode_counters(encoder: &mut DescriptorEncoder<'_>, counters: &[(Counter, u6
     let is_drop = |counter: Counter| DropReason::ALL.iter().any(|&reason| Counter::from(reason) == counter);
     let (drops, others): (Vec<_>, Vec<_>) = counters.iter().partition(|(counter, _)| is_drop(*counter));
     labelled(encoder, "drops", "Sockets and datagrams refused or dropped, by reason", "reason", drops)?;
-    labelled(encoder, "socket_events", "What the socket hooks did", "event", others)
+    labelled(encoder, "events", "What the programs did", "event", others)
 }
 
 fn labelled(
@@ -90,8 +90,12 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         (
             "problems",
             "Objects and fields that are wrong; `weir status` names them",
-            gauge(report.problems.len()),
+            gauge(report.problems.len() + report.network.problems.len()),
         ),
+        ("devices", "Devices that lead to other nodes and the world", gauge(report.network.devices.len())),
+        ("pods", "Pods of this node", gauge(report.network.pods)),
+        ("pod_addresses", "Addresses of this node's pods", gauge(report.network.pod_addresses)),
+        ("oldest_flow_seconds", "How long ago the oldest flow began", report.flows.oldest_s.into()),
     ];
     for (name, help, value) in gauges {
         let value = ConstGauge::new(value);
@@ -103,6 +107,7 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         ("services", gauge(used.services)),
         ("backends", used.backends.into()),
         ("source_ranges", gauge(used.source_ranges)),
+        ("flows", gauge(report.flows.rows)),
     ];
     let room = [
         ("frontends", i64::from(room.frontends)),
@@ -112,6 +117,7 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         ("datagrams", room.datagrams.into()),
         ("affinity", room.affinity.into()),
         ("source_ranges", room.source_ranges.into()),
+        ("flows", room.flows.into()),
     ];
     tables(encoder, "table_rows", "Rows in use", &used)?;
     tables(encoder, "table_capacity", "Rows that there is room for", &room)?;
@@ -120,6 +126,8 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
     }
     let counters = [
         ("syncs", "Batches of changes that were written", report.syncs),
+        ("swept_flows", "Flows forgotten because their lifetime was over", report.flows.swept),
+        ("stale_flows", "Flows forgotten because their backend is gone", report.flows.stale),
         ("closed_sockets", "Sockets closed because their backend is gone", report.closed_sockets),
     ];
     for (name, help, value) in counters {
@@ -187,7 +195,7 @@ mod tests {
             let line = if drop {
                 format!("weir_drops_total{{reason=\"{}\"}} {value}", counter.label())
             } else {
-                format!("weir_socket_events_total{{event=\"{}\"}} {value}", counter.label())
+                format!("weir_events_total{{event=\"{}\"}} {value}", counter.label())
             };
             assert!(text.contains(&line), "{line} is missing in\n{text}");
         }

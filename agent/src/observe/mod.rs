@@ -5,5 +5,5 @@ mod report;
 mod serve;
 
 pub use metrics::Metrics;
-pub use report::{Report, ReportedProblem, SharedReport};
+pub use report::{FlowReport, NetworkReport, Report, ReportedDevice, ReportedProblem, SharedReport};
 pub use serve::{ask, serve_metrics, serve_report, socket_path};

@@ -1,5 +1,6 @@
 //! What the agent knows about itself: one value, replaced as a whole, read by whoever asks.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
@@ -39,9 +40,62 @@ pub struct Report {
     pub last_sync_us: u64,
     /// Sockets that were closed because their backend is gone.
     pub closed_sockets: u64,
+    /// This node's devices and pods.
+    pub network: NetworkReport,
+    /// Flows that are translated per packet.
+    pub flows: FlowReport,
     /// What is wrong, in the order of the objects. `weir status --json` has it beside the report, not in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,
+}
+
+/// This node's network, as the agent sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkReport {
+    /// Devices that lead to other nodes and the world.
+    pub devices: Vec<ReportedDevice>,
+    /// Pods of this node.
+    pub pods: usize,
+    /// Those of them whose network namespace nobody has found a way into.
+    pub pods_without_namespace: usize,
+    /// Their addresses.
+    pub pod_addresses: usize,
+    /// The node's own IPv4 address.
+    pub v4: Option<IpAddr>,
+    /// The same in IPv6.
+    pub v6: Option<IpAddr>,
+    /// What is wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ReportedProblem>,
+}
+
+/// A device with our programs.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReportedDevice {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its first IPv4 address.
+    pub v4: Option<IpAddr>,
+    /// Its first IPv6 address.
+    pub v6: Option<IpAddr>,
+}
+
+/// What the sweeper found the last time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowReport {
+    /// Rows: two or three for each flow.
+    pub rows: usize,
+    /// Flows that were forgotten since the agent started, because their lifetime was over.
+    pub swept: u64,
+    /// Flows that were forgotten since the agent started, because their backend was gone.
+    pub stale: u64,
+    /// How long ago the oldest began, in seconds.
+    pub oldest_s: u32,
 }
 
 /// Something wrong with an object.

@@ -21,6 +21,8 @@ pub struct Sizes {
     pub affinity: u32,
     /// Networks from where load balancers' addresses may be dialled, those of each Service port and family counted.
     pub source_ranges: u32,
+    /// Forms of flows that are translated per packet: two or three for each.
+    pub flows: u32,
 }
 
 impl Default for Sizes {
@@ -35,6 +37,7 @@ impl Default for Sizes {
             datagrams: 16_384,
             affinity: 16_384,
             source_ranges: 16_384,
+            flows: 262_144,
         }
     }
 }

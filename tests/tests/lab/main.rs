@@ -6,6 +6,7 @@
 mod bad_input;
 mod churn;
 mod lifecycle;
+mod reach;
 mod stale;
 mod support;
 mod traces;
@@ -64,7 +65,11 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         Trial::test(format!("case/{row}"), move || run_row(&row, &shared).map_err(failed))
     });
     let single = single.map(|(name, run)| Trial::test(name, move || run().map_err(failed)));
-    single.into_iter().chain(rows).collect()
+    let reach = reach::SCENES.map(|scene| {
+        let name = format!("reach/{}", scene.name);
+        Trial::test(name, move || reach::everybody_reaches_everything(&scene).map_err(failed))
+    });
+    single.into_iter().chain(reach).chain(rows).collect()
 }
 
 fn failed(error: anyhow::Error) -> Failed {

@@ -28,6 +28,7 @@ fn sizes() -> Sizes {
         datagrams: 16,
         affinity: 16,
         source_ranges: 8,
+        flows: 64,
     }
 }
 
