@@ -198,6 +198,7 @@ impl State {
             loopback: *localhost_node_ports && ip_family == "IPv4",
             node_ports: node_port_addresses,
             service_networks: service_cidrs,
+            shows_clients: self.options.local_detector.cluster_cidr.is_none(),
         };
         let objects = Objects { services: &self.services, slices: &self.endpoint_slices };
         let pods: Vec<IpAddr> = self.local_endpoints().into_iter().collect();
