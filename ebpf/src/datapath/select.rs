@@ -106,22 +106,31 @@ pub(super) fn select_consistent(tables: &impl Tables, run: Run, seed: u32) -> u3
     best
 }
 
-/// The place in the run of the first backend at or after a point on the ring.
+/// The place in the run of the first backend at or after a point on the ring. A binary search without branches: the
+/// verifier would follow both ways at each of its steps, for each of the probes.
 #[inline(always)]
 fn lookup_next(tables: &impl Tables, run: Run, point: u32) -> u32 {
     let (mut low, mut high) = (0, run.len);
     for _ in 0..SEARCH_STEPS {
-        if low >= high {
-            break;
-        }
         let middle = low + (high - low) / 2;
-        match tables.lookup_backend(run.offset.wrapping_add(middle)) {
-            Some(backend) if backend.place() < point => low = middle + 1,
-            _ => high = middle,
-        }
+        let is_open = is_less(low, high);
+        // Where the search is over, `middle` may be the end of the run; what stands there does not count.
+        let Some(backend) = tables.lookup_backend(run.offset.wrapping_add(middle)) else { break };
+        let is_before = is_less(backend.place(), point) & is_open;
+        low = (low & !is_before) | ((middle + 1) & is_before);
+        let is_after = !is_before & is_open;
+        high = (high & !is_after) | (middle & is_after);
     }
     // After the last comes the first.
-    if low < run.len { low } else { 0 }
+    low & is_less(low, run.len)
+}
+
+/// All bits where `a` is less than `b`, none otherwise.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "all bits or none")]
+const fn is_less(a: u32, b: u32) -> u32 {
+    // The borrow of the subtraction.
+    0_u32.wrapping_sub(((a as u64).wrapping_sub(b as u64) >> 63) as u32)
 }
 
 /// This backend as the run, which is sorted by [`Backend::order`], has it.

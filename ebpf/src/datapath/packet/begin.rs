@@ -170,7 +170,7 @@ fn select_way<T: PacketTables, M: Moment, N: Network>(
     let there = lookup_way(node, client, server);
     let back = lookup_way(node, server, client);
     let may_redirect = node.tables.config().flags & Config::NO_REDIRECT == 0;
-    if may_redirect && can_redirect(there, back, protocol) {
+    if may_redirect && can_redirect(there.mtu(), back.mtu(), protocol) {
         flow.set_path(Path::Redirect);
     }
     if matches!(there, Way::Workload(_)) {
@@ -190,11 +190,8 @@ fn select_way<T: PacketTables, M: Moment, N: Network>(
 /// Past the stack nobody cuts a packet to pieces. TCP never wants that; of the others one that is too long for the way
 /// on needs the stack.
 #[inline(always)]
-fn can_redirect(there: Way, back: Way, protocol: Protocol) -> bool {
-    match (there.mtu(), back.mtu()) {
-        (Some(there), Some(back)) => protocol == Protocol::Tcp || there == back,
-        _ => false,
-    }
+fn can_redirect(there: u32, back: u32, protocol: Protocol) -> bool {
+    there != 0 && back != 0 && (protocol == Protocol::Tcp || there == back)
 }
 
 /// How an address is reached.
@@ -209,12 +206,12 @@ enum Way {
 }
 
 impl Way {
-    /// The longest packet that goes this way, past the stack; `None`: none does.
+    /// The longest packet that goes this way, past the stack; 0: none does.
     #[inline(always)]
-    const fn mtu(&self) -> Option<u32> {
+    const fn mtu(&self) -> u32 {
         match self {
-            Self::Workload(device) | Self::Device(device) => Some(device.mtu),
-            Self::Other => None,
+            Self::Workload(device) | Self::Device(device) => device.mtu,
+            Self::Other => 0,
         }
     }
 }
