@@ -2,11 +2,11 @@
 //! whole stack for itself.
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_ebpf::abi::{Counter, DropReason, Flow, Origin};
+use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Origin};
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::packet::{
-    Answer, Known, Node, Stage, Translation, Verdict, choose, enter, finish, follow_error, forget, give_up,
-    recognise, reserve, withdraw,
+    Answer, Known, Node, Stage, Translation, Verdict, choose, enter, find, finish, follow_error, forget,
+    give_up, recognise, reserve, withdraw,
 };
 use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
 
@@ -20,6 +20,7 @@ pub(crate) struct Decision {
     pub(crate) packet: Packet,
     pub(crate) translation: Translation,
     pub(crate) answer: Answer,
+    frontend: Frontend,
     flow: Flow,
 }
 
@@ -99,11 +100,23 @@ pub(crate) fn follow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
     conclude(row, verdict)
 }
 
+/// The frontend that the packet in the map is for, into the map; or a verdict.
+#[inline(never)]
+pub(crate) fn find_frontend(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    match find(&Here::of(raw).node(), &row.packet) {
+        Ok(frontend) => {
+            row.frontend = frontend;
+            Todo::Begin
+        }
+        Err(verdict) => conclude(row, verdict),
+    }
+}
+
 /// The flow that the packet in the map begins, into the map; or a verdict.
 #[inline(never)]
 pub(crate) fn choose_flow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
     let Some(origin) = H::ORIGIN else { return Todo::Pass };
-    match choose(&Here::of(raw).node(), origin, &row.packet) {
+    match choose(&Here::of(raw).node(), origin, &row.packet, &row.frontend) {
         Ok(flow) => {
             row.flow = flow;
             Todo::Begin
