@@ -39,6 +39,9 @@ pub(super) struct AgentArgs {
     /// Where `/metrics` and `/readyz` are served.
     #[arg(long, env = "WEIR_METRICS_ADDRESS", default_value = "127.0.0.1:10247", value_name = "ADDRESS")]
     metrics_address: SocketAddr,
+    /// Where `/healthz` and `/livez` are served, as kube-proxy serves them.
+    #[arg(long, env = "WEIR_HEALTHZ_ADDRESS", default_value = "0.0.0.0:10256", value_name = "ADDRESS")]
+    healthz_address: SocketAddr,
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
@@ -154,6 +157,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         pin_root: args.pins.root(),
         run_dir: args.run.run_dir,
         metrics: args.metrics_address,
+        healthz: args.healthz_address,
         sizes,
         network: args.network.options()?,
         rows: args.network.rows(),

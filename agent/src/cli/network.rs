@@ -32,6 +32,19 @@ pub(super) struct NetworkArgs {
     /// Whose connections are translated at the socket; those of all others are translated per packet.
     #[arg(long, env = "WEIR_SOCKET_LB", value_enum, default_value_t)]
     socket_lb: SocketLbArg,
+    /// Whether a backend on another node sees who outside the cluster dials a ClusterIP. It must then answer by way of
+    /// this node, as where this node is its gateway.
+    #[arg(long, env = "WEIR_CLUSTER_IP_CLIENTS", value_enum, default_value_t)]
+    cluster_ip_clients: ClientsArg,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum ClientsArg {
+    /// It sees an address of this node.
+    #[default]
+    Hide,
+    /// It sees the client.
+    Show,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, Default)]
@@ -74,8 +87,15 @@ impl NetworkArgs {
             SocketLbArg::All => SocketLb::All,
             SocketLbArg::Node => SocketLb::Node,
         };
+        let shows_cluster_ip_clients = self.cluster_ip_clients == ClientsArg::Show;
         let service_networks = self.service_cidrs.clone();
-        RowOptions { service_networks, source_ports: self.snat_ports, forwarding, socket_lb }
+        RowOptions {
+            service_networks,
+            source_ports: self.snat_ports,
+            forwarding,
+            socket_lb,
+            shows_cluster_ip_clients,
+        }
     }
 }
 

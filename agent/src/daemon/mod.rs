@@ -21,7 +21,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::kernel::{PinRoot, View};
 use crate::network::{self, RowOptions};
-use crate::observe::{Metrics, SharedReport, serve_metrics, serve_report};
+use crate::observe::{
+    Health, Metrics, SharedReport, serve_health, serve_health_checks, serve_metrics, serve_report,
+};
 use crate::source::{Event, Kubernetes, KubernetesOptions, Manifests};
 use crate::state::NodePortAddresses;
 use crate::tables::Sizes;
@@ -93,6 +95,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Where metrics and readiness are served.
     pub metrics: SocketAddr,
+    /// Where `/healthz` and `/livez` are served.
+    pub healthz: SocketAddr,
     /// Rows that the tables have room for.
     pub sizes: Sizes,
     /// How this node's network is found out.
@@ -126,7 +130,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("--metrics-address {}: listening", config.metrics))?;
     let source = Source::open(&config.source, &report)?;
-    let started = start::start(&config, report.clone())?;
+    let (health, _) = tokio::sync::watch::channel(Health::default());
+    let started = start::start(&config, report.clone(), health.clone())?;
     let metrics = Metrics::new(report.clone(), read_counters(&config.pin_root));
     let (sender, events) = tokio::sync::mpsc::channel(EVENTS);
 
@@ -135,6 +140,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         result = source.run(sender) => result.context("the source ended"),
         result = serve_metrics(listener, metrics, report.clone()) => result,
+        result = serve_health(config.healthz, health.subscribe()) => result,
+        result = serve_health_checks(health.subscribe()) => result,
         result = serve_report(&config.run_dir, report.clone()) => result,
         result = sync(started, events) => result,
         result = sweeper::sweep(generation, report.clone()) => result,
@@ -159,6 +166,7 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         background.start(&mut reconciler);
+        reconciler.tell_health(background.has_failed());
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return Ok(()) };

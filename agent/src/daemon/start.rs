@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
 
 use super::Config;
 use super::node::Node;
 use super::reconcile::Reconciler;
 use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients};
-use crate::observe::SharedReport;
+use crate::observe::{Health, SharedReport};
 use crate::source::Event;
 use crate::state::State;
 use crate::tables::Tables;
@@ -44,7 +45,11 @@ pub(super) fn lock(run_dir: &Path) -> anyhow::Result<Flock<File>> {
 }
 
 /// Loads the programs on the maps that are there, or on new ones.
-pub(super) fn start(config: &Config, report: SharedReport) -> anyhow::Result<Started> {
+pub(super) fn start(
+    config: &Config,
+    report: SharedReport,
+    health: watch::Sender<Health>,
+) -> anyhow::Result<Started> {
     let generation = Generation::wanted(&config.pin_root, config.sizes);
     let adopt = generation.exists();
     let earlier = Generation::readable(&config.pin_root)?
@@ -65,7 +70,7 @@ pub(super) fn start(config: &Config, report: SharedReport) -> anyhow::Result<Sta
     let node = Node::start(config, &generation, hooks, report.clone())?;
     let state = State::new(config.node_name.as_str()).with_node_ports(config.node_ports.clone());
     Ok(Started {
-        reconciler: Reconciler::new(state, tables, store, report),
+        reconciler: Reconciler::new(state, tables, store, report, health),
         generation,
         grace,
         node,

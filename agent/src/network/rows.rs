@@ -41,6 +41,8 @@ pub struct RowOptions {
     pub forwarding: Forwarding,
     /// Whose sockets are translated.
     pub socket_lb: SocketLb,
+    /// Clients outside stay visible to every backend of a ClusterIP (`--cluster-ip-clients show`).
+    pub shows_cluster_ip_clients: bool,
 }
 
 /// The rows of the tables `workloads`, `netns`, `devices` and `config`.
@@ -126,5 +128,6 @@ fn compile_config(options: &RowOptions, v4: Addr, v6: Addr) -> Config {
 fn config_flags(options: &RowOptions) -> u32 {
     let redirect = if options.forwarding == Forwarding::Stack { Config::NO_REDIRECT } else { 0 };
     let sockets = if options.socket_lb == SocketLb::Node { Config::SOME_WITHOUT_SOCKETS } else { 0 };
-    redirect | sockets
+    let clients = if options.shows_cluster_ip_clients { Config::SHOW_CLUSTER_IP_CLIENTS } else { 0 };
+    redirect | sockets | clients
 }

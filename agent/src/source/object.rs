@@ -213,6 +213,8 @@ pub struct Endpoint {
 pub struct Node {
     /// Label `topology.kubernetes.io/zone`
     pub zone: Option<Arc<str>>,
+    /// It is being deleted, or is about to be: load balancers should send it no new connections (KEP-3836).
+    pub leaving: bool,
 }
 
 /// An address of this node, as its devices have it.

@@ -27,6 +27,8 @@ pub struct State {
     node_ports: NodePortAddresses,
     /// What each address of this node is used for; `None` until somebody said.
     addresses: Option<BTreeMap<IpAddr, AddressUses>>,
+    /// Whether load balancers should send this node no new connections.
+    leaving: bool,
     /// Whether `addresses` changed since [`State::take_addresses_changed`].
     addresses_changed: bool,
     /// Services, and what slices say of Services that are not there (yet, or any more).
@@ -89,6 +91,7 @@ impl State {
             node: NodeView { name: node_name.into(), zone: None },
             node_ports: NodePortAddresses::All,
             addresses: None,
+            leaving: false,
             addresses_changed: false,
             entries: HashMap::new(),
             owners: HashMap::new(),
@@ -145,6 +148,12 @@ impl State {
     #[must_use]
     pub fn node(&self) -> &NodeView {
         &self.node
+    }
+
+    /// Whether this node is being deleted, or about to be.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
     }
 
     /// What each address of this node is used for; `None` until a source said.
@@ -245,8 +254,13 @@ impl State {
 
     /// Only this node matters; and of it, only a zone that is another one.
     fn apply_node(&mut self, name: &str, node: Option<Node>) {
+        if *name != *self.node.name {
+            return;
+        }
+        // One that is gone is on its way out, too.
+        self.leaving = node.as_ref().is_none_or(|node| node.leaving);
         let zone = node.and_then(|node| node.zone);
-        if *name != *self.node.name || zone == self.node.zone {
+        if zone == self.node.zone {
             return;
         }
         self.node.zone = zone;

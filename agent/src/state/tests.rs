@@ -45,7 +45,7 @@ fn slice(service: &str, endpoints: u8) -> EndpointSlice {
 }
 
 fn node(zone: Option<&str>) -> Option<Node> {
-    Some(Node { zone: zone.map(Arc::from) })
+    Some(Node { zone: zone.map(Arc::from), leaving: false })
 }
 
 /// A state with Services `a` and `b`, and slice `s1` of `a`; nothing dirty.

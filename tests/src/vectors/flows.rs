@@ -48,6 +48,8 @@ struct Node {
 struct Options {
     ip_family: String,
     local_detector: LocalDetector,
+    #[serde(default)]
+    masquerade_all: bool,
     node_port_addresses: Vec<IpNet>,
     /// Whether 127.0.0.1 serves node ports, where its backend of kube-proxy can do that; `[::1]` never does there.
     #[serde(default)]
@@ -198,6 +200,7 @@ impl State {
             loopback: *localhost_node_ports && ip_family == "IPv4",
             node_ports: node_port_addresses,
             service_networks: service_cidrs,
+            shows_clients: self.options.local_detector.cluster_cidr.is_none() && !self.options.masquerade_all,
         };
         let objects = Objects { services: &self.services, slices: &self.endpoint_slices };
         let pods: Vec<IpAddr> = self.local_endpoints().into_iter().collect();

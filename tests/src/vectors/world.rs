@@ -34,6 +34,8 @@ pub(super) struct Spec<'a> {
     pub(super) loopback: bool,
     pub(super) node_ports: &'a [IpNet],
     pub(super) service_networks: &'a [IpNet],
+    /// Whether clients of ClusterIPs are never hidden: kube-proxy does not where it cannot tell who is a pod.
+    pub(super) shows_clients: bool,
 }
 
 /// What decisions on this node are made of.
@@ -59,9 +61,9 @@ pub(super) fn build_world(spec: &Spec<'_>, objects: &Objects<'_>, pods: &[IpAddr
     for (row, network) in service_networks.iter_mut().zip(spec.service_networks) {
         *row = prefix(*network);
     }
+    let flags = if spec.shows_clients { Config::SHOW_CLUSTER_IP_CLIENTS } else { 0 };
     let ports = SOURCE_PORTS.end - SOURCE_PORTS.start;
-    tables.config =
-        Some(Config { service_networks, v4, v6, first_port: SOURCE_PORTS.start, ports, flags: 0 });
+    tables.config = Some(Config { service_networks, v4, v6, first_port: SOURCE_PORTS.start, ports, flags });
     tables.netns.insert(HOST, Netns { v4, v6, flags: Netns::HOST });
     let device = |flags| Device { v4, v6, mac: [2; 6], flags, mtu: 1500 };
     tables.devices.extend([(UPLINK, device(Device::NODE_FACING)), (VETH, device(0))]);

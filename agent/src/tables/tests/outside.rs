@@ -1,31 +1,30 @@
 //! External addresses, node ports, source ranges, and what the node says of its own addresses.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use weir_ebpf::abi::{AddressUses, Frontend, ServiceId, SourceRangeKey};
 
 use super::trouble::Difficult;
 use super::*;
 
-const CLUSTER_IP: AddressUses = AddressUses::CLUSTER_IP;
-const EXTERNAL: AddressUses = AddressUses::EXTERNAL;
-const NODE: AddressUses = AddressUses::NODE;
-const NODE_PORTS: AddressUses = AddressUses::NODE_PORTS;
+pub(super) const CLUSTER_IP: AddressUses = AddressUses::CLUSTER_IP;
+pub(super) const EXTERNAL: AddressUses = AddressUses::EXTERNAL;
+pub(super) const NODE: AddressUses = AddressUses::NODE;
+pub(super) const NODE_PORTS: AddressUses = AddressUses::NODE_PORTS;
 
 /// An address that a load balancer or somebody else leads here.
-fn outer(last: u8) -> SocketAddr {
+pub(super) fn outer(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, last], 80))
 }
 
-fn node_port(port: u16) -> SocketAddr {
+pub(super) fn node_port(port: u16) -> SocketAddr {
     SocketAddr::from(([0; 4], port))
 }
 
 /// The same Service with one more frontend.
-fn with(mut plan: ServicePlan, kind: FrontendKind, addr: SocketAddr, flags: u8) -> ServicePlan {
+pub(super) fn with(mut plan: ServicePlan, kind: FrontendKind, addr: SocketAddr, flags: u8) -> ServicePlan {
     plan.ports[0].frontends.push(FrontendPlan { addr, kind, flags });
     plan
 }
@@ -38,15 +37,15 @@ fn restricted(name: &str, vip: u8, ranges: &[&str]) -> ServicePlan {
     plan
 }
 
-fn sizes() -> Sizes {
+pub(super) fn sizes() -> Sizes {
     Sizes { frontends: 32, ..super::sizes() }
 }
 
-fn frontend(store: &MemoryStore, addr: SocketAddr) -> Option<Frontend> {
+pub(super) fn frontend(store: &MemoryStore, addr: SocketAddr) -> Option<Frontend> {
     store.tables.lookup_frontend(&FrontendKey::new(addr.into(), Protocol::Tcp))
 }
 
-fn uses(store: &MemoryStore, addr: IpAddr) -> Option<AddressUses> {
+pub(super) fn uses(store: &MemoryStore, addr: IpAddr) -> Option<AddressUses> {
     store.tables.lookup_frontend(&FrontendKey::whole_address(addr.into())).map(|row| row.uses())
 }
 
@@ -301,105 +300,4 @@ fn what_a_dead_agent_left_of_addresses_and_ranges_is_mended() {
     assert_eq!((uses(&store, addr), uses(&store, outer(1).ip())), (None, Some(EXTERNAL)));
     assert_eq!(store.tables.source_ranges.len(), 1);
     assert!(admits(&store, 1, [10, 1, 1, 1]));
-}
-
-/// One step of a history.
-#[derive(Clone, Debug)]
-enum Step {
-    /// Service `0` is from now on as the rest says: its external address, node port and source ranges; or gone.
-    Service(u8, Option<(Option<u8>, Option<u16>, Vec<&'static str>)>),
-    /// The node has these addresses, the odd ones with node ports.
-    Node(BTreeSet<u8>),
-    Restart,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let ranges = prop::sample::subsequence(vec!["10.0.0.0/8", "203.0.113.0/24", "0.0.0.0/0"], 0..=3);
-    let service = (prop::option::of(10..13_u8), prop::option::of(30_000..30_003_u16), ranges);
-    let step = prop_oneof![
-        6 => (0..4_u8, prop::option::weighted(0.8, service)).prop_map(|(at, service)| Step::Service(at, service)),
-        2 => prop::collection::btree_set(10..13_u8, 0..3).prop_map(Step::Node),
-        1 => Just(Step::Restart),
-    ];
-    prop::collection::vec(step, 1..40)
-}
-
-fn service(at: u8, outside: &(Option<u8>, Option<u16>, Vec<&'static str>)) -> ServicePlan {
-    let (external, port, ranges) = outside;
-    // Numbers for which nobody else is older.
-    let mut plan = ServicePlan { created_s: Some(at.into()), ..plan(&format!("s{at}"), at, [at]) };
-    if let Some(last) = external {
-        plan = with(plan, FrontendKind::LoadBalancer, outer(*last), Frontend::SOURCE_RANGES);
-        plan.ports[0].source_ranges = ranges.iter().map(|range| range.parse::<IpNet>().unwrap()).collect();
-    }
-    match port {
-        Some(port) => with(plan, FrontendKind::NodePort, node_port(*port), 0),
-        None => plan,
-    }
-}
-
-/// The addresses that a plan uses, and for what.
-fn addresses_of(plan: &ServicePlan) -> impl Iterator<Item = (IpAddr, AddressUses)> {
-    plan.ports[0].frontends.iter().filter_map(|frontend| match frontend.kind {
-        FrontendKind::ClusterIp => Some((frontend.addr.ip(), CLUSTER_IP)),
-        FrontendKind::NodePort => None,
-        _ => Some((frontend.addr.ip(), EXTERNAL)),
-    })
-}
-
-proptest! {
-    /// However it came about, the rows are what the last word on each Service and on the node makes them.
-    #[test]
-    fn history_does_not_show(steps in steps()) {
-        let sizes = Sizes { backends: 64, frontends: 64, services: 8, source_ranges: 64, ..sizes() };
-        let (mut store, mut tables) = (MemoryStore::default(), Tables::new(sizes));
-        let (mut services, mut own) = (BTreeMap::new(), BTreeMap::new());
-        for step in steps {
-            match step {
-                Step::Service(at, outside) => {
-                    let plan = outside.map(|outside| service(at, &outside));
-                    tables.apply(&ObjectKey::new("ns", format!("s{at}")), plan.as_ref(), &mut store);
-                    services.insert(at, plan);
-                }
-                Step::Node(addresses) => {
-                    let of = |last| if last % 2 == 1 { NODE.and(NODE_PORTS) } else { NODE };
-                    own = addresses.into_iter().map(|last| (outer(last).ip(), of(last))).collect();
-                    tables.apply_addresses(&own, &mut store);
-                }
-                Step::Restart => {
-                    tables = store.adopt(sizes).unwrap();
-                    // Ages are not in the tables: they are told again, as after every start.
-                    for plan in services.values().flatten() {
-                        apply(&mut tables, &mut store, plan);
-                    }
-                }
-            }
-            tables.settle(&mut store).unwrap();
-        }
-        let live: Vec<&ServicePlan> = services.values().flatten().collect();
-        let (mut wanted, mut ranges) = (BTreeMap::new(), 0);
-        for plan in &live {
-            ranges += plan.ports[0].source_ranges.len();
-            for frontend in &plan.ports[0].frontends {
-                // In the order of their ages.
-                wanted.entry(frontend.addr).or_insert((plan, frontend));
-            }
-        }
-        let mut addresses: BTreeMap<IpAddr, AddressUses> = own.clone();
-        for (addr, more) in live.iter().flat_map(|plan| addresses_of(plan)) {
-            let uses = addresses.entry(addr).or_default();
-            *uses = uses.and(more);
-        }
-        prop_assert_eq!(store.tables.frontends.len(), wanted.len() + addresses.len());
-        prop_assert_eq!(store.tables.source_ranges.len(), ranges);
-        for (addr, uses_wanted) in addresses {
-            prop_assert_eq!(uses(&store, addr), Some(uses_wanted));
-        }
-        for (addr, (plan, wanted)) in wanted {
-            let id = frontend(&store, plan.ports[0].frontends[0].addr).unwrap().service;
-            let more = if own.contains_key(&addr.ip()) { Frontend::NODE_ADDRESS } else { 0 };
-            let row = Frontend::new(id, 0, wanted.kind, wanted.flags | more);
-            prop_assert_eq!(frontend(&store, addr), Some(row));
-        }
-    }
 }
