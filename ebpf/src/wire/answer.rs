@@ -325,7 +325,8 @@ fn sum_of(bytes: &impl Bytes, offset: u32, length: u32) -> Result<Sum, Stuck> {
     Ok(sum)
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use super::*;
     use crate::abi::DropReason;
