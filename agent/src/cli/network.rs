@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use crate::network::{Forwarding, Options, RowOptions};
+use crate::network::{Forwarding, Options, RowOptions, SocketLb};
 use crate::state::NodePortAddresses;
 
 #[derive(Args, Debug)]
@@ -29,6 +29,18 @@ pub(super) struct NetworkArgs {
     /// Whether translated packets pass the stack and its netfilter, or go from device to device past it.
     #[arg(long, env = "WEIR_FORWARDING", value_enum, default_value_t)]
     forwarding: ForwardingArg,
+    /// Whose connections are translated at the socket; those of all others are translated per packet.
+    #[arg(long, env = "WEIR_SOCKET_LB", value_enum, default_value_t)]
+    socket_lb: SocketLbArg,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, Default)]
+enum SocketLbArg {
+    /// The node's and its pods'.
+    #[default]
+    All,
+    /// The node's own only, as where every pod is a virtual machine or has a sidecar that reads what was dialled.
+    Node,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, Default)]
@@ -58,7 +70,12 @@ impl NetworkArgs {
             ForwardingArg::Stack => Forwarding::Stack,
             ForwardingArg::Redirect => Forwarding::Redirect,
         };
-        RowOptions { service_networks: self.service_cidrs.clone(), source_ports: self.snat_ports, forwarding }
+        let socket_lb = match self.socket_lb {
+            SocketLbArg::All => SocketLb::All,
+            SocketLbArg::Node => SocketLb::Node,
+        };
+        let service_networks = self.service_cidrs.clone();
+        RowOptions { service_networks, source_ports: self.snat_ports, forwarding, socket_lb }
     }
 }
 

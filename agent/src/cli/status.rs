@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde::Serialize;
@@ -10,6 +11,7 @@ use weir_ebpf::abi::{Counter, DropReason};
 use super::{PinArgs, RunArgs};
 use crate::kernel::{Attached, AttachedDevice, View, attached, attached_devices, expected};
 use crate::observe::{self, Report, ReportedProblem};
+use crate::source::Connection;
 use crate::tables::Sizes;
 
 #[derive(Args, Debug)]
@@ -113,6 +115,9 @@ fn print(status: &Status) {
                 agent.version, agent.node, agent.pid
             );
             println!("source    {}", agent.source);
+            if let Some(connection) = &agent.connection {
+                println!("server    {}", describe(connection));
+            }
             let objects = agent.objects;
             println!(
                 "objects   {} Services, {} endpoints in {} EndpointSlices",
@@ -165,6 +170,18 @@ fn print_network(agent: &Report) {
         "flows     {} rows, the oldest began {} s ago, {} swept",
         flows.rows, flows.oldest_s, flows.swept
     );
+}
+
+/// Where the source watches, and whether it hears of changes.
+fn describe(connection: &Connection) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let for_s = now.saturating_sub(connection.since_s);
+    let Connection { server, error, errors, .. } = connection;
+    if connection.connected {
+        return format!("{server}: connected for {for_s} s ({errors} errors so far)");
+    }
+    let why = if error.is_empty() { "connecting" } else { error };
+    format!("{server}: NOT CONNECTED for {for_s} s, what is known stays in force: {why}")
 }
 
 fn print_kernel(status: &Status) {

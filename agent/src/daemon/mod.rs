@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::MissedTickBehavior;
 
 use crate::kernel::{PinRoot, View};
@@ -24,7 +24,7 @@ use crate::network::{self, RowOptions};
 use crate::observe::{
     Health, Metrics, SharedReport, serve_health, serve_health_checks, serve_metrics, serve_report,
 };
-use crate::source::{Event, Manifests};
+use crate::source::{Event, Kubernetes, KubernetesOptions, Manifests};
 use crate::state::NodePortAddresses;
 use crate::tables::Sizes;
 use background::Background;
@@ -33,11 +33,58 @@ use start::Started;
 /// Events that may wait: a source that is faster than the tables is slowed down, not buffered without bound.
 const EVENTS: usize = 1024;
 
+/// Where the cluster's objects come from.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// An API server.
+    Kubernetes(KubernetesOptions),
+}
+
+impl std::fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Manifests(dir) => write!(f, "manifests:{}", dir.display()),
+            Self::Kubernetes(_) => f.write_str("kubernetes"),
+        }
+    }
+}
+
+/// A source that is ready to run.
+enum Source {
+    Manifests(Manifests),
+    Kubernetes(Kubernetes),
+}
+
+impl Source {
+    fn open(kind: &SourceKind, report: &SharedReport) -> anyhow::Result<Self> {
+        Ok(match kind {
+            SourceKind::Manifests(dir) => Self::Manifests(Manifests::open(dir)?),
+            SourceKind::Kubernetes(options) => {
+                let source = Kubernetes::open(options.clone())?;
+                report.follow(source.health());
+                Self::Kubernetes(source)
+            }
+        })
+    }
+
+    async fn run(self, events: Sender<Event>) -> anyhow::Result<()> {
+        match self {
+            Self::Manifests(source) => source.run(events).await,
+            Self::Kubernetes(source) => {
+                source.run(events).await;
+                Ok(())
+            }
+        }
+    }
+}
+
 /// What the agent was asked to be.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A directory of manifests.
-    pub manifests: PathBuf,
+    /// Where the cluster's objects come from.
+    pub source: SourceKind,
     /// This node's name, as in `Endpoint.nodeName`.
     pub node_name: String,
     /// The cgroup (v2) whose sockets are translated.
@@ -76,13 +123,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         report.version = env!("CARGO_PKG_VERSION").into();
         report.pid = std::process::id();
         report.node.clone_from(&config.node_name);
-        report.source = format!("manifests:{}", config.manifests.display());
+        report.source = config.source.to_string();
         report.sizes = config.sizes;
     });
     let listener = TcpListener::bind(config.metrics)
         .await
         .with_context(|| format!("--metrics-address {}: listening", config.metrics))?;
-    let source = Manifests::open(&config.manifests)?;
+    let source = Source::open(&config.source, &report)?;
     let (health, _) = tokio::sync::watch::channel(Health::default());
     let started = start::start(&config, report.clone(), health.clone())?;
     let metrics = Metrics::new(report.clone(), read_counters(&config.pin_root));

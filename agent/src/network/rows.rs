@@ -20,6 +20,16 @@ pub enum Forwarding {
     Redirect,
 }
 
+/// Whose sockets are translated at connect (`--socket-lb`). All others are translated per packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SocketLb {
+    /// The node's and its pods'.
+    #[default]
+    All,
+    /// The node's own: nobody else could translate them in time.
+    Node,
+}
+
 /// What holds for the whole node, beside its network.
 #[derive(Clone, Debug)]
 pub struct RowOptions {
@@ -29,6 +39,8 @@ pub struct RowOptions {
     pub source_ports: (u16, u16),
     /// Which way translated packets go on.
     pub forwarding: Forwarding,
+    /// Whose sockets are translated.
+    pub socket_lb: SocketLb,
 }
 
 /// The rows of the tables `workloads`, `netns`, `devices` and `config`.
@@ -67,6 +79,10 @@ impl NodeRows {
             };
             rows.devices.insert(index, row);
         }
+        let pod_flags = match options.socket_lb {
+            SocketLb::All => 0,
+            SocketLb::Node => Netns::NO_SOCKET_TRANSLATION,
+        };
         // In the order of their indexes, which the kernel gives in order: where two pods claim an address, as when
         // one is about to go, the younger has it.
         for (&index, pod) in &facts.pods {
@@ -78,7 +94,7 @@ impl NodeRows {
             }
             let Some(cookie) = pod.netns.filter(|cookie| *cookie != facts.host_netns) else { continue };
             // A pod with several devices has the addresses of the first.
-            let row = rows.netns.entry(cookie).or_insert(Netns { v4, v6, flags: 0 });
+            let row = rows.netns.entry(cookie).or_insert(Netns { v4, v6, flags: pod_flags });
             for &ip in &pod.addresses {
                 let place = if ip.is_ipv4() { &mut row.v4 } else { &mut row.v6 };
                 if place.words() == [0; 4] {
@@ -103,6 +119,12 @@ fn compile_config(options: &RowOptions, v4: Addr, v6: Addr) -> Config {
         v6,
         first_port: first,
         ports: (last.saturating_sub(first)).saturating_add(1),
-        flags: if options.forwarding == Forwarding::Stack { Config::NO_REDIRECT } else { 0 },
+        flags: config_flags(options),
     }
+}
+
+fn config_flags(options: &RowOptions) -> u32 {
+    let redirect = if options.forwarding == Forwarding::Stack { Config::NO_REDIRECT } else { 0 };
+    let sockets = if options.socket_lb == SocketLb::Node { Config::SOME_WITHOUT_SOCKETS } else { 0 };
+    redirect | sockets
 }

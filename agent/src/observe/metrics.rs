@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 use weir_ebpf::abi::{Counter, DropReason};
 
 use super::report::{Report, SharedReport};
+use crate::source::Connection;
 
 /// What the programs counted, at the moment of asking.
 pub(super) type ReadCounters = Box<dyn Fn() -> Vec<(Counter, u64)> + Send + Sync>;
@@ -120,6 +121,9 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
     ];
     tables(encoder, "table_rows", "Rows in use", &used)?;
     tables(encoder, "table_capacity", "Rows that there is room for", &room)?;
+    if let Some(connection) = &report.connection {
+        encode_connection(encoder, connection)?;
+    }
     let counters = [
         ("syncs", "Batches of changes that were written", report.syncs),
         ("swept_flows", "Flows forgotten because their lifetime was over", report.flows.swept),
@@ -139,6 +143,26 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         Some(&Unit::Seconds),
         seconds.metric_type(),
     )?)
+}
+
+fn encode_connection(encoder: &mut DescriptorEncoder<'_>, connection: &Connection) -> fmt::Result {
+    let connected = ConstGauge::new(i64::from(connection.connected));
+    let help = "Whether all watches of the API server are up; if not, what was known stays in force";
+    connected.encode(encoder.encode_descriptor(
+        "source_connected",
+        help,
+        None,
+        connected.metric_type(),
+    )?)?;
+    let counters = [
+        ("source_errors", "Requests to the API server that failed", connection.errors),
+        ("source_lists", "Full lists that were asked for; one for each kind at the start", connection.lists),
+    ];
+    for (name, help, value) in counters {
+        let value = ConstCounter::new(value);
+        value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)?;
+    }
+    Ok(())
 }
 
 fn tables(

@@ -1,11 +1,11 @@
 //! What the agent knows about itself: one value, replaced as a whole, read by whoever asks.
 
 use std::net::IpAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::source::{ObjectRef, Problem};
+use crate::source::{Connection, Health, ObjectRef, Problem};
 use crate::state::Counts;
 use crate::tables::{Sizes, Usage};
 
@@ -24,6 +24,8 @@ pub struct Report {
     pub node: String,
     /// Where its objects come from.
     pub source: String,
+    /// How the source stands with the API server, if there is one.
+    pub connection: Option<Connection>,
     /// Services, EndpointSlices and endpoints that it knows.
     pub objects: Counts,
     /// Rows in use.
@@ -117,18 +119,31 @@ impl ReportedProblem {
 
 /// The current report.
 #[derive(Clone, Debug, Default)]
-pub struct SharedReport(Arc<RwLock<Report>>);
+pub struct SharedReport(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    report: RwLock<Report>,
+    health: OnceLock<Health>,
+}
 
 impl SharedReport {
     /// The report as it is now.
     #[must_use]
     pub fn read(&self) -> Report {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        let mut report = self.0.report.read().unwrap_or_else(PoisonError::into_inner).clone();
+        report.connection = self.0.health.get().map(Health::read);
+        report
     }
 
     /// Changes it.
     pub fn update(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+        change(&mut self.0.report.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Tells of a source's connection from now on; the first one counts.
+    pub fn follow(&self, health: Health) {
+        let _first = self.0.health.set(health);
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! Only this module knows the Kubernetes API types.
 
+mod connection;
 mod event;
 mod intern;
+mod kubernetes;
 mod manifests;
 mod object;
 pub mod parse;
 mod problem;
 
+pub use connection::{Connection, Health};
 pub use event::Event;
 pub use intern::Interner;
+pub use kubernetes::{Kubernetes, KubernetesOptions};
 pub use manifests::Manifests;
 pub use object::{
     Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, NodeAddress, ObjectKey, Protocol, Service,

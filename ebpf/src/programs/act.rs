@@ -4,67 +4,77 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use weir_ebpf::abi::{Config, Counter, Workload};
 use weir_ebpf::datapath::Tables as _;
-use weir_ebpf::datapath::packet::{Answer, Onward, Translation, Verdict};
+use weir_ebpf::datapath::packet::{Answer, Onward, Translation};
 use weir_ebpf::wire::answer::{answer, answer_too_long, is_error};
 use weir_ebpf::wire::ethernet::{addressed, addresses};
 use weir_ebpf::wire::rewrite::{Frame as _, Stuck, rewrite};
 use weir_ebpf::wire::{Bytes as _, Kind, Packet};
 
-use crate::decision::{Decision, Hook};
+use crate::decision::{Decision, Hook, Todo};
 use crate::kernel_tables::KernelTables;
 use crate::limit;
-use crate::maps::DECISION;
 use crate::network::{Here, Way};
 use crate::skb::{Note, Skb};
 
 /// The next program has its turn: TCX_NEXT, and TC_ACT_UNSPEC of a filter, are one number.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 /// TCX_DROP, TC_ACT_SHOT
-pub(crate) const DROP: i32 = TC_ACT_SHOT as i32;
+const DROP: i32 = TC_ACT_SHOT as i32;
 
 /// Of a translated packet that the stack forwards: flannel's masquerade leaves such packets alone. It is what kube-proxy
 /// marks packets with that it masquerades itself.
 const FORWARDED: u32 = 0x4000;
 
-/// Carries out the verdict in the map.
-#[inline(never)]
-pub(crate) fn act<H: Hook>(raw: *mut __sk_buff) -> i32 {
-    let Some(row) = DECISION.get_ptr(0) else { return NEXT };
-    // SAFETY: the kernel checked the index; the row is this CPU's own, and was just written.
-    let Decision { packet, verdict } = unsafe { &*row };
-    let mut skb = Skb::new(raw);
-    let done = match verdict {
-        Verdict::Pass => Ok(pass(skb, Note::Done)),
-        Verdict::PassToLast => Ok(pass(skb, Note::LookAgain)),
-        Verdict::Translate(translation) => translate::<H>(&mut skb, packet, translation),
-        Verdict::Answer(what) => give_answer::<H>(&mut skb, packet, *what),
-        Verdict::Drop(_) => Ok(DROP),
-    };
-    done.unwrap_or(DROP)
+/// Carries out what was decided.
+#[inline(always)]
+pub(crate) fn act<H: Hook>(skb: Skb, row: &Decision, todo: Todo) -> i32 {
+    match todo {
+        Todo::Pass if H::ORIGIN.is_none() => NEXT,
+        Todo::Pass => pass(skb, Note::Done),
+        Todo::PassToLast => pass(skb, Note::LookAgain),
+        Todo::Translate if row.translation.is_beyond(&row.packet) => {
+            give_answer::<H>(skb.raw(), &row.packet, &Answer::TimeExceeded)
+        }
+        Todo::Translate => translate::<H>(skb.raw(), &row.packet, &row.translation),
+        Todo::Answer => give_answer::<H>(skb.raw(), &row.packet, &row.answer),
+        Todo::Drop => DROP,
+        // Steps, of which `decide` takes the next.
+        Todo::LookUp | Todo::Follow | Todo::Begin | Todo::BeginAgain => NEXT,
+    }
 }
 
 #[inline(always)]
-pub(crate) fn pass(skb: Skb, note: Note) -> i32 {
+fn pass(skb: Skb, note: Note) -> i32 {
     skb.leave_note(note);
     NEXT
 }
 
+#[inline(never)]
+fn translate<H: Hook>(raw: *mut __sk_buff, packet: &Packet, translation: &Translation) -> i32 {
+    let mut skb = Skb::new(raw);
+    let done = match &translation.onward {
+        Onward::Stack => through_stack::<H>(&mut skb, packet, translation),
+        Onward::Route => route::<H>(&mut skb, packet, translation),
+        Onward::Workload(workload) => deliver(&mut skb, packet, translation, workload),
+    };
+    done.unwrap_or(DROP)
+}
+
+/// [`rewrite`], once in the object.
+#[inline(never)]
+fn rewrite_here(raw: *mut __sk_buff, packet: &Packet, translation: &Translation, hop: bool) -> bool {
+    rewrite(&mut Skb::new(raw), packet, translation, hop).is_ok()
+}
+
 #[inline(always)]
-fn translate<H: Hook>(skb: &mut Skb, packet: &Packet, translation: &Translation) -> Result<i32, Stuck> {
-    if packet.ttl > 1 {
-        match &translation.onward {
-            Onward::Stack => {}
-            Onward::Route => return route::<H>(skb, packet, translation),
-            Onward::Workload(workload) => return deliver(skb, packet, translation, workload),
-        }
-    }
-    through_stack::<H>(skb, packet, translation)
+fn write(skb: &mut Skb, packet: &Packet, translation: &Translation, hop: bool) -> Result<(), Stuck> {
+    if rewrite_here(skb.raw(), packet, translation, hop) { Ok(()) } else { Err(Stuck) }
 }
 
 /// On through the stack; at the last hook, simply on.
 #[inline(always)]
 fn through_stack<H: Hook>(skb: &mut Skb, packet: &Packet, translation: &Translation) -> Result<i32, Stuck> {
-    rewrite(skb, packet, translation, false)?;
+    write(skb, packet, translation, false)?;
     if H::ORIGIN.is_none() {
         return Ok(pass(*skb, Note::Done));
     }
@@ -81,27 +91,25 @@ fn route<H: Hook>(skb: &mut Skb, packet: &Packet, translation: &Translation) -> 
     let length = length_on_wire(*skb, packet)?;
     match here.lookup_way(translation.src.addr, translation.dst.addr, length) {
         Way::Known { ifindex, dst, src } => {
-            rewrite(skb, packet, translation, true)?;
+            write(skb, packet, translation, true)?;
             skb.store(0, addresses(dst, src))?;
             skb.leave_note(Note::Done);
             // SAFETY: plain numbers.
             Ok(unsafe { bpf_redirect(ifindex, 0) } as i32)
         }
         Way::Unresolved { ifindex } => {
-            rewrite(skb, packet, translation, true)?;
+            write(skb, packet, translation, true)?;
             skb.leave_note(Note::Done);
             // SAFETY: no next hop is given, so the helper looks it up itself.
             Ok(unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) } as i32)
         }
         Way::TooLong { mtu, .. } => {
             KernelTables.count(Counter::RedirectFailed);
-            if !limit::take_one() {
-                return Ok(DROP);
+            match refuse_length(skb.raw(), packet, mtu) {
+                Told::Sender => Ok(send_back::<H>(*skb)),
+                Told::Nobody => through_stack::<H>(skb, packet, translation),
+                Told::TooOften => Ok(DROP),
             }
-            if answer_too_long(skb, packet, mtu)? {
-                return Ok(send_back::<H>(*skb));
-            }
-            through_stack::<H>(skb, packet, translation)
         }
         Way::None => {
             KernelTables.count(Counter::RedirectFailed);
@@ -135,7 +143,7 @@ fn deliver(
     translation: &Translation,
     workload: &Workload,
 ) -> Result<i32, Stuck> {
-    rewrite(skb, packet, translation, true)?;
+    write(skb, packet, translation, true)?;
     if packet.l3 != 0 {
         skb.store(0, addressed(workload))?;
     }
@@ -144,15 +152,49 @@ fn deliver(
     Ok(unsafe { bpf_redirect_peer(workload.ifindex, 0) } as i32)
 }
 
+/// Who learned why a packet does not go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Told {
+    /// The packet has become the answer.
+    Sender = 0,
+    /// There is no answer to it.
+    Nobody = 1,
+    /// There was no room for it in this second, or no memory: it is neither packet nor answer.
+    TooOften = 2,
+}
+
 #[inline(always)]
-fn give_answer<H: Hook>(skb: &mut Skb, packet: &Packet, what: Answer) -> Result<i32, Stuck> {
-    if is_error(packet, &what) && !limit::take_one() {
-        return Ok(DROP);
+fn told(answered: Result<bool, Stuck>) -> Told {
+    match answered {
+        Ok(true) => Told::Sender,
+        Ok(false) => Told::Nobody,
+        Err(Stuck) => Told::TooOften,
     }
-    if !answer(skb, packet, what)? {
-        return Ok(DROP);
+}
+
+#[inline(always)]
+fn give_answer<H: Hook>(raw: *mut __sk_buff, packet: &Packet, what: &Answer) -> i32 {
+    match tell(raw, packet, what) {
+        Told::Sender => send_back::<H>(Skb::new(raw)),
+        Told::Nobody | Told::TooOften => DROP,
     }
-    Ok(send_back::<H>(*skb))
+}
+
+#[inline(never)]
+fn tell(raw: *mut __sk_buff, packet: &Packet, what: &Answer) -> Told {
+    if is_error(packet, what) && !limit::take_one() {
+        return Told::TooOften;
+    }
+    told(answer(&mut Skb::new(raw), packet, *what))
+}
+
+#[inline(never)]
+fn refuse_length(raw: *mut __sk_buff, packet: &Packet, mtu: u16) -> Told {
+    if !limit::take_one() {
+        return Told::TooOften;
+    }
+    told(answer_too_long(&mut Skb::new(raw), packet, mtu))
 }
 
 /// To where the packet came from: out by the device of the first hook, and from the last one up into the node.

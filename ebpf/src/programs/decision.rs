@@ -2,20 +2,26 @@
 //! whole stack for itself.
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_ebpf::abi::{Counter, DropReason, Origin};
+use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Origin};
 use weir_ebpf::datapath::Tables as _;
-use weir_ebpf::datapath::packet::{Node, Verdict, arrive, leave};
-use weir_ebpf::wire::{Packet, Unusable, parse};
+use weir_ebpf::datapath::packet::{
+    Answer, Known, Node, Stage, Translation, Verdict, choose, enter, find, finish, follow_error, forget,
+    give_up, recognise, reserve, withdraw,
+};
+use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
 
 use crate::kernel_tables::{KernelTables, Now};
-use crate::maps::DECISION;
 use crate::network::Here;
 use crate::skb::Skb;
 
-/// Row of the map.
+/// Row of the map. Translation and answer stand side by side and not in one enumeration: to merge its variants the compiler
+/// would carry registers around in which nothing is, and the kernel refuses such a program.
 pub(crate) struct Decision {
     pub(crate) packet: Packet,
-    pub(crate) verdict: Verdict,
+    pub(crate) translation: Translation,
+    pub(crate) answer: Answer,
+    frontend: Frontend,
+    flow: Flow,
 }
 
 /// A hook: which question it asks of a packet.
@@ -29,48 +35,151 @@ pub(crate) trait Hook {
 #[repr(u32)]
 pub(crate) enum Todo {
     /// The packet is none of ours.
-    Nothing = 0,
-    /// It is not for the wire.
-    Drop = 1,
-    /// What stands in the map.
-    Verdict = 2,
+    Pass = 0,
+    /// It is the last hook's.
+    PassToLast = 1,
+    /// It becomes what stands in the map.
+    Translate = 2,
+    /// Its sender gets the answer in the map.
+    Answer = 3,
+    /// It goes no further.
+    Drop = 4,
+    /// It may have a flow.
+    LookUp = 5,
+    /// It is an ICMP error.
+    Follow = 6,
+    /// It may begin a flow.
+    Begin = 7,
+    /// It may begin a flow in the place of another.
+    BeginAgain = 8,
 }
 
 /// Reads the packet whose IP header is at `L3` into the map.
 #[inline(never)]
-pub(crate) fn read<const L3: u32>(raw: *mut __sk_buff) -> Todo {
+pub(crate) fn read<const L3: u32>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
     let skb = Skb::new(raw);
-    let packet = match parse(&skb, L3, skb.ether_type()) {
-        Ok(packet) => packet,
-        Err(Unusable::NotIp | Unusable::Malformed) => return Todo::Nothing,
+    match parse(&skb, L3, skb.ether_type()) {
+        Ok(packet) => {
+            row.packet = packet;
+            if packet.kind == Kind::IcmpError { Todo::Follow } else { Todo::LookUp }
+        }
+        Err(Unusable::NotIp | Unusable::Malformed) => Todo::Pass,
         Err(Unusable::MappedAddress) => {
             KernelTables.count(Counter::from(DropReason::MappedAddress));
-            return Todo::Drop;
+            Todo::Drop
         }
-    };
-    let Some(row) = DECISION.get_ptr_mut(0) else { return Todo::Nothing };
-    // SAFETY: the kernel checked the index, and the row is this CPU's own.
-    unsafe { (&raw mut (*row).packet).write(packet) };
-    Todo::Verdict
+    }
 }
 
-/// Decides about the packet in the map.
+/// A verdict about the packet in the map, as far as tables say what becomes of it.
 #[inline(never)]
-pub(crate) fn decide<H: Hook>(raw: *mut __sk_buff) -> Todo {
-    let Some(row) = DECISION.get_ptr_mut(0) else { return Todo::Nothing };
-    // SAFETY: the kernel checked the index, the row is this CPU's own, and the packet was just written.
-    let packet = unsafe { &(*row).packet };
-    let skb = Skb::new(raw);
-    let here = Here { context: raw.cast(), ifindex: skb.ifindex() };
-    let node = Node { tables: &KernelTables, moment: &Now, network: &here };
-    let verdict = match H::ORIGIN {
-        Some(origin) => arrive(&node, origin, packet, &skb),
-        None => leave(&node, packet, &skb),
-    };
-    if matches!(verdict, Verdict::Pass) {
-        return Todo::Nothing;
+pub(crate) fn look_up<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    let here = Here::of(raw);
+    if H::ORIGIN.is_none() {
+        let verdict = finish(&here.node(), &row.packet);
+        return conclude(row, verdict);
     }
-    // SAFETY: as above.
-    unsafe { (&raw mut (*row).verdict).write(verdict) };
-    Todo::Verdict
+    match recognise(&here.node(), &row.packet) {
+        Known::Verdict(verdict) => conclude(row, verdict),
+        Known::New => Todo::Begin,
+        Known::Again => Todo::BeginAgain,
+    }
+}
+
+/// Removes the flow whose place another is to have.
+#[inline(never)]
+pub(crate) fn forget_flow(row: &Decision) {
+    forget(&KernelTables, &row.packet);
+}
+
+/// A verdict about the ICMP error in the map.
+#[inline(never)]
+pub(crate) fn follow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    let stage = if H::ORIGIN.is_some() { Stage::Arrive } else { Stage::Leave };
+    let verdict = follow_error(&KernelTables, stage, &row.packet, &Skb::new(raw));
+    conclude(row, verdict)
+}
+
+/// The frontend that the packet in the map is for, into the map; or a verdict.
+#[inline(never)]
+pub(crate) fn find_frontend(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    match find(&Here::of(raw).node(), &row.packet) {
+        Ok(frontend) => {
+            row.frontend = frontend;
+            Todo::Begin
+        }
+        Err(verdict) => conclude(row, verdict),
+    }
+}
+
+/// The flow that the packet in the map begins, into the map; or a verdict.
+#[inline(never)]
+pub(crate) fn choose_flow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    let Some(origin) = H::ORIGIN else { return Todo::Pass };
+    match choose(&Here::of(raw).node(), origin, &row.packet, &row.frontend) {
+        Ok(flow) => {
+            row.flow = flow;
+            Todo::Begin
+        }
+        Err(verdict) => conclude(row, verdict),
+    }
+}
+
+/// The flow in the map gets a source port.
+#[inline(never)]
+pub(crate) fn reserve_flow(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    match reserve(&Here::of(raw).node(), &row.packet, &mut row.flow) {
+        Ok(()) => Todo::Begin,
+        Err(verdict) => conclude(row, verdict),
+    }
+}
+
+/// The flow in the map begins, or not.
+#[inline(never)]
+pub(crate) fn enter_flow(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    match enter(&Here::of(raw).node(), &row.packet, &mut row.flow) {
+        Some(verdict) => conclude(row, verdict),
+        None => Todo::BeginAgain,
+    }
+}
+
+/// Removes what there is of the flow that did not begin.
+#[inline(never)]
+pub(crate) fn withdraw_flow(row: &Decision) {
+    withdraw(&KernelTables, &row.packet, &row.flow);
+}
+
+/// The verdict where there is no room for a flow.
+#[inline(always)]
+pub(crate) fn give_up_flow(row: &mut Decision) -> Todo {
+    conclude(row, give_up(&KernelTables))
+}
+
+#[inline(always)]
+fn conclude(row: &mut Decision, verdict: Verdict) -> Todo {
+    match verdict {
+        Verdict::Pass => Todo::Pass,
+        Verdict::PassToLast => Todo::PassToLast,
+        Verdict::Translate(translation) => {
+            row.translation = translation;
+            Todo::Translate
+        }
+        Verdict::Answer(answer) => {
+            row.answer = answer;
+            Todo::Answer
+        }
+        Verdict::Drop(_) => Todo::Drop,
+    }
+}
+
+impl Here {
+    #[inline(always)]
+    fn of(raw: *mut __sk_buff) -> Self {
+        Self { context: raw.cast(), ifindex: Skb::new(raw).ifindex() }
+    }
+
+    #[inline(always)]
+    fn node(&self) -> Node<'_, KernelTables, Now, Self> {
+        Node { tables: &KernelTables, moment: &Now, network: self }
+    }
 }

@@ -74,23 +74,30 @@ impl Here {
 impl Network for Here {
     #[inline(always)]
     fn route(&self, src: Addr, dst: Addr) -> Option<u32> {
-        match self.lookup_way(src, dst, 0) {
-            Way::Known { ifindex, .. } | Way::Unresolved { ifindex } | Way::TooLong { ifindex, .. } => {
-                Some(ifindex)
-            }
-            Way::None => None,
+        match lookup_device(self, &src, &dst) {
+            0 => None,
+            ifindex => Some(ifindex),
         }
     }
 
     #[inline(always)]
     fn has_socket(&self, protocol: Protocol, local: Peer, remote: Peer) -> bool {
-        has_socket(self.context, protocol, local, remote)
+        has_socket(self.context, protocol, &local, &remote)
+    }
+}
+
+/// The index of the device by which the stack would forward; 0: by none. A function of its own for the sake of the stack.
+#[inline(never)]
+fn lookup_device(here: &Here, src: &Addr, dst: &Addr) -> u32 {
+    match here.lookup_way(*src, *dst, 0) {
+        Way::Known { ifindex, .. } | Way::Unresolved { ifindex } | Way::TooLong { ifindex, .. } => ifindex,
+        Way::None => 0,
     }
 }
 
 /// Whether the network namespace of this context has a socket for packets from `remote` to `local`.
-#[inline(always)]
-pub(crate) fn has_socket(context: *mut c_void, protocol: Protocol, local: Peer, remote: Peer) -> bool {
+#[inline(never)]
+pub(crate) fn has_socket(context: *mut c_void, protocol: Protocol, local: &Peer, remote: &Peer) -> bool {
     // SAFETY: numbers, for which zero is a value.
     let mut tuple: SockTuple = unsafe { zeroed() };
     let size = if local.addr.is_v4() {

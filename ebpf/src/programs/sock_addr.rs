@@ -55,7 +55,7 @@ impl Socket for Hook<'_> {
     #[inline(always)]
     fn listens(&self, protocol: Protocol, local: Peer) -> bool {
         let anybody = Peer { addr: local.addr.unspecified(), port: Port::new(0) };
-        has_socket(self.0.as_ptr(), protocol, local, anybody)
+        has_socket(self.0.as_ptr(), protocol, &local, &anybody)
     }
 }
 

@@ -15,9 +15,13 @@ use aya_ebpf::programs::TcContext;
 use weir_ebpf::abi::Origin;
 use weir_ebpf::wire::ethernet::ETHERNET;
 
-use crate::act::{DROP, NEXT, act, pass};
-use crate::decision::{Hook, Todo, decide, read};
-use crate::skb::{Note, Skb};
+use crate::act::{NEXT, act};
+use crate::decision::{
+    Decision, Hook, Todo, choose_flow, enter_flow, find_frontend, follow, forget_flow, give_up_flow, look_up,
+    read, reserve_flow, withdraw_flow,
+};
+use crate::maps::DECISION;
+use crate::skb::Skb;
 
 struct FromPod;
 struct FromNet;
@@ -42,15 +46,46 @@ fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
     if skb.is_tagged() || (H::ORIGIN.is_none() && skb.is_done()) {
         return NEXT;
     }
-    let todo = match read::<L3>(skb.raw()) {
-        Todo::Verdict => decide::<H>(skb.raw()),
+    let Some(row) = DECISION.get_ptr_mut(0) else { return NEXT };
+    // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
+    let row = unsafe { &mut *row };
+    let todo = decide::<H, L3>(skb, row);
+    act::<H>(skb, row, todo)
+}
+
+/// Step by step: each has the stack for itself.
+#[inline(always)]
+fn decide<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision) -> Todo {
+    let raw = skb.raw();
+    match read::<L3>(raw, row) {
+        Todo::Follow => return follow::<H>(raw, row),
+        Todo::LookUp => {}
+        todo => return todo,
+    }
+    match look_up::<H>(raw, row) {
+        Todo::Begin if H::ORIGIN.is_some() => {}
+        Todo::BeginAgain if H::ORIGIN.is_some() => forget_flow(row),
+        todo => return todo,
+    }
+    match find_frontend(raw, row) {
+        Todo::Begin => {}
+        todo => return todo,
+    }
+    match choose_flow::<H>(raw, row) {
+        Todo::Begin => {}
+        todo => return todo,
+    }
+    match reserve_flow(raw, row) {
+        Todo::Begin => {}
+        todo => return todo,
+    }
+    match enter_flow(raw, row) {
+        Todo::BeginAgain => withdraw_flow(row),
+        todo => return todo,
+    }
+    match look_up::<H>(raw, row) {
+        Todo::Begin | Todo::BeginAgain => give_up_flow(row),
         todo => todo,
-    };
-    match todo {
-        Todo::Nothing if H::ORIGIN.is_none() => NEXT,
-        Todo::Nothing => pass(skb, Note::Done),
-        Todo::Drop => DROP,
-        Todo::Verdict => act::<H>(skb.raw()),
     }
 }
 

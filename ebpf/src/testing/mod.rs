@@ -1,6 +1,7 @@
-//! The tables in memory and packets in vectors, for whatever runs the datapath outside the kernel.
+//! The tables in memory and frames, for whatever runs the datapath outside the kernel.
 
 mod apply;
+pub mod frame;
 mod tables;
 
 pub use apply::{Outcome, apply};

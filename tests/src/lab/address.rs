@@ -5,6 +5,8 @@
 //! | nodes          | 172.18.0.0/24   | fd00:172:18::/64      |
 //! | pods of n1, n2 | 10.244.N.0/24   | fd00:10:244:N::/64    |
 //! | Services       | 10.96.0.0/16    | fd00:10:96::/112      |
+//! | load balancers  | 198.51.100.0/25 | 2001:db8:51::/112     |
+//! | external IPs   | 198.51.100.128/25 | 2001:db8:51::1:0/112 |
 //! | outside client | 203.0.113.0/24  | 2001:db8:113::/64     |
 
 use std::fmt;
@@ -113,6 +115,12 @@ pub const fn gateway(node: u8) -> DualStack {
     pod_net(node, 1)
 }
 
+/// A node's address on its tunnel: the first of its pod networks, which no pod has.
+#[must_use]
+pub const fn tunnel(node: u8) -> DualStack {
+    pod_net(node, 0)
+}
+
 /// The pod that was made as number `ordinal` (from 0) on a node.
 #[must_use]
 pub const fn pod(node: u8, ordinal: u8) -> DualStack {
@@ -148,6 +156,26 @@ pub const fn marker(number: u8) -> IpAddr {
 pub fn pod_cidrs(node: u8) -> [String; 2] {
     [format!("10.244.{node}.0/24"), format!("fd00:10:244:{node}::/64")]
 }
+
+/// Load balancer address number `number`: no device has it, the router leads it to n1.
+#[must_use]
+pub const fn balancer(number: u8) -> DualStack {
+    host([198, 51, 100], [0x2001, 0xdb8, 0x51, 0], number)
+}
+
+/// External address number `number` (up to 99), likewise.
+#[must_use]
+pub const fn external(number: u8) -> DualStack {
+    let mut both = host([198, 51, 100], [0x2001, 0xdb8, 0x51, 0], 128 + number);
+    both.v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 1, digits(number));
+    both
+}
+
+/// The networks that the router leads to n1: load balancers', external ones and Services'.
+pub const LED_TO_N1: [&str; 4] = ["198.51.100.0/24", "10.96.0.0/24", "2001:db8:51::/64", "fd00:10:96::/120"];
+
+/// The networks of all pods.
+pub const CLUSTER_CIDRS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/48"];
 
 /// The networks of [`foreign`].
 pub const FOREIGN_CIDRS: [&str; 2] = ["10.96.255.0/24", "fd00:10:96::ff00/120"];

@@ -11,9 +11,11 @@ pub mod agent;
 pub mod binary;
 pub mod cgroup;
 pub mod cluster;
+pub mod firewall;
 mod ident;
 pub mod manifests;
 pub mod netns;
+mod overlay;
 pub mod process;
 pub mod teardown;
 pub mod topology;
@@ -21,9 +23,10 @@ pub mod topology;
 pub use address::{DualStack, Form};
 pub use agent::Agent;
 pub use cluster::Cluster;
+pub use firewall::Neighbour;
 pub use ident::LabId;
 pub use process::Place;
-pub use topology::{Lab, Node, Pod};
+pub use topology::{Lab, Network, Node, Pod, Settings};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -47,7 +47,15 @@ impl Netns {
     /// # Errors
     /// What `ip` said.
     pub fn ip(&self, commands: &[String]) -> Result<()> {
-        ip_batch(&["-n", &self.name], commands)
+        batch("ip", &["-n", &self.name], commands)
+    }
+
+    /// Runs `bridge` commands in it, likewise.
+    ///
+    /// # Errors
+    /// What `bridge` said.
+    pub fn bridge(&self, commands: &[String]) -> Result<()> {
+        batch("bridge", &["-n", &self.name], commands)
     }
 
     /// Runs `work` on a thread inside the namespace. Sockets made there stay in it.
@@ -86,7 +94,7 @@ impl Netns {
 /// What `ip` said; those made before the failure exist.
 pub fn create(names: &[String]) -> Result<Vec<Netns>> {
     let commands: Vec<String> = names.iter().map(|name| format!("netns add {name}")).collect();
-    ip_batch(&[], &commands)?;
+    batch("ip", &[], &commands)?;
     Ok(names.iter().map(|name| Netns { name: name.clone() }).collect())
 }
 
@@ -101,22 +109,22 @@ pub fn remove(name: &str) -> Result<()> {
     fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
-fn ip_batch(arguments: &[&str], commands: &[String]) -> Result<()> {
-    let mut child = Command::new("ip")
+fn batch(program: &str, arguments: &[&str], commands: &[String]) -> Result<()> {
+    let mut child = Command::new(program)
         .args(arguments)
         .args(["-batch", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .context("cannot run ip (package iproute2)")?;
+        .with_context(|| format!("cannot run {program} (package iproute2)"))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(commands.join("\n").as_bytes())?;
     }
     let output = child.wait_with_output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("ip {} failed: {}\n{}", arguments.join(" "), said.trim(), commands.join("\n"));
+        bail!("{program} {} failed: {}\n{}", arguments.join(" "), said.trim(), commands.join("\n"));
     }
     Ok(())
 }

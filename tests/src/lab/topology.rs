@@ -18,13 +18,25 @@ use super::address::{self, DualStack};
 use super::ident::LabId;
 use super::netns::{self, Netns};
 use super::process::Place;
-use super::{cgroup, teardown};
+use super::{cgroup, overlay, teardown};
 
 /// What can be chosen about a lab.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
     /// The bridge plugin's `hairpinMode`: whether the bridge sends a frame back to the pod that it came from.
     pub hairpin: bool,
+    /// How nodes reach each other's pods.
+    pub network: Network,
+}
+
+/// How nodes reach each other's pods.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Network {
+    /// By routes (kindnet, flannel's host-gw).
+    #[default]
+    Routed,
+    /// Through vxlan tunnels (flannel's default).
+    Overlay,
 }
 
 /// Two nodes, the network between them, and a client outside. Removed when dropped.
@@ -94,6 +106,10 @@ impl Lab {
             let cgroup = cgroup.join(format!("n{number}"));
             netns.ensure_sysctls(FORWARDING)?;
             netns.ip(&node_commands(number))?;
+            if settings.network == Network::Overlay {
+                netns.ip(&overlay::commands(number))?;
+                netns.bridge(&overlay::forwarding(number))?;
+            }
             let place = place(&format!("n{number}"), netns, cgroup.join("host"))?;
             nodes.push(Node { number, place, cgroup, pods: Vec::new() });
         }
@@ -148,6 +164,11 @@ impl Lab {
         netns.ensure_sysctls(QUIET_IPV6)?;
         let veth = format!("veth{ordinal}");
         netns.ip(&pod_commands(node.number, addresses, &veth, node.place.netns().name()))?;
+        if self.settings.network == Network::Overlay {
+            let mtu = overlay::POD_MTU;
+            netns.ip(&[format!("link set eth0 mtu {mtu}")])?;
+            node.place.netns().ip(&[format!("link set {veth} mtu {mtu}")])?;
+        }
         node.place.netns().ip(&plug_commands(&veth, hairpin))?;
         let cgroup = node.cgroup.join(name);
         cgroup::ensure(&cgroup)?;
@@ -218,6 +239,11 @@ fn router_commands(n1: &Netns, n2: &Netns, client: &Netns) -> Vec<String> {
     for number in 1..=address::NODES {
         commands.extend(route_commands(&address::pod_cidrs(number), address::node(number)));
     }
+    let n1 = address::node(1);
+    commands.extend(address::LED_TO_N1.map(|cidr| {
+        let via = if cidr.contains(':') { n1.v6.to_string() } else { n1.v4.to_string() };
+        format!("route add {cidr} via {via}")
+    }));
     // whoever dials one of these untranslated reaches the router itself, which can tell
     commands.extend(address::FOREIGN_CIDRS.map(|cidr| format!("route add local {cidr} dev lo")));
     commands

@@ -1,6 +1,7 @@
 //! The mirror against its store: what the datapath sees is what the plans say, whatever the order.
 
 mod affinity;
+mod outside;
 mod trouble;
 
 use std::collections::BTreeMap;

@@ -13,17 +13,44 @@ use super::*;
 use crate::tables::memory::MemoryStore;
 use crate::tables::{Store, StoreError};
 
-/// Refuses what `refuses` says, and has somebody connect to an address after each write.
-struct Difficult<'a> {
+/// Somebody who looks at what is in the store.
+type Look<'a> = Box<dyn FnMut(&MemoryStore) + 'a>;
+
+/// Refuses what `refuses` says, and has somebody connect to an address, or look, after each write.
+pub(super) struct Difficult<'a> {
     store: MemoryStore,
     refuses: Box<dyn FnMut() -> bool + 'a>,
     watched: Option<SocketAddr>,
     seen: Vec<Verdict>,
+    looks: Option<Look<'a>>,
+    refuses_ranges: bool,
 }
 
 impl<'a> Difficult<'a> {
-    fn new(refuses: impl FnMut() -> bool + 'a) -> Self {
-        Self { store: MemoryStore::default(), refuses: Box::new(refuses), watched: None, seen: Vec::new() }
+    pub(super) fn new(refuses: impl FnMut() -> bool + 'a) -> Self {
+        Self {
+            store: MemoryStore::default(),
+            refuses: Box::new(refuses),
+            watched: None,
+            seen: Vec::new(),
+            looks: None,
+            refuses_ranges: false,
+        }
+    }
+
+    /// Has this called after each write.
+    pub(super) fn watch(&mut self, looks: impl FnMut(&MemoryStore) + 'a) {
+        self.looks = Some(Box::new(looks));
+    }
+
+    /// Refuses what is to happen to source ranges.
+    pub(super) fn refuse_ranges(&mut self, refuses: bool) {
+        self.refuses_ranges = refuses;
+    }
+
+    /// What it holds.
+    pub(super) fn inner(&self) -> &MemoryStore {
+        &self.store
     }
 
     fn asked(
@@ -40,6 +67,9 @@ impl<'a> Difficult<'a> {
     }
 
     fn look(&mut self) {
+        if let Some(looks) = &mut self.looks {
+            looks(&self.store);
+        }
         self.seen.extend(self.watched.map(|addr| connect(&self.store, addr)));
     }
 }
@@ -68,6 +98,9 @@ impl Store for Difficult<'_> {
     }
 
     fn delete_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        if self.refuses_ranges {
+            return Err(StoreError::Io { table: "source_ranges", source: io::Error::from_raw_os_error(12) });
+        }
         self.asked(|store| store.delete_source_range(range))
     }
 

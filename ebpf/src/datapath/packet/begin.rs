@@ -17,41 +17,86 @@ const ATTEMPTS: u32 = 32;
 /// Ports below are privileged: a server may ask for one (NFS), so a client keeps its own.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// A packet without a flow.
-#[inline(never)]
-pub(super) fn begin<T: PacketTables, M: Moment, N: Network>(
+/// The frontend that a packet without a flow is for, or what becomes of the packet.
+#[inline(always)]
+pub(super) fn find<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+) -> Result<Frontend, Verdict> {
+    // Of TCP only what opens a connection: anything else is another's in mid-stream, or lost, and the stack's.
+    if !has_ports(packet) || (protocol == Protocol::Tcp && !is_opening(packet)) {
+        return Err(Verdict::Pass);
+    }
+    match lookup_frontend(node, packet, protocol) {
+        Ok(Some(frontend)) => Ok(frontend),
+        Ok(None) => Err(Verdict::Pass),
+        Err(reason) => Err(deny(node.tables, reason)),
+    }
+}
+
+/// The flow that its client gets, or what becomes of the packet.
+#[inline(always)]
+pub(super) fn choose<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     origin: Origin,
     packet: &Packet,
     protocol: Protocol,
-) -> Verdict {
-    // Of TCP only what opens a connection: anything else is another's in mid-stream, or lost, and the stack's.
-    if !has_ports(packet) || (protocol == Protocol::Tcp && !is_opening(packet)) {
-        return Verdict::Pass;
-    }
+    frontend: &Frontend,
+) -> Result<Flow, Verdict> {
     let tables = node.tables;
-    let frontend = match lookup_frontend(node, packet, protocol) {
-        Ok(Some(frontend)) => frontend,
-        Ok(None) => return Verdict::Pass,
-        Err(reason) => return deny(tables, reason),
-    };
     let choice = match origin {
-        Origin::Outside if frontend.has(Frontend::CONSISTENT) => Choice::Consistent(seed(packet, &frontend)),
+        Origin::Outside if frontend.has(Frontend::CONSISTENT) => Choice::Consistent(seed(packet, frontend)),
         _ => Choice::Any,
     };
     let client = || Client::from_addr(packet.src.addr);
-    let backend = match select_backend(tables, node.moment, &frontend, origin, choice, client) {
+    let backend = match select_backend(tables, node.moment, frontend, origin, choice, client) {
         Ok(backend) => backend,
-        Err(reason) => return deny(tables, reason),
+        Err(reason) => return Err(deny(tables, reason)),
     };
     let mut flow = Flow::new(packet.src, packet.dst, backend.peer(), frontend.service, node.moment.seconds());
     select_way(node, origin, protocol, &backend, &mut flow);
-    match create(node, packet, protocol, &mut flow) {
-        Ok(()) => {
-            tables.count(Counter::FlowBegun);
-            forward_verdict(tables, &flow)
-        }
-        Err(reason) => deny(tables, reason),
+    Ok(flow)
+}
+
+/// Enters the backend's side of a flow that was chosen, with a source port that makes its forms unique.
+///
+/// # Errors
+/// Why there is none.
+#[inline(always)]
+pub(super) fn reserve<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    protocol: Protocol,
+    flow: &mut Flow,
+) -> Result<(), Verdict> {
+    create_backend_side(node, protocol, flow).map_err(|reason| deny(node.tables, reason))
+}
+
+/// Enters the client's side, which makes packets follow, and says what the first one becomes. `None`: there is no room,
+/// or another CPU was faster with a packet of the same flow; [`withdraw`] is due.
+#[inline(always)]
+pub(super) fn enter<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+    flow: &mut Flow,
+) -> Option<Verdict> {
+    flow.seen_s = flow.begun_s;
+    flow.signs = signs(packet);
+    let key = flow.set_form(Form::Dialled, protocol);
+    node.tables.create_flow(&key, flow).ok()?;
+    node.tables.count(Counter::FlowBegun);
+    Some(forward_verdict(node.tables, flow))
+}
+
+/// Removes the backend's side.
+#[inline(always)]
+pub(super) fn withdraw<T: PacketTables>(tables: &T, protocol: Protocol, flow: &Flow) {
+    let (client, server) = flow.ends(Form::Received);
+    tables.delete_flow(&Tuple::new(client, server, protocol).0);
+    if flow.path() == Path::Stack && flow.hides_client() {
+        let (client, server) = flow.ends(Form::Forwarded);
+        tables.delete_flow(&Tuple::new(client, server, protocol).0);
     }
 }
 
@@ -120,7 +165,7 @@ fn select_way<T: PacketTables, M: Moment, N: Network>(
     let there = lookup_way(node, client, server);
     let back = lookup_way(node, server, client);
     let may_redirect = node.tables.config().flags & Config::NO_REDIRECT == 0;
-    if may_redirect && can_redirect(there, back, protocol) {
+    if may_redirect && can_redirect(there.mtu(), back.mtu(), protocol) {
         flow.set_path(Path::Redirect);
     }
     if matches!(there, Way::Workload(_)) {
@@ -140,11 +185,8 @@ fn select_way<T: PacketTables, M: Moment, N: Network>(
 /// Past the stack nobody cuts a packet to pieces. TCP never wants that; of the others one that is too long for the way
 /// on needs the stack.
 #[inline(always)]
-fn can_redirect(there: Way, back: Way, protocol: Protocol) -> bool {
-    match (there.mtu(), back.mtu()) {
-        (Some(there), Some(back)) => protocol == Protocol::Tcp || there == back,
-        _ => false,
-    }
+fn can_redirect(there: u32, back: u32, protocol: Protocol) -> bool {
+    there != 0 && back != 0 && (protocol == Protocol::Tcp || there == back)
 }
 
 /// How an address is reached.
@@ -159,12 +201,12 @@ enum Way {
 }
 
 impl Way {
-    /// The longest packet that goes this way, past the stack; `None`: none does.
+    /// The longest packet that goes this way, past the stack; 0: none does.
     #[inline(always)]
-    const fn mtu(&self) -> Option<u32> {
+    const fn mtu(&self) -> u32 {
         match self {
-            Self::Workload(device) | Self::Device(device) => Some(device.mtu),
-            Self::Other => None,
+            Self::Workload(device) | Self::Device(device) => device.mtu,
+            Self::Other => 0,
         }
     }
 }
@@ -178,34 +220,6 @@ fn lookup_way<T: PacketTables, M: Moment, N: Network>(node: &Node<'_, T, M, N>, 
     match node.tables.lookup_device(ifindex) {
         Some(device) if device.flags & Device::NO_ETHERNET == 0 => Way::Device(device),
         _ => Way::Other,
-    }
-}
-
-/// Finds a source port that makes the flow's forms unique, and enters its rows: the client's last, for it is the one that
-/// makes packets follow.
-#[inline(always)]
-fn create<T: PacketTables, M: Moment, N: Network>(
-    node: &Node<'_, T, M, N>,
-    packet: &Packet,
-    protocol: Protocol,
-    flow: &mut Flow,
-) -> Result<(), DropReason> {
-    create_backend_side(node, protocol, flow)?;
-    flow.seen_s = flow.begun_s;
-    flow.signs = signs(packet);
-    let key = flow.set_form(Form::Dialled, protocol);
-    let Err(error) = node.tables.create_flow(&key, flow) else { return Ok(()) };
-    delete_backend_side(node.tables, protocol, flow);
-    match error {
-        CreateError::Full => Err(DropReason::FlowsFull),
-        // Another CPU was faster with a packet of the same flow: its flow it is.
-        CreateError::Exists => match node.tables.lookup_flow(&key) {
-            Some(theirs) => {
-                *flow = *theirs;
-                Ok(())
-            }
-            None => Err(DropReason::NoSourcePort),
-        },
     }
 }
 
@@ -241,7 +255,7 @@ fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
 }
 
 /// The backend's row, and the stack's where that is another.
-#[inline(always)]
+#[inline(never)]
 fn try_create<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     protocol: Protocol,
@@ -262,16 +276,6 @@ fn try_create<T: PacketTables, M: Moment, N: Network>(
         return created;
     }
     Ok(())
-}
-
-#[inline(always)]
-fn delete_backend_side<T: PacketTables>(tables: &T, protocol: Protocol, flow: &Flow) {
-    let (client, server) = flow.ends(Form::Received);
-    tables.delete_flow(&Tuple::new(client, server, protocol).0);
-    if flow.path() == Path::Stack && flow.hides_client() {
-        let (client, server) = flow.ends(Form::Forwarded);
-        tables.delete_flow(&Tuple::new(client, server, protocol).0);
-    }
 }
 
 /// As kube-proxy: nothing anywhere is rejected; what another node would have served, and what may not come from there, is

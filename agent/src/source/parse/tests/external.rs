@@ -108,7 +108,8 @@ fn source_ranges() {
         format!("spec.loadBalancerSourceRanges[{n}]: {text:?} is {why}: {then}")
     };
     let no_network = "no network (address/bits)";
-    let rows: Vec<(&[&str], &[&str], [bool; 2], Vec<String>)> = vec![
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], [bool; 2], Vec<String>);
+    let rows: Vec<Row<'_>> = vec![
         (&[], &[], [false, false], vec![]),
         (&["", " "], &[], [false, false], vec![]),
         (&["192.0.2.0/24"], &["192.0.2.0/24"], [true, false], vec![]),
