@@ -16,7 +16,7 @@ use super::classify::{classify, pod_ends};
 use super::mirror::{Change, Inside, Mirror};
 use super::options::Options;
 use super::parse::parse;
-use super::rows::{Forwarding, NodeRows, RowOptions};
+use super::rows::{Forwarding, NodeRows, RowOptions, SocketLb};
 
 const HOST: u64 = 1;
 
@@ -497,6 +497,7 @@ fn row_options() -> RowOptions {
         service_networks: vec!["10.96.0.0/12".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
         source_ports: (16384, 29999),
         forwarding: Forwarding::Stack,
+        socket_lb: SocketLb::All,
     }
 }
 

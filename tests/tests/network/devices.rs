@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weir_agent::kernel::{
     AttachedDevice, DeviceKind, Generation, Hooks, NodeTables, PinRoot, attached_devices, cleanup,
 };
-use weir_agent::network::{Forwarding, NodeRows, RowOptions};
+use weir_agent::network::{Forwarding, NodeRows, RowOptions, SocketLb};
 use weir_tests::lab::netns::Netns;
 
 use crate::stage::{Stage, until};
@@ -111,6 +111,7 @@ fn rows(stage: &mut Stage) -> NodeRows {
         service_networks: vec!["10.96.0.0/12".parse().unwrap()],
         source_ports: (16384, 29999),
         forwarding: Forwarding::Stack,
+        socket_lb: SocketLb::All,
     };
     NodeRows::compile(&facts, &options)
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weir_agent::network::{Facts, Forwarding, NodeRows, RowOptions, own_netns};
+use weir_agent::network::{Facts, Forwarding, NodeRows, RowOptions, SocketLb, own_netns};
 
 use crate::stage::{Stage, run, until};
 
@@ -12,8 +12,12 @@ fn ip(text: &str) -> IpAddr {
 
 /// The device on which the tables would reach this address.
 fn reached(facts: &Facts, addr: &str) -> Option<u32> {
-    let options =
-        RowOptions { service_networks: Vec::new(), source_ports: (1, 2), forwarding: Forwarding::Auto };
+    let options = RowOptions {
+        service_networks: Vec::new(),
+        source_ports: (1, 2),
+        forwarding: Forwarding::Auto,
+        socket_lb: SocketLb::All,
+    };
     let rows = NodeRows::compile(facts, &options);
     rows.workloads.get(&ip(addr).into()).map(|workload| workload.ifindex)
 }
