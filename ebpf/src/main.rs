@@ -2,14 +2,28 @@
 #![no_std]
 #![no_main]
 
+#[path = "programs/act.rs"]
+mod act;
+#[path = "programs/bind.rs"]
+mod bind;
+#[path = "programs/decision.rs"]
+mod decision;
 #[path = "programs/kernel_tables.rs"]
 mod kernel_tables;
+#[path = "programs/limit.rs"]
+mod limit;
 #[path = "programs/maps.rs"]
 mod maps;
+#[path = "programs/network.rs"]
+mod network;
+#[path = "programs/skb.rs"]
+mod skb;
 #[path = "programs/sock.rs"]
 mod sock;
 #[path = "programs/sock_addr.rs"]
 mod sock_addr;
+#[path = "programs/tc.rs"]
+mod tc;
 
 /// The kernel wants to know that GPL-only helpers may be called.
 #[unsafe(link_section = "license")]

@@ -4,6 +4,7 @@
 //! explain (a dump of the maps). Nothing here reads a clock, draws a random number or knows a kernel context:
 //! they come in through [`Socket`] and [`Moment`].
 
+pub mod bind;
 pub mod lifetime;
 pub mod packet;
 mod select;

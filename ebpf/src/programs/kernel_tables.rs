@@ -1,13 +1,24 @@
 //! The datapath's traits on BPF maps and helpers.
 
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
-use weir_ebpf::abi::{
-    AffinityKey, AffinityRow, Backend, Connection, Counter, DatagramKey, DatagramRow, Frontend, FrontendKey,
-    SetId, SetWord,
-};
-use weir_ebpf::datapath::{Full, Moment, Tables};
+use core::ops::Deref;
 
-use crate::maps::{AFFINITY, BACKENDS, CONNECTIONS, COUNTERS, DATAGRAMS, FRONTENDS, SETS};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
+use aya_ebpf::maps::lpm_trie::Key;
+use weir_ebpf::abi::{
+    Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
+    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, SetId, SetWord, Signs, SourceRangeKey,
+    Tuple, Workload,
+};
+use weir_ebpf::datapath::{CreateError, Full, Moment, PacketTables, Tables};
+
+use crate::maps::{
+    AFFINITY, BACKENDS, CONFIG, CONNECTIONS, COUNTERS, DATAGRAMS, DEVICES, FLOWS, FRAGMENTS, FRONTENDS,
+    NETNS, SETS, SOURCE_RANGES, WORKLOADS,
+};
+
+/// `EEXIST`, as the kernel returns it.
+const EXISTS: i32 = -17;
 
 /// The maps of this object.
 pub(crate) struct KernelTables;
@@ -74,11 +85,101 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn lookup_netns(&self, cookie: u64) -> Option<Netns> {
+        // SAFETY: copied at once; without preallocation an element is not reused before a grace period.
+        unsafe { NETNS.get(cookie) }.copied()
+    }
+
+    #[inline(always)]
+    fn lookup_source_range(&self, client: &SourceRangeKey) -> bool {
+        let (service, addr, _) = client.parts();
+        let [a, b, c, d] = addr.words();
+        SOURCE_RANGES.get(Key::new(client.prefix_len, [service.0, a, b, c, d])).is_some()
+    }
+
+    #[inline(always)]
+    fn config(&self) -> &Config {
+        CONFIG.get(0).unwrap_or(&Config::EMPTY)
+    }
+
+    #[inline(always)]
     fn count(&self, counter: Counter) {
         if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
             // SAFETY: the kernel checked the index, and the row is this CPU's own.
             unsafe { *value += 1 };
         }
+    }
+}
+
+/// A row of `flows` in place. The kernel may give its element to another flow as soon as the row is removed, and rows are
+/// removed of flows alone that have been idle for long, or are over.
+pub(crate) struct FlowRow(*mut Flow);
+
+impl Deref for FlowRow {
+    type Target = Flow;
+
+    #[inline(always)]
+    fn deref(&self) -> &Flow {
+        // SAFETY: the kernel gave the pointer, and what changes in the row are two fields of Copy types without invalid
+        // values.
+        unsafe { &*self.0 }
+    }
+}
+
+impl PacketTables for KernelTables {
+    type FlowRef<'a> = FlowRow;
+
+    #[inline(always)]
+    fn lookup_flow(&self, tuple: &Tuple) -> Option<FlowRow> {
+        FLOWS.get_ptr_mut(tuple).map(FlowRow)
+    }
+
+    #[inline(always)]
+    fn touch_flow(&self, flow: &FlowRow, seen_s: u32, signs: Signs) {
+        // SAFETY: the kernel gave the pointer. Volatile: whole, and without a read that makes it a merge. Two CPUs that
+        // write for one direction at once may lose a sign, which the next packet brings back or a longer lifetime
+        // makes up for.
+        unsafe {
+            (&raw mut (*flow.0).seen_s).write_volatile(seen_s);
+            (&raw mut (*flow.0).signs).write_volatile(signs);
+        }
+    }
+
+    #[inline(always)]
+    fn create_flow(&self, tuple: &Tuple, flow: &Flow) -> Result<(), CreateError> {
+        FLOWS
+            .insert(tuple, flow, u64::from(BPF_NOEXIST))
+            .map_err(|error| if error == EXISTS { CreateError::Exists } else { CreateError::Full })
+    }
+
+    #[inline(always)]
+    fn delete_flow(&self, tuple: &Tuple) {
+        let _none = FLOWS.remove(tuple);
+    }
+
+    #[inline(always)]
+    fn lookup_fragment(&self, key: &FragmentKey) -> Option<FragmentRow> {
+        // SAFETY: copied at once. A row that is reused meanwhile names the ports of another datagram: that one piece is
+        // lost, as it would have been without the row.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_fragment(&self, key: &FragmentKey, row: &FragmentRow) {
+        // Without it the later pieces are as if their first had not come.
+        let _lost = FRAGMENTS.insert(key, row, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn lookup_workload(&self, addr: Addr) -> Option<Workload> {
+        // SAFETY: as for namespaces.
+        unsafe { WORKLOADS.get(addr) }.copied()
+    }
+
+    #[inline(always)]
+    fn lookup_device(&self, ifindex: u32) -> Option<Device> {
+        // SAFETY: as for namespaces.
+        unsafe { DEVICES.get(ifindex) }.copied()
     }
 }
 

@@ -2,11 +2,14 @@
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use weir_ebpf::abi::{
-    AffinityKey, AffinityRow, Backend, Connection, Counter, DatagramKey, DatagramRow, Frontend, FrontendKey,
-    ServiceId, ServiceName,
+    Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
+    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, ServiceId, ServiceName, Tuple, Workload,
 };
+
+use crate::decision::Decision;
+use crate::limit::Allowance;
 
 /// What clients dial -> whose it is. The agent writes, every hook reads.
 #[map]
@@ -32,6 +35,45 @@ pub(crate) static CONNECTIONS: LruHashMap<u64, Connection> = LruHashMap::with_ma
 /// Unconnected UDP sockets -> what each address that they speak to stands for, both ways. The hooks only.
 #[map]
 pub(crate) static DATAGRAMS: LruHashMap<DatagramKey, DatagramRow> = LruHashMap::with_max_entries(1, 0);
+
+/// Clients of Services with `loadBalancerSourceRanges`: Service id, then address (`SourceRangeKey`). The agent writes,
+/// every hook reads.
+#[map]
+pub(crate) static SOURCE_RANGES: LpmTrie<[u32; 5], u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Forms of flows -> what the packets become. The tc and XDP programs create rows and note in them what they see; the
+/// agent's sweeper removes them. Never least recently used: a flow that lives keeps its translation.
+#[map]
+pub(crate) static FLOWS: HashMap<Tuple, Flow> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Datagrams in pieces -> the ports, which only the first piece has. The tc and XDP programs only.
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentRow> = LruHashMap::with_max_entries(1, 0);
+
+/// Addresses of this node's pods -> where they are reached. The agent writes, the tc and XDP programs read.
+#[map]
+pub(crate) static WORKLOADS: HashMap<Addr, Workload> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Cookies of network namespaces -> whose they are. The agent writes, the socket hooks read.
+#[map]
+pub(crate) static NETNS: HashMap<u64, Netns> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Devices with our programs, by index. The agent writes, the tc and XDP programs read.
+#[map]
+pub(crate) static DEVICES: HashMap<u32, Device> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// What holds for the whole node, in its one row. The agent writes, every hook reads.
+#[map]
+pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+/// What was decided about the packet at hand, between two subprograms: it does not fit on the stack of both. One row per
+/// CPU, written and read by one run of one program.
+#[map]
+pub(crate) static DECISION: PerCpuArray<Decision> = PerCpuArray::with_max_entries(1, 0);
+
+/// How many ICMP errors this CPU may still send in this second. The tc programs only.
+#[map]
+pub(crate) static ALLOWANCE: PerCpuArray<Allowance> = PerCpuArray::with_max_entries(1, 0);
 
 /// What the hooks counted. They write, the agent and `weir status` read.
 #[map]

@@ -8,11 +8,12 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use weir_ebpf::abi::{Addr, Client, Peer, Port, Protocol};
+use weir_ebpf::abi::{Addr, Peer, Port, Protocol};
 use weir_ebpf::datapath::Socket;
 use weir_ebpf::datapath::socket::{self, Errno, Verdict};
 
 use crate::kernel_tables::{KernelTables, Now};
+use crate::network::has_socket;
 
 /// The system call goes on.
 const PROCEED: i32 = 1;
@@ -46,9 +47,15 @@ impl Socket for Hook<'_> {
     }
 
     #[inline(always)]
-    fn client(&self) -> Client {
+    fn netns(&self) -> u64 {
         // SAFETY: the context pointer that the helper asks for.
-        Client::from_netns(unsafe { bpf_get_netns_cookie(self.0.as_ptr()) })
+        unsafe { bpf_get_netns_cookie(self.0.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn listens(&self, protocol: Protocol, local: Peer) -> bool {
+        let anybody = Peer { addr: local.addr.unspecified(), port: Port::new(0) };
+        has_socket(self.0.as_ptr(), protocol, &local, &anybody)
     }
 }
 

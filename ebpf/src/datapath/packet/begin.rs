@@ -17,23 +17,23 @@ const ATTEMPTS: u32 = 32;
 /// Ports below are privileged: a server may ask for one (NFS), so a client keeps its own.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// A packet without a flow.
-#[inline(never)]
-pub(super) fn begin<T: PacketTables, M: Moment, N: Network>(
+/// What a packet without a flow is to get: a flow, or a verdict without one.
+#[inline(always)]
+pub(super) fn choose<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     origin: Origin,
     packet: &Packet,
     protocol: Protocol,
-) -> Verdict {
+) -> Result<Flow, Verdict> {
     // Of TCP only what opens a connection: anything else is another's in mid-stream, or lost, and the stack's.
     if !has_ports(packet) || (protocol == Protocol::Tcp && !is_opening(packet)) {
-        return Verdict::Pass;
+        return Err(Verdict::Pass);
     }
     let tables = node.tables;
     let frontend = match lookup_frontend(node, packet, protocol) {
         Ok(Some(frontend)) => frontend,
-        Ok(None) => return Verdict::Pass,
-        Err(reason) => return deny(tables, reason),
+        Ok(None) => return Err(Verdict::Pass),
+        Err(reason) => return Err(deny(tables, reason)),
     };
     let choice = match origin {
         Origin::Outside if frontend.has(Frontend::CONSISTENT) => Choice::Consistent(seed(packet, &frontend)),
@@ -42,16 +42,51 @@ pub(super) fn begin<T: PacketTables, M: Moment, N: Network>(
     let client = || Client::from_addr(packet.src.addr);
     let backend = match select_backend(tables, node.moment, &frontend, origin, choice, client) {
         Ok(backend) => backend,
-        Err(reason) => return deny(tables, reason),
+        Err(reason) => return Err(deny(tables, reason)),
     };
     let mut flow = Flow::new(packet.src, packet.dst, backend.peer(), frontend.service, node.moment.seconds());
     select_way(node, origin, protocol, &backend, &mut flow);
-    match create(node, packet, protocol, &mut flow) {
-        Ok(()) => {
-            tables.count(Counter::FlowBegun);
-            forward_verdict(tables, &flow)
-        }
-        Err(reason) => deny(tables, reason),
+    Ok(flow)
+}
+
+/// Enters the backend's side of a flow that was chosen, with a source port that makes its forms unique.
+///
+/// # Errors
+/// Why there is none.
+#[inline(always)]
+pub(super) fn reserve<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    protocol: Protocol,
+    flow: &mut Flow,
+) -> Result<(), Verdict> {
+    create_backend_side(node, protocol, flow).map_err(|reason| deny(node.tables, reason))
+}
+
+/// Enters the client's side, which makes packets follow, and says what the first one becomes. `None`: there is no room,
+/// or another CPU was faster with a packet of the same flow; [`withdraw`] is due.
+#[inline(always)]
+pub(super) fn enter<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+    flow: &mut Flow,
+) -> Option<Verdict> {
+    flow.seen_s = flow.begun_s;
+    flow.signs = signs(packet);
+    let key = flow.set_form(Form::Dialled, protocol);
+    node.tables.create_flow(&key, flow).ok()?;
+    node.tables.count(Counter::FlowBegun);
+    Some(forward_verdict(node.tables, flow))
+}
+
+/// Removes the backend's side.
+#[inline(always)]
+pub(super) fn withdraw<T: PacketTables>(tables: &T, protocol: Protocol, flow: &Flow) {
+    let (client, server) = flow.ends(Form::Received);
+    tables.delete_flow(&Tuple::new(client, server, protocol).0);
+    if flow.path() == Path::Stack && flow.hides_client() {
+        let (client, server) = flow.ends(Form::Forwarded);
+        tables.delete_flow(&Tuple::new(client, server, protocol).0);
     }
 }
 
@@ -181,34 +216,6 @@ fn lookup_way<T: PacketTables, M: Moment, N: Network>(node: &Node<'_, T, M, N>, 
     }
 }
 
-/// Finds a source port that makes the flow's forms unique, and enters its rows: the client's last, for it is the one that
-/// makes packets follow.
-#[inline(always)]
-fn create<T: PacketTables, M: Moment, N: Network>(
-    node: &Node<'_, T, M, N>,
-    packet: &Packet,
-    protocol: Protocol,
-    flow: &mut Flow,
-) -> Result<(), DropReason> {
-    create_backend_side(node, protocol, flow)?;
-    flow.seen_s = flow.begun_s;
-    flow.signs = signs(packet);
-    let key = flow.set_form(Form::Dialled, protocol);
-    let Err(error) = node.tables.create_flow(&key, flow) else { return Ok(()) };
-    delete_backend_side(node.tables, protocol, flow);
-    match error {
-        CreateError::Full => Err(DropReason::FlowsFull),
-        // Another CPU was faster with a packet of the same flow: its flow it is.
-        CreateError::Exists => match node.tables.lookup_flow(&key) {
-            Some(theirs) => {
-                *flow = *theirs;
-                Ok(())
-            }
-            None => Err(DropReason::NoSourcePort),
-        },
-    }
-}
-
 #[inline(always)]
 fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
@@ -241,7 +248,7 @@ fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
 }
 
 /// The backend's row, and the stack's where that is another.
-#[inline(always)]
+#[inline(never)]
 fn try_create<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     protocol: Protocol,
@@ -262,16 +269,6 @@ fn try_create<T: PacketTables, M: Moment, N: Network>(
         return created;
     }
     Ok(())
-}
-
-#[inline(always)]
-fn delete_backend_side<T: PacketTables>(tables: &T, protocol: Protocol, flow: &Flow) {
-    let (client, server) = flow.ends(Form::Received);
-    tables.delete_flow(&Tuple::new(client, server, protocol).0);
-    if flow.path() == Path::Stack && flow.hides_client() {
-        let (client, server) = flow.ends(Form::Forwarded);
-        tables.delete_flow(&Tuple::new(client, server, protocol).0);
-    }
 }
 
 /// As kube-proxy: nothing anywhere is rejected; what another node would have served, and what may not come from there, is

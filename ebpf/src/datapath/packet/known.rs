@@ -1,36 +1,46 @@
 //! A packet of a flow that is in the tables: one look-up says what it becomes.
 
 use super::{Node, Onward, Translation, Verdict, onward};
-use crate::abi::{Counter, End, Flow, Form, Path, Signs, Tuple};
+use crate::abi::{Counter, End, Flow, Form, Path, Protocol, Signs, Tuple};
 use crate::datapath::lifetime::is_over;
 use crate::datapath::{Moment, Network, PacketTables};
 use crate::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
-/// At the first hook. `None`: no flow of ours, or one that is over; the packet may begin one.
+/// What the tables say of a packet at the first hook.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    /// What becomes of it.
+    Verdict(Verdict),
+    /// It belongs to no flow and may begin one.
+    New,
+    /// It may begin a flow in the place of one that is over.
+    Again,
+}
+
+/// At the first hook.
 #[inline(always)]
 pub(super) fn arrive<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     packet: &Packet,
     tuple: &Tuple,
     src_is_low: bool,
-) -> Option<Verdict> {
-    let flow = node.tables.lookup_flow(tuple)?;
+) -> Known {
+    let Some(flow) = node.tables.lookup_flow(tuple) else { return Known::New };
     let forward = flow.is_forward(src_is_low);
     match (flow.form(), forward) {
         (Form::Dialled, true) => {
             if is_opening(packet)
                 && is_over(&flow, lookup_backend_side(node.tables, &flow, packet).as_deref())
             {
-                remove(node.tables, &flow, packet);
-                return None;
+                return Known::Again;
             }
             touch(node, packet, &flow);
-            Some(forward_verdict(node.tables, &flow))
+            Known::Verdict(forward_verdict(node.tables, &flow))
         }
         // Whoever opens a connection is no one's reply.
-        (Form::Received, false) if !is_opening(packet) => Some(reply_verdict(node, packet, &flow)),
+        (Form::Received, false) if !is_opening(packet) => Known::Verdict(reply_verdict(node, packet, &flow)),
         // Not of this flow, though of the same tuple: what the client sends to the backend itself.
-        _ => Some(Verdict::Pass),
+        _ => Known::Verdict(Verdict::Pass),
     }
 }
 
@@ -143,14 +153,16 @@ fn lookup_backend_side<'a, T: PacketTables>(
     tables.lookup_flow(&Tuple::new(client, server, protocol).0)
 }
 
-/// Removes every row of a flow.
-#[inline(never)]
-fn remove<T: PacketTables>(tables: &T, flow: &Flow, packet: &Packet) {
-    let Kind::Transport(protocol) = packet.kind else { return };
-    for form in [Form::Dialled, Form::Forwarded, Form::Received] {
+/// Removes every row of the flow that this packet from its client belongs to.
+#[inline(always)]
+pub(super) fn forget<T: PacketTables>(tables: &T, packet: &Packet, protocol: Protocol) {
+    let (tuple, _) = Tuple::new(packet.src, packet.dst, protocol);
+    let Some(flow) = tables.lookup_flow(&tuple) else { return };
+    for form in [Form::Forwarded, Form::Received] {
         let (client, server) = flow.ends(form);
         tables.delete_flow(&Tuple::new(client, server, protocol).0);
     }
+    tables.delete_flow(&tuple);
 }
 
 /// Whether ports stand in the packet itself.

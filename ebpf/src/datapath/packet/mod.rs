@@ -13,6 +13,7 @@ mod icmp;
 mod known;
 mod verdict;
 
+pub use known::Known;
 pub use verdict::{Answer, Onward, Translation, Verdict};
 
 use crate::abi::{
@@ -36,7 +37,7 @@ pub struct Node<'a, T, M, N> {
 
 /// Which hook asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+pub enum Stage {
     /// The first one on this node.
     Arrive,
     /// The last one.
@@ -45,6 +46,8 @@ enum Stage {
 
 /// A packet at the first hook that it meets on this node. `origin`: [`Origin::Inside`] from a pod of this node,
 /// [`Origin::Outside`] through a node-facing device.
+///
+/// A BPF program has 512 bytes of stack, not enough for all of this at once: it takes the steps one by one.
 #[inline(always)]
 pub fn arrive<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
@@ -52,12 +55,113 @@ pub fn arrive<T: PacketTables, M: Moment, N: Network>(
     packet: &Packet,
     bytes: &(impl Bytes + ?Sized),
 ) -> Verdict {
-    match packet.kind {
-        Kind::Transport(protocol) => arrive_transport(node, origin, packet, protocol),
-        Kind::IcmpError => icmp::translate(node.tables, Stage::Arrive, packet, bytes),
-        Kind::EchoRequest => answer_echo(node.tables, packet),
-        Kind::Other => Verdict::Pass,
+    if packet.kind == Kind::IcmpError {
+        return follow_error(node.tables, Stage::Arrive, packet, bytes);
     }
+    match recognise(node, packet) {
+        Known::Verdict(verdict) => return verdict,
+        Known::New => {}
+        Known::Again => forget(node.tables, packet),
+    }
+    let mut flow = match choose(node, origin, packet) {
+        Ok(flow) => flow,
+        Err(verdict) => return verdict,
+    };
+    if let Err(verdict) = reserve(node, packet, &mut flow) {
+        return verdict;
+    }
+    if let Some(verdict) = enter(node, packet, &mut flow) {
+        return verdict;
+    }
+    withdraw(node.tables, packet, &flow);
+    match recognise(node, packet) {
+        Known::Verdict(verdict) => verdict,
+        Known::New | Known::Again => give_up(node.tables),
+    }
+}
+
+/// A step of [`arrive`] and [`leave`]: an ICMP error follows the flow that it quotes.
+#[inline(always)]
+pub fn follow_error<T: PacketTables>(
+    tables: &T,
+    stage: Stage,
+    packet: &Packet,
+    bytes: &(impl Bytes + ?Sized),
+) -> Verdict {
+    icmp::translate(tables, stage, packet, bytes)
+}
+
+/// A step of [`arrive`]: what the tables say of the packet.
+#[inline(always)]
+pub fn recognise<T: PacketTables, M: Moment, N: Network>(node: &Node<'_, T, M, N>, packet: &Packet) -> Known {
+    match packet.kind {
+        Kind::Transport(protocol) => recognise_transport(node, packet, protocol),
+        Kind::EchoRequest => Known::Verdict(answer_echo(node.tables, packet)),
+        Kind::IcmpError | Kind::Other => Known::Verdict(Verdict::Pass),
+    }
+}
+
+/// A step of [`arrive`]: removes the flow that is over, whose place the packet's is to have.
+#[inline(always)]
+pub fn forget<T: PacketTables>(tables: &T, packet: &Packet) {
+    if let Kind::Transport(protocol) = packet.kind {
+        known::forget(tables, packet, protocol);
+    }
+}
+
+/// A step of [`arrive`]: the flow that the packet begins.
+///
+/// # Errors
+/// What becomes of the packet if it begins none.
+#[inline(always)]
+pub fn choose<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    origin: Origin,
+    packet: &Packet,
+) -> Result<Flow, Verdict> {
+    let Kind::Transport(protocol) = packet.kind else { return Err(Verdict::Pass) };
+    begin::choose(node, origin, packet, protocol)
+}
+
+/// A step of [`arrive`]: the flow gets a source port, and its backend's side is entered in the tables.
+///
+/// # Errors
+/// What becomes of the packet if it cannot be.
+#[inline(always)]
+pub fn reserve<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    flow: &mut Flow,
+) -> Result<(), Verdict> {
+    let Kind::Transport(protocol) = packet.kind else { return Err(Verdict::Pass) };
+    begin::reserve(node, protocol, flow)
+}
+
+/// A step of [`arrive`]: the client's side is entered, and with it the flow has begun. `None`: it has not, for want of room
+/// or because another CPU was faster.
+#[inline(always)]
+pub fn enter<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    flow: &mut Flow,
+) -> Option<Verdict> {
+    let Kind::Transport(protocol) = packet.kind else { return Some(Verdict::Pass) };
+    let verdict = begin::enter(node, packet, protocol, flow)?;
+    Some(conclude(node, packet, protocol, verdict))
+}
+
+/// A step of [`arrive`], if the flow has not begun: it leaves no trace. Afterwards the tables may know another CPU's.
+#[inline(always)]
+pub fn withdraw<T: PacketTables>(tables: &T, packet: &Packet, flow: &Flow) {
+    if let Kind::Transport(protocol) = packet.kind {
+        begin::withdraw(tables, protocol, flow);
+    }
+}
+
+/// A step of [`arrive`], if they know none: there was no room.
+#[inline(always)]
+pub fn give_up<T: PacketTables>(tables: &T) -> Verdict {
+    refuse(tables, DropReason::FlowsFull)
 }
 
 /// A packet at the last hook that it meets on this node, unless the first one already finished it.
@@ -67,30 +171,47 @@ pub fn leave<T: PacketTables, M: Moment, N: Network>(
     packet: &Packet,
     bytes: &(impl Bytes + ?Sized),
 ) -> Verdict {
+    if packet.kind == Kind::IcmpError {
+        return follow_error(node.tables, Stage::Leave, packet, bytes);
+    }
+    finish(node, packet)
+}
+
+/// A step of [`leave`]: what the tables say of the packet.
+#[inline(always)]
+pub fn finish<T: PacketTables, M: Moment, N: Network>(node: &Node<'_, T, M, N>, packet: &Packet) -> Verdict {
     match packet.kind {
         Kind::Transport(protocol) => leave_transport(node, packet, protocol),
-        Kind::IcmpError => icmp::translate(node.tables, Stage::Leave, packet, bytes),
         // The node's own: no first hook saw it.
         Kind::EchoRequest => answer_echo(node.tables, packet),
-        Kind::Other => Verdict::Pass,
+        Kind::IcmpError | Kind::Other => Verdict::Pass,
     }
 }
 
 #[inline(always)]
-fn arrive_transport<T: PacketTables, M: Moment, N: Network>(
+fn recognise_transport<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
-    origin: Origin,
     packet: &Packet,
     protocol: Protocol,
-) -> Verdict {
+) -> Known {
     let Some((src, dst)) = lookup_ends(node.tables, packet, protocol) else {
-        return refuse_piece(node.tables, packet);
+        return Known::Verdict(refuse_piece(node.tables, packet));
     };
     let (tuple, src_is_low) = Tuple::new(src, dst, protocol);
-    let verdict = match known::arrive(node, packet, &tuple, src_is_low) {
-        Some(verdict) => verdict,
-        None => begin::begin(node, origin, packet, protocol),
-    };
+    match known::arrive(node, packet, &tuple, src_is_low) {
+        Known::Verdict(verdict) => Known::Verdict(conclude(node, packet, protocol, verdict)),
+        known => known,
+    }
+}
+
+/// What holds for flows old and new.
+#[inline(always)]
+fn conclude<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+    verdict: Verdict,
+) -> Verdict {
     remember_piece(node, packet, protocol, &verdict);
     match verdict {
         // Past the stack this node is a hop all the same (RFC 1812 section 5.3.1, RFC 8200 section 3).

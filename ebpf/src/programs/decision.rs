@@ -1,0 +1,158 @@
+//! Decides about a packet. What was decided goes to the subprogram that acts by way of a map: so each of the two has the
+//! whole stack for itself.
+
+use aya_ebpf::bindings::__sk_buff;
+use weir_ebpf::abi::{Counter, DropReason, Flow, Origin};
+use weir_ebpf::datapath::Tables as _;
+use weir_ebpf::datapath::packet::{
+    Known, Node, Stage, Verdict, choose, enter, finish, follow_error, forget, give_up, recognise, reserve,
+    withdraw,
+};
+use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
+
+use crate::kernel_tables::{KernelTables, Now};
+use crate::network::Here;
+use crate::skb::Skb;
+
+/// Row of the map.
+pub(crate) struct Decision {
+    pub(crate) packet: Packet,
+    pub(crate) verdict: Verdict,
+    flow: Flow,
+}
+
+/// A hook: which question it asks of a packet.
+pub(crate) trait Hook {
+    /// Of the first hook, whom packets come from; `None`: the last hook.
+    const ORIGIN: Option<Origin>;
+}
+
+/// What there is to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Todo {
+    /// The packet is none of ours.
+    Nothing = 0,
+    /// It is not for the wire.
+    Drop = 1,
+    /// What stands in the map.
+    Verdict = 2,
+    /// It may begin a flow.
+    Begin = 3,
+    /// It may begin a flow in the place of another.
+    BeginAgain = 4,
+    /// It is an ICMP error.
+    Follow = 5,
+    /// It may have a flow.
+    LookUp = 6,
+}
+
+/// Reads the packet whose IP header is at `L3` into the map.
+#[inline(never)]
+pub(crate) fn read<const L3: u32>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    let skb = Skb::new(raw);
+    match parse(&skb, L3, skb.ether_type()) {
+        Ok(packet) => {
+            row.packet = packet;
+            if packet.kind == Kind::IcmpError { Todo::Follow } else { Todo::LookUp }
+        }
+        Err(Unusable::NotIp | Unusable::Malformed) => Todo::Nothing,
+        Err(Unusable::MappedAddress) => {
+            KernelTables.count(Counter::from(DropReason::MappedAddress));
+            Todo::Drop
+        }
+    }
+}
+
+/// A verdict about the packet in the map, as far as tables say what becomes of it.
+#[inline(never)]
+pub(crate) fn look_up<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    let here = Here::of(raw);
+    if H::ORIGIN.is_none() {
+        let verdict = finish(&here.node(), &row.packet);
+        return conclude(row, verdict);
+    }
+    match recognise(&here.node(), &row.packet) {
+        Known::Verdict(verdict) => conclude(row, verdict),
+        Known::New => Todo::Begin,
+        Known::Again => Todo::BeginAgain,
+    }
+}
+
+/// Removes the flow whose place another is to have.
+#[inline(never)]
+pub(crate) fn forget_flow(row: &Decision) {
+    forget(&KernelTables, &row.packet);
+}
+
+/// A verdict about the ICMP error in the map.
+#[inline(never)]
+pub(crate) fn follow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    let stage = if H::ORIGIN.is_some() { Stage::Arrive } else { Stage::Leave };
+    let verdict = follow_error(&KernelTables, stage, &row.packet, &Skb::new(raw));
+    conclude(row, verdict)
+}
+
+/// The flow that the packet in the map begins, into the map; or a verdict.
+#[inline(never)]
+pub(crate) fn choose_flow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    let Some(origin) = H::ORIGIN else { return Todo::Nothing };
+    match choose(&Here::of(raw).node(), origin, &row.packet) {
+        Ok(flow) => {
+            row.flow = flow;
+            Todo::Begin
+        }
+        Err(verdict) => conclude(row, verdict),
+    }
+}
+
+/// The flow in the map gets a source port.
+#[inline(never)]
+pub(crate) fn reserve_flow(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    match reserve(&Here::of(raw).node(), &row.packet, &mut row.flow) {
+        Ok(()) => Todo::Begin,
+        Err(verdict) => conclude(row, verdict),
+    }
+}
+
+/// The flow in the map begins, or not.
+#[inline(never)]
+pub(crate) fn enter_flow(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    match enter(&Here::of(raw).node(), &row.packet, &mut row.flow) {
+        Some(verdict) => conclude(row, verdict),
+        None => Todo::BeginAgain,
+    }
+}
+
+/// Removes what there is of the flow that did not begin.
+#[inline(never)]
+pub(crate) fn withdraw_flow(row: &Decision) {
+    withdraw(&KernelTables, &row.packet, &row.flow);
+}
+
+/// The verdict where there is no room for a flow.
+#[inline(always)]
+pub(crate) fn give_up_flow(row: &mut Decision) -> Todo {
+    conclude(row, give_up(&KernelTables))
+}
+
+#[inline(always)]
+fn conclude(row: &mut Decision, verdict: Verdict) -> Todo {
+    if matches!(verdict, Verdict::Pass) {
+        return Todo::Nothing;
+    }
+    row.verdict = verdict;
+    Todo::Verdict
+}
+
+impl Here {
+    #[inline(always)]
+    fn of(raw: *mut __sk_buff) -> Self {
+        Self { context: raw.cast(), ifindex: Skb::new(raw).ifindex() }
+    }
+
+    #[inline(always)]
+    fn node(&self) -> Node<'_, KernelTables, Now, Self> {
+        Node { tables: &KernelTables, moment: &Now, network: self }
+    }
+}

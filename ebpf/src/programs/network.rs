@@ -1,0 +1,136 @@
+//! The datapath's questions about routes and sockets, by the kernel's helpers.
+
+use core::ffi::c_void;
+use core::mem::{size_of, zeroed};
+
+use aya_ebpf::bindings::{
+    BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as FibLookup, bpf_sock_tuple as SockTuple,
+};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
+use weir_ebpf::abi::{Addr, Mac, Peer, Protocol};
+use weir_ebpf::datapath::Network;
+
+/// `AF_INET`
+const INET: u8 = 2;
+/// `AF_INET6`, on Linux
+const INET6: u8 = 10;
+/// What `struct bpf_sock_tuple` has of each family.
+const TUPLE_V4: u32 = 12;
+const TUPLE_V6: u32 = 36;
+
+/// The network namespace of a hook at a device.
+pub(crate) struct Here {
+    pub(crate) context: *mut c_void,
+    /// The device by which a packet came, or leaves.
+    pub(crate) ifindex: u32,
+}
+
+/// What the stack would do with a packet.
+pub(crate) enum Way {
+    /// Out by this device, to this next hop.
+    Known { ifindex: u32, dst: Mac, src: Mac },
+    /// Out by this device; the next hop's Ethernet address is not known yet.
+    Unresolved { ifindex: u32 },
+    /// It is longer than this, which is the most that the way on takes.
+    TooLong { ifindex: u32, mtu: u16 },
+    /// Nowhere: delivered here, dropped, or by a way that only the stack knows.
+    None,
+}
+
+impl Here {
+    /// Where the stack would forward a packet of this length (0: any) that came by this device.
+    #[inline(always)]
+    pub(crate) fn lookup_way(&self, src: Addr, dst: Addr, length: u16) -> Way {
+        // SAFETY: numbers, for which zero is a value.
+        let mut asked: FibLookup = unsafe { zeroed() };
+        asked.ifindex = self.ifindex;
+        asked.__bindgen_anon_1.tot_len = length;
+        if dst.is_v4() {
+            asked.family = INET;
+            asked.__bindgen_anon_3.ipv4_src = src.v4();
+            asked.__bindgen_anon_4.ipv4_dst = dst.v4();
+        } else {
+            asked.family = INET6;
+            asked.__bindgen_anon_3.ipv6_src = src.words();
+            asked.__bindgen_anon_4.ipv6_dst = dst.words();
+        }
+        // SAFETY: the context of a hook that has the helper, and a structure of that size.
+        let result =
+            unsafe { bpf_fib_lookup(self.context, &raw mut asked, size_of::<FibLookup>() as i32, 0) };
+        let ifindex = asked.ifindex;
+        match result as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => Way::Known { ifindex, dst: asked.dmac, src: asked.smac },
+            BPF_FIB_LKUP_RET_NO_NEIGH => Way::Unresolved { ifindex },
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+                // SAFETY: both readings of the field are numbers.
+                Way::TooLong { ifindex, mtu: unsafe { asked.__bindgen_anon_1.mtu_result } }
+            }
+            _ => Way::None,
+        }
+    }
+}
+
+impl Network for Here {
+    #[inline(always)]
+    fn route(&self, src: Addr, dst: Addr) -> Option<u32> {
+        match lookup_device(self, &src, &dst) {
+            0 => None,
+            ifindex => Some(ifindex),
+        }
+    }
+
+    #[inline(always)]
+    fn has_socket(&self, protocol: Protocol, local: Peer, remote: Peer) -> bool {
+        has_socket(self.context, protocol, &local, &remote)
+    }
+}
+
+/// The index of the device by which the stack would forward; 0: by none. A function of its own for the sake of the stack.
+#[inline(never)]
+fn lookup_device(here: &Here, src: &Addr, dst: &Addr) -> u32 {
+    match here.lookup_way(*src, *dst, 0) {
+        Way::Known { ifindex, .. } | Way::Unresolved { ifindex } | Way::TooLong { ifindex, .. } => ifindex,
+        Way::None => 0,
+    }
+}
+
+/// Whether the network namespace of this context has a socket for packets from `remote` to `local`.
+#[inline(never)]
+pub(crate) fn has_socket(context: *mut c_void, protocol: Protocol, local: &Peer, remote: &Peer) -> bool {
+    // SAFETY: numbers, for which zero is a value.
+    let mut tuple: SockTuple = unsafe { zeroed() };
+    let size = if local.addr.is_v4() {
+        // SAFETY: the part of the family, all of it numbers.
+        let tuple = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        tuple.saddr = remote.addr.v4();
+        tuple.daddr = local.addr.v4();
+        tuple.sport = remote.port.network();
+        tuple.dport = local.port.network();
+        TUPLE_V4
+    } else {
+        // SAFETY: as above.
+        let tuple = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+        tuple.saddr = remote.addr.words();
+        tuple.daddr = local.addr.words();
+        tuple.sport = remote.port.network();
+        tuple.dport = local.port.network();
+        TUPLE_V6
+    };
+    let (tuple, here) = (&raw mut tuple, BPF_F_CURRENT_NETNS as u64);
+    // SAFETY: the context of a hook that has the helpers, and a tuple of that size.
+    let socket = unsafe {
+        match protocol {
+            Protocol::Tcp => bpf_skc_lookup_tcp(context, tuple, size, here, 0).cast::<c_void>(),
+            Protocol::Udp => bpf_sk_lookup_udp(context, tuple, size, here, 0).cast::<c_void>(),
+            // The kernel has no look-up of SCTP sockets.
+            Protocol::Sctp => return false,
+        }
+    };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: looked up above, released once.
+    unsafe { bpf_sk_release(socket) };
+    true
+}

@@ -1,0 +1,211 @@
+//! A packet at a tc hook: [`Frame`] and [`Reshape`] by the kernel's helpers, and what its context says.
+//!
+//! The kernel may know the sum over all bytes of a packet from the device that received it (CHECKSUM_COMPLETE), and may
+//! have put off computing the transport checksum (CHECKSUM_PARTIAL). The helpers keep both right, if told what a change
+//! is about; a change that a checksum makes up for leaves the sum over everything as it was.
+
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
+use aya_ebpf::helpers::generated::{
+    bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
+};
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use weir_ebpf::wire::Bytes;
+use weir_ebpf::wire::answer::Reshape;
+use weir_ebpf::wire::checksum::Sum;
+use weir_ebpf::wire::rewrite::{Covered, Frame, Stuck};
+
+/// `BPF_F_IPV6` of `bpf_l4_csum_replace`: IPv6 addresses have no checksum of their own that makes up for them. In Linux
+/// 6.16 and the stable versions of that time; before, the helper got the sum over everything wrong.
+const BPF_F_IPV6: u64 = 1 << 7;
+/// The identifier of a VLAN in its tag (IEEE 802.1Q).
+const VLAN_ID: u32 = 0x0fff;
+
+/// What a hook of this program left in a packet for the hooks that follow, in `tc_index`. It goes with the packet through
+/// forwarding, redirection and encapsulation (`skb_scrub_packet` leaves it alone); what the node sends itself has zero.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// The last hook looks at the packet.
+    LookAgain = 0,
+    /// Nobody need look at it again.
+    Done = 0x5765,
+}
+
+/// A packet at a tc hook.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(*mut __sk_buff);
+
+impl Skb {
+    #[inline(always)]
+    pub(crate) const fn new(raw: *mut __sk_buff) -> Self {
+        Self(raw)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn raw(self) -> *mut __sk_buff {
+        self.0
+    }
+
+    #[inline(always)]
+    fn context(self) -> *mut c_void {
+        self.0.cast()
+    }
+
+    /// In host order, as in an Ethernet header.
+    #[inline(always)]
+    pub(crate) fn ether_type(self) -> u16 {
+        // SAFETY: the kernel's context. 16 bits in network order in a field of 32.
+        u16::from_be(unsafe { (*self.0).protocol } as u16)
+    }
+
+    /// Whether it belongs to a VLAN, and so to a device on top of this one.
+    #[inline(always)]
+    pub(crate) fn is_tagged(self) -> bool {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).vlan_present != 0 && (*self.0).vlan_tci & VLAN_ID != 0 }
+    }
+
+    /// The device of the hook.
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> u32 {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// Payload of each segment that a device is to make of it; 0: it is one.
+    #[inline(always)]
+    pub(crate) fn segment_size(self) -> u32 {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).gso_size }
+    }
+
+    /// What a hook before this one left.
+    #[inline(always)]
+    pub(crate) fn is_done(self) -> bool {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).tc_index == Note::Done as u32 }
+    }
+
+    /// Leaves word for the hooks that follow.
+    #[inline(always)]
+    pub(crate) fn leave_note(self, note: Note) {
+        // SAFETY: the kernel's context; tc programs may write the field.
+        unsafe { (&raw mut (*self.0).tc_index).write_volatile(note as u32) };
+    }
+
+    /// Sets bits of the firewall mark.
+    #[inline(always)]
+    pub(crate) fn add_mark(self, bits: u32) {
+        // SAFETY: the kernel's context; tc programs may write the field.
+        unsafe {
+            let mark = &raw mut (*self.0).mark;
+            mark.write_volatile(mark.read_volatile() | bits);
+        }
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(self, offset: u32, bytes: &[u8; N], flags: u64) -> Result<(), Stuck> {
+        // SAFETY: N bytes are there to be read.
+        done(unsafe { bpf_skb_store_bytes(self.0, offset, bytes.as_ptr().cast(), N as u32, flags) })
+    }
+
+    #[inline(always)]
+    fn replace(self, offset: u32, difference: Sum, flags: u64) -> i64 {
+        // SAFETY: plain numbers.
+        unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference.partial()), flags) }
+    }
+
+    /// Corrects the sum over everything, where there is one.
+    #[inline(always)]
+    fn correct_sum(self, difference: Sum) {
+        // SAFETY: a plain number. It fails where there is no such sum.
+        unsafe { bpf_csum_update(self.0, difference.partial()) };
+    }
+}
+
+#[inline(always)]
+fn done(result: i64) -> Result<(), Stuck> {
+    if result == 0 { Ok(()) } else { Err(Stuck) }
+}
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: room for N bytes; the helper fills all of them or fails.
+        let result =
+            unsafe { bpf_skb_load_bytes(self.context(), offset, bytes.as_mut_ptr().cast(), N as u32) };
+        if result != 0 {
+            return None;
+        }
+        // SAFETY: filled above.
+        Some(unsafe { bytes.assume_init() })
+    }
+}
+
+impl Frame for Skb {
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Result<(), Stuck> {
+        self.write(offset, &bytes, 0)
+    }
+
+    #[inline(always)]
+    fn update_checksum(
+        &mut self,
+        offset: u32,
+        difference: Sum,
+        covered: Covered,
+        optional: bool,
+    ) -> Result<(), Stuck> {
+        let flags = if optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        match covered {
+            Covered::Content => done(self.replace(offset, difference, flags)),
+            Covered::Addresses { v4: true } => {
+                done(self.replace(offset, difference, flags | u64::from(BPF_F_PSEUDO_HDR)))
+            }
+            Covered::Addresses { v4: false } => {
+                let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
+                if self.replace(offset, difference, flags | BPF_F_IPV6) == 0 {
+                    return Ok(());
+                }
+                done(self.replace(offset, difference, flags))?;
+                self.correct_sum(difference);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Reshape for Skb {
+    #[inline(always)]
+    fn resize(&mut self, length: u32) -> Result<(), Stuck> {
+        // SAFETY: plain numbers. It also makes one packet of several segments.
+        done(unsafe { bpf_skb_change_tail(self.0, length, 0) })
+    }
+
+    #[inline(always)]
+    fn push(&mut self, length: u32) -> Result<(), Stuck> {
+        // SAFETY: plain numbers.
+        done(unsafe { bpf_skb_change_head(self.0, length, 0) })
+    }
+
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Result<(), Stuck> {
+        self.write(offset, &bytes, u64::from(BPF_F_RECOMPUTE_CSUM))
+    }
+
+    /// Whether the kernel has put the checksum off cannot be asked. So the field first gets what it has to be then, the
+    /// sum of the pseudo-header; a change of the content then makes it the whole checksum, but only where it was not.
+    #[inline(always)]
+    fn put_checksum(&mut self, offset: u32, pseudo: Sum, content: Sum) -> Result<(), Stuck> {
+        let put_off = pseudo.fold();
+        self.put(offset, put_off.to_ne_bytes())?;
+        // In one's complement, from !put_off as a sum to pseudo + content.
+        let difference = pseudo.and(content).word(put_off);
+        done(self.replace(offset, difference, 0))?;
+        let written = u16::from_ne_bytes(self.load(offset).ok_or(Stuck)?);
+        self.correct_sum(Sum::ZERO.replaced_word(put_off, written));
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! The entry points at devices: the first and the last hook that a packet meets on this node.
+//!
+//! | program | hook | packets |
+//! | --- | --- | --- |
+//! | `weir_from_pod` | ingress of the host's end of a pod's device | that the pod sends |
+//! | `weir_to_pod` | its egress | for the pod |
+//! | `weir_from_net` | ingress of a node-facing device | from other nodes and the world |
+//! | `weir_to_net` | its egress | that leave the node |
+//! | `weir_from_l3`, `weir_to_l3` | the same of devices without Ethernet header | the same |
+//!
+//! What is not ours goes on to the next program of the hook, as it came.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use weir_ebpf::abi::Origin;
+use weir_ebpf::wire::ethernet::ETHERNET;
+
+use crate::act::{DROP, NEXT, act, pass};
+use crate::decision::{
+    Decision, Hook, Todo, choose_flow, enter_flow, follow, forget_flow, give_up_flow, look_up, read,
+    reserve_flow, withdraw_flow,
+};
+use crate::maps::DECISION;
+use crate::skb::{Note, Skb};
+
+struct FromPod;
+struct FromNet;
+struct Last;
+
+impl Hook for FromPod {
+    const ORIGIN: Option<Origin> = Some(Origin::Inside);
+}
+
+impl Hook for FromNet {
+    const ORIGIN: Option<Origin> = Some(Origin::Outside);
+}
+
+impl Hook for Last {
+    const ORIGIN: Option<Origin> = None;
+}
+
+#[inline(always)]
+fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
+    let skb = Skb::new(ctx.skb.skb);
+    // A tagged packet is for a device on top of this one, or from it, and meets the hook there.
+    if skb.is_tagged() || (H::ORIGIN.is_none() && skb.is_done()) {
+        return NEXT;
+    }
+    let Some(row) = DECISION.get_ptr_mut(0) else { return NEXT };
+    // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
+    let row = unsafe { &mut *row };
+    match decide::<H, L3>(skb, row) {
+        Todo::Verdict => act::<H>(skb, row),
+        Todo::Drop => DROP,
+        _ if H::ORIGIN.is_some() => pass(skb, Note::Done),
+        _ => NEXT,
+    }
+}
+
+/// Step by step: each has the stack for itself.
+#[inline(always)]
+fn decide<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision) -> Todo {
+    let raw = skb.raw();
+    match read::<L3>(raw, row) {
+        Todo::Follow => return follow::<H>(raw, row),
+        Todo::LookUp => {}
+        todo => return todo,
+    }
+    match look_up::<H>(raw, row) {
+        Todo::Begin if H::ORIGIN.is_some() => {}
+        Todo::BeginAgain if H::ORIGIN.is_some() => forget_flow(row),
+        todo => return todo,
+    }
+    match choose_flow::<H>(raw, row) {
+        Todo::Begin => {}
+        todo => return todo,
+    }
+    match reserve_flow(raw, row) {
+        Todo::Begin => {}
+        todo => return todo,
+    }
+    match enter_flow(raw, row) {
+        Todo::BeginAgain => withdraw_flow(row),
+        todo => return todo,
+    }
+    match look_up::<H>(raw, row) {
+        Todo::Begin | Todo::BeginAgain => give_up_flow(row),
+        todo => todo,
+    }
+}
+
+#[classifier]
+fn weir_from_pod(ctx: TcContext) -> i32 {
+    run::<FromPod, ETHERNET>(&ctx)
+}
+
+#[classifier]
+fn weir_to_pod(ctx: TcContext) -> i32 {
+    run::<Last, ETHERNET>(&ctx)
+}
+
+#[classifier]
+fn weir_from_net(ctx: TcContext) -> i32 {
+    run::<FromNet, ETHERNET>(&ctx)
+}
+
+#[classifier]
+fn weir_to_net(ctx: TcContext) -> i32 {
+    run::<Last, ETHERNET>(&ctx)
+}
+
+#[classifier]
+fn weir_from_l3(ctx: TcContext) -> i32 {
+    run::<FromNet, 0>(&ctx)
+}
+
+#[classifier]
+fn weir_to_l3(ctx: TcContext) -> i32 {
+    run::<Last, 0>(&ctx)
+}

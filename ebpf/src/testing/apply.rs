@@ -1,0 +1,124 @@
+//! Carries out verdicts on packets that are vectors of bytes, as the programs do on packets in the kernel.
+//!
+//! What is written into a packet is decided in [`crate::wire`] for both; this is what the kernel's helpers do. Called by
+//! the tests' packet path and by the fuzzers.
+
+use crate::abi::{DropReason, Workload};
+use crate::datapath::packet::{Onward, Translation, Verdict};
+use crate::wire::answer::{Reshape, answer};
+use crate::wire::checksum::Sum;
+use crate::wire::ethernet::{ETHERNET, addressed};
+use crate::wire::rewrite::{Covered, Frame, Stuck, rewrite};
+use crate::wire::{Bytes, Packet};
+
+/// What happens to a packet after a hook.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It goes on as it came, and no later hook looks at it.
+    Untouched,
+    /// It goes on as it came; the last hook looks at it.
+    Later,
+    /// It goes on through the stack with what was written into it; the last hook looks at it.
+    Stack,
+    /// It leaves by the route to its destination.
+    Routed,
+    /// It goes into the pod.
+    Delivered(Workload),
+    /// It has become an answer and leaves by the device that it came from.
+    Answered,
+    /// It is gone; why, unless for lack of memory or because no answer may be given.
+    Dropped(Option<DropReason>),
+}
+
+/// Carries out the verdict. As in the programs, a packet with no hop left goes through the stack, which knows what to do.
+///
+/// The way of a routed packet (next hop, Ethernet addresses) is the kernel's to find and not written here.
+pub fn apply(frame: &mut Vec<u8>, packet: &Packet, verdict: &Verdict) -> Outcome {
+    let done = match verdict {
+        Verdict::Pass => Ok(Outcome::Untouched),
+        Verdict::PassToLast => Ok(Outcome::Later),
+        Verdict::Drop(reason) => Ok(Outcome::Dropped(Some(*reason))),
+        Verdict::Answer(what) => answer(&mut Buffer(frame), packet, *what)
+            .map(|answered| if answered { Outcome::Answered } else { Outcome::Dropped(None) }),
+        Verdict::Translate(translation) => translate(frame, packet, translation),
+    };
+    done.unwrap_or(Outcome::Dropped(None))
+}
+
+fn translate(frame: &mut Vec<u8>, packet: &Packet, translation: &Translation) -> Result<Outcome, Stuck> {
+    let is_last_hop = packet.ttl <= 1;
+    let mut buffer = Buffer(frame);
+    match translation.onward {
+        Onward::Route if !is_last_hop => {
+            rewrite(&mut buffer, packet, translation, true)?;
+            Ok(Outcome::Routed)
+        }
+        Onward::Workload(workload) if !is_last_hop => {
+            rewrite(&mut buffer, packet, translation, true)?;
+            if packet.l3 == ETHERNET {
+                buffer.store(0, addressed(&workload))?;
+            }
+            Ok(Outcome::Delivered(workload))
+        }
+        Onward::Stack | Onward::Route | Onward::Workload(_) => {
+            rewrite(&mut buffer, packet, translation, false)?;
+            Ok(Outcome::Stack)
+        }
+    }
+}
+
+/// A frame whose checksums are all complete.
+struct Buffer<'a>(&'a mut Vec<u8>);
+
+impl Bytes for Buffer<'_> {
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.0.as_slice().load(offset)
+    }
+}
+
+impl Frame for Buffer<'_> {
+    fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Result<(), Stuck> {
+        let from = usize::try_from(offset).map_err(|_| Stuck)?;
+        self.0.get_mut(from..from + N).ok_or(Stuck)?.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn update_checksum(
+        &mut self,
+        offset: u32,
+        difference: Sum,
+        _covered: Covered,
+        optional: bool,
+    ) -> Result<(), Stuck> {
+        let before = u16::from_ne_bytes(self.load(offset).ok_or(Stuck)?);
+        if optional && before == 0 {
+            return Ok(());
+        }
+        let after = match difference.applied_to(before) {
+            0 if optional => u16::MAX,
+            after => after,
+        };
+        self.store(offset, after.to_ne_bytes())
+    }
+}
+
+impl Reshape for Buffer<'_> {
+    fn resize(&mut self, length: u32) -> Result<(), Stuck> {
+        self.0.resize(usize::try_from(length).map_err(|_| Stuck)?, 0);
+        Ok(())
+    }
+
+    fn push(&mut self, length: u32) -> Result<(), Stuck> {
+        let length = usize::try_from(length).map_err(|_| Stuck)?;
+        self.0.splice(0..0, std::iter::repeat_n(0, length));
+        Ok(())
+    }
+
+    fn put<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Result<(), Stuck> {
+        self.store(offset, bytes)
+    }
+
+    fn put_checksum(&mut self, offset: u32, pseudo: Sum, content: Sum) -> Result<(), Stuck> {
+        self.store(offset, pseudo.and(content).checksum().to_ne_bytes())
+    }
+}

@@ -1,0 +1,326 @@
+//! What the sender of a packet gets where the packet is not delivered: a TCP reset, an ICMP error, an echo reply.
+//!
+//! The packet is turned into its answer in place. Called by the programs and by [`crate::testing`], as
+//! [`super::rewrite`] is.
+
+use super::checksum::Sum;
+use super::ethernet::{ETHERNET, addresses};
+use super::rewrite::{Frame, Stuck};
+use super::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use crate::abi::{Addr, Protocol};
+use crate::datapath::packet::Answer;
+
+/// A frame that can become another packet.
+pub trait Reshape: Frame {
+    /// Makes the frame this long, by cutting its end off or by growing it.
+    ///
+    /// # Errors
+    /// [`Stuck`]
+    fn resize(&mut self, length: u32) -> Result<(), Stuck>;
+
+    /// Makes room for so many bytes before the frame's first one.
+    ///
+    /// # Errors
+    /// [`Stuck`]
+    fn push(&mut self, length: u32) -> Result<(), Stuck>;
+
+    /// Writes bytes that no checksum makes up for.
+    ///
+    /// # Errors
+    /// [`Stuck`]
+    fn put<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Result<(), Stuck>;
+
+    /// Writes a transport checksum where one of the same protocol was: from the sum of the pseudo-header and of what
+    /// follows it, with the field itself zero.
+    ///
+    /// # Errors
+    /// [`Stuck`]
+    fn put_checksum(&mut self, offset: u32, pseudo: Sum, content: Sum) -> Result<(), Stuck>;
+}
+
+/// Time to live of what the node itself sends (RFC 1700; Linux' default).
+const TTL: u8 = 64;
+/// An ICMP error is at most this long: RFC 1812 section 4.3.2.3.
+const ICMPV4_MAX: u32 = 576;
+/// RFC 4443 section 2.4 (c): the least MTU of IPv6.
+const ICMPV6_MAX: u32 = 1280;
+
+const IPV4: u32 = 20;
+const IPV6: u32 = 40;
+const TCP: u32 = 20;
+const ICMP: u32 = 8;
+
+/// In the byte of an IPv4 header that has the flags (RFC 791 section 3.1).
+const DONT_FRAGMENT: u8 = 0x40;
+
+const PROTOCOL_ICMP: u8 = 1;
+const PROTOCOL_ICMPV6: u8 = 58;
+
+/// An ICMP error: type and code, for each family, and the last half of the header's second word.
+struct Error {
+    v4: [u8; 2],
+    v6: [u8; 2],
+    mtu: u16,
+}
+
+/// RFC 792 and RFC 4443 section 3.1
+const PORT_UNREACHABLE: Error = Error { v4: [3, 3], v6: [1, 4], mtu: 0 };
+/// RFC 792 and RFC 4443 section 3.3
+const TIME_EXCEEDED: Error = Error { v4: [11, 0], v6: [3, 0], mtu: 0 };
+
+/// Turns the packet into its answer, ready to leave by the device that it came from. `false`: to this one there is no
+/// answer (RFC 9293 section 3.10.7.1: a reset; RFC 1122 section 3.2.2: a later fragment, an ICMP error).
+///
+/// # Errors
+/// [`Stuck`]
+#[inline(always)]
+pub fn answer<F: Reshape>(frame: &mut F, packet: &Packet, answer: Answer) -> Result<bool, Stuck> {
+    if matches!(packet.fragment, Fragment::Later(_)) || matches!(packet.kind, Kind::IcmpError) {
+        return Ok(false);
+    }
+    match answer {
+        Answer::EchoReply => reply_to_echo(frame, packet)?,
+        Answer::TimeExceeded => send_error(frame, packet, &TIME_EXCEEDED)?,
+        Answer::Refusal(_) => match packet.kind {
+            Kind::Transport(Protocol::Tcp) if packet.tcp_flags & TCP_RST != 0 => return Ok(false),
+            Kind::Transport(Protocol::Tcp) => reset(frame, packet)?,
+            _ => send_error(frame, packet, &PORT_UNREACHABLE)?,
+        },
+    }
+    Ok(true)
+}
+
+/// Turns the packet into the error that says how long one may be for the way on: RFC 1191 section 4, RFC 4443 section 3.2.
+/// `false`: its sender allows that it is cut to pieces, or is told nothing, as in [`answer`].
+///
+/// # Errors
+/// [`Stuck`]
+#[inline(always)]
+pub fn answer_too_long<F: Reshape>(frame: &mut F, packet: &Packet, mtu: u16) -> Result<bool, Stuck> {
+    if !matches!(packet.fragment, Fragment::Whole) || matches!(packet.kind, Kind::IcmpError) {
+        return Ok(false);
+    }
+    if packet.dst.addr.is_v4() {
+        let [flags] = frame.load(packet.l3 + 6).ok_or(Stuck)?;
+        if flags & DONT_FRAGMENT == 0 {
+            return Ok(false);
+        }
+    }
+    send_error(frame, packet, &Error { v4: [3, 4], v6: [2, 0], mtu })?;
+    Ok(true)
+}
+
+/// Whether the answer is an ICMP error, of which RFC 1812 section 4.3.2.8 and RFC 4443 section 2.4 (f) want a limit.
+#[inline(always)]
+#[must_use]
+pub const fn is_error(packet: &Packet, answer: &Answer) -> bool {
+    match answer {
+        Answer::EchoReply => false,
+        Answer::TimeExceeded => true,
+        Answer::Refusal(_) => !matches!(packet.kind, Kind::Transport(Protocol::Tcp)),
+    }
+}
+
+/// The reset of RFC 9293 section 3.10.7.1 (no connection there): it looks as if sent by whoever was dialled.
+#[inline(always)]
+fn reset<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck> {
+    let [s0, s1, s2, s3, a0, a1, a2, a3, offset, _] = frame.load::<10>(packet.l4 + 4).ok_or(Stuck)?;
+    let segment = ResetTo {
+        sequence: u32::from_be_bytes([s0, s1, s2, s3]),
+        acknowledgment: u32::from_be_bytes([a0, a1, a2, a3]),
+        data: (packet.l3 + packet.length).saturating_sub(packet.l4 + u32::from(offset >> 4) * 4),
+        flags: packet.tcp_flags,
+    };
+    let header = tcp_reset(packet, &segment);
+    let l4 = put_ip_header(frame, packet, Protocol::Tcp as u8, TCP, |frame, l4| frame.resize(l4 + TCP))?;
+    frame.put(l4, header)?;
+    frame.put_checksum(
+        l4 + 16,
+        pseudo_header(packet.dst.addr, packet.src.addr, Protocol::Tcp as u8, TCP),
+        Sum::ZERO.bytes(&header),
+    )?;
+    swap_ethernet(frame, packet)
+}
+
+/// What a reset takes from the segment that it answers.
+struct ResetTo {
+    sequence: u32,
+    acknowledgment: u32,
+    /// Bytes of payload.
+    data: u32,
+    flags: u8,
+}
+
+/// The TCP header, its checksum zero.
+#[inline(always)]
+fn tcp_reset(packet: &Packet, to: &ResetTo) -> [u8; TCP as usize] {
+    let (sequence, acknowledgment, flags) = if to.flags & TCP_ACK != 0 {
+        (to.acknowledgment, 0, TCP_RST)
+    } else {
+        let counted = u32::from(to.flags & TCP_SYN != 0) + u32::from(to.flags & TCP_FIN != 0);
+        (0, to.sequence.wrapping_add(to.data).wrapping_add(counted), TCP_RST | TCP_ACK)
+    };
+    let [a, b] = packet.dst.port.network().to_ne_bytes();
+    let [c, d] = packet.src.port.network().to_ne_bytes();
+    let words = [
+        u32::from_ne_bytes([a, b, c, d]),
+        sequence.to_be(),
+        acknowledgment.to_be(),
+        // Five words of header; no window.
+        u32::from_ne_bytes([5 << 4, flags, 0, 0]),
+        0,
+    ];
+    zerocopy::transmute!(words)
+}
+
+/// An echo reply has the request's content and another type (RFC 792, RFC 4443 section 4.2).
+#[inline(always)]
+fn reply_to_echo<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck> {
+    let v4 = packet.dst.addr.is_v4();
+    let [kind, code, check_a, check_b] = frame.load(packet.l4).ok_or(Stuck)?;
+    let reply = if v4 { 0 } else { 129 };
+    // The addresses change places, which no sum notices.
+    let change = Sum::ZERO.replaced_word(u16::from_ne_bytes([kind, code]), u16::from_ne_bytes([reply, code]));
+    let [check_a, check_b] = change.applied_to(u16::from_ne_bytes([check_a, check_b])).to_ne_bytes();
+    frame.put(packet.l4, [reply, code, check_a, check_b])?;
+    if v4 {
+        let [ttl, protocol, check_a, check_b, ..] = frame.load::<12>(packet.l3 + 8).ok_or(Stuck)?;
+        let change =
+            Sum::ZERO.replaced_word(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes([TTL, protocol]));
+        let [check_a, check_b] = change.applied_to(u16::from_ne_bytes([check_a, check_b])).to_ne_bytes();
+        let words = [
+            u32::from_ne_bytes([TTL, protocol, check_a, check_b]),
+            packet.dst.addr.v4(),
+            packet.src.addr.v4(),
+        ];
+        frame.put::<12>(packet.l3 + 8, zerocopy::transmute!(words))?;
+    } else {
+        frame.put(packet.l3 + 7, [TTL])?;
+        frame.put::<32>(
+            packet.l3 + 8,
+            zerocopy::transmute!([packet.dst.addr.words(), packet.src.addr.words()]),
+        )?;
+    }
+    swap_ethernet(frame, packet)
+}
+
+/// An ICMP error, from whoever was dialled, with as much of the packet as fits, to a multiple of 4 bytes.
+#[inline(always)]
+fn send_error<F: Reshape>(frame: &mut F, packet: &Packet, error: &Error) -> Result<(), Stuck> {
+    let v4 = packet.dst.addr.is_v4();
+    let (header, max) = if v4 { (IPV4, ICMPV4_MAX) } else { (IPV6, ICMPV6_MAX) };
+    let quote = packet.length.min(max - header - ICMP) & !3;
+    let sum = sum_of(frame, packet.l3, quote)?;
+    let ([kind, code], protocol, pseudo) = if v4 {
+        (error.v4, PROTOCOL_ICMP, Sum::ZERO)
+    } else {
+        let pseudo = pseudo_header(packet.dst.addr, packet.src.addr, PROTOCOL_ICMPV6, ICMP + quote);
+        (error.v6, PROTOCOL_ICMPV6, pseudo)
+    };
+    let sum = sum.and(pseudo).word(u16::from_ne_bytes([kind, code])).word(error.mtu.to_be());
+    let [check_a, check_b] = sum.checksum().to_ne_bytes();
+    let [mtu_a, mtu_b] = error.mtu.to_be_bytes();
+    let l4 = put_ip_header(frame, packet, protocol, ICMP + quote, |frame, _| {
+        frame.resize(packet.l3 + quote)?;
+        frame.push(header + ICMP)?;
+        // The Ethernet header is now where the quote begins, less its own length.
+        if packet.l3 == ETHERNET {
+            let ethernet: [u8; ETHERNET as usize] = frame.load(header + ICMP).ok_or(Stuck)?;
+            frame.put(0, ethernet)?;
+        }
+        Ok(())
+    })?;
+    frame.put(l4, [kind, code, check_a, check_b, 0, 0, mtu_a, mtu_b])?;
+    swap_ethernet(frame, packet)
+}
+
+/// Makes room with `reshape`, which is told where the transport header will be, then writes the header of an IP packet
+/// from whoever was dialled to the sender. Returns where the transport header goes.
+#[inline(always)]
+fn put_ip_header<F: Reshape>(
+    frame: &mut F,
+    packet: &Packet,
+    protocol: u8,
+    payload: u32,
+    reshape: impl FnOnce(&mut F, u32) -> Result<(), Stuck>,
+) -> Result<u32, Stuck> {
+    let (src, dst) = (packet.dst.addr, packet.src.addr);
+    if dst.is_v4() {
+        reshape(frame, packet.l3 + IPV4)?;
+        frame.put(packet.l3, ipv4_header(src, dst, protocol, IPV4 + payload))?;
+        Ok(packet.l3 + IPV4)
+    } else {
+        reshape(frame, packet.l3 + IPV6)?;
+        frame.put(packet.l3, ipv6_header(src, dst, protocol, payload))?;
+        Ok(packet.l3 + IPV6)
+    }
+}
+
+/// RFC 791 section 3.1; never fragmented, so without identification (RFC 6864 section 4.1).
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most 1,280")]
+fn ipv4_header(src: Addr, dst: Addr, protocol: u8, length: u32) -> [u8; IPV4 as usize] {
+    let [length_a, length_b] = (length as u16).to_be_bytes();
+    let first =
+        [u32::from_ne_bytes([0x45, 0, length_a, length_b]), u32::from_ne_bytes([0, 0, DONT_FRAGMENT, 0])];
+    let ends = [src.v4(), dst.v4()];
+    let third = u32::from_ne_bytes([TTL, protocol, 0, 0]);
+    let [check_a, check_b] = Sum::ZERO.words(first).word32(third).words(ends).checksum().to_ne_bytes();
+    let third = u32::from_ne_bytes([TTL, protocol, check_a, check_b]);
+    zerocopy::transmute!([first[0], first[1], third, ends[0], ends[1]])
+}
+
+/// RFC 8200 section 3
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most 1,280")]
+fn ipv6_header(src: Addr, dst: Addr, next: u8, payload: u32) -> [u8; IPV6 as usize] {
+    let [length_a, length_b] = (payload as u16).to_be_bytes();
+    let [a, b, c, d] = src.words();
+    let [e, f, g, h] = dst.words();
+    let head = [0x60, 0, 0, 0, length_a, length_b, next, TTL];
+    let [first, second]: [u32; 2] = zerocopy::transmute!(head);
+    zerocopy::transmute!([first, second, a, b, c, d, e, f, g, h])
+}
+
+/// The pseudo-header's sum: RFC 9293 section 3.1, RFC 8200 section 8.1.
+#[inline(always)]
+fn pseudo_header(src: Addr, dst: Addr, protocol: u8, length: u32) -> Sum {
+    let sum = if dst.is_v4() {
+        Sum::ZERO.words([src.v4(), dst.v4()])
+    } else {
+        Sum::ZERO.words(src.words()).words(dst.words())
+    };
+    sum.word32(length.to_be()).word32(u32::from(protocol).to_be())
+}
+
+/// The answer goes back to where the packet came from.
+#[inline(always)]
+fn swap_ethernet<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck> {
+    if packet.l3 != ETHERNET {
+        return Ok(());
+    }
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = frame.load::<12>(0).ok_or(Stuck)?;
+    frame.put(0, addresses([g, h, i, j, k, l], [a, b, c, d, e, f]))
+}
+
+/// The sum over `length` bytes, a multiple of 4, at most [`ICMPV6_MAX`].
+#[inline(always)]
+fn sum_of(bytes: &impl Bytes, offset: u32, length: u32) -> Result<Sum, Stuck> {
+    const BLOCK: u32 = 32;
+    let mut sum = Sum::ZERO;
+    let blocks = length / BLOCK;
+    for block in 0..ICMPV6_MAX / BLOCK {
+        if block >= blocks {
+            break;
+        }
+        sum = sum.bytes(&bytes.load::<{ BLOCK as usize }>(offset + block * BLOCK).ok_or(Stuck)?);
+    }
+    let rest = offset + blocks * BLOCK;
+    for word in 0..BLOCK / 4 {
+        if blocks * BLOCK + word * 4 >= length {
+            break;
+        }
+        sum = sum.bytes(&bytes.load::<4>(rest + word * 4).ok_or(Stuck)?);
+    }
+    Ok(sum)
+}

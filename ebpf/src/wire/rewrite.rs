@@ -1,0 +1,230 @@
+//! Carries out a translation on the bytes of a packet: addresses, ports, time to live and every checksum over them.
+//!
+//! Called by the programs, whose frame is a packet in the kernel, and by [`crate::testing`], whose frame is a vector: what
+//! is written where is decided here, once.
+
+use super::checksum::Sum;
+use super::{Bytes, Fragment, Kind, Packet, Quoted, parse_quoted};
+use crate::abi::{Addr, Peer, Protocol};
+use crate::datapath::packet::Translation;
+
+/// The frame could not be changed: too short, or no memory. It may be changed in parts and must not go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stuck;
+
+/// What a checksum update is about: the kernel may have put off computing a packet's checksum until it leaves, and the
+/// field then holds the sum of the pseudo-header alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Covered {
+    /// Addresses of the pseudo-header (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1), of IPv4 or not.
+    Addresses {
+        /// IPv4: there the header has a checksum of its own.
+        v4: bool,
+    },
+    /// The segment, datagram or message itself.
+    Content,
+}
+
+/// Something to change bytes of.
+pub trait Frame: Bytes {
+    /// Replaces bytes whose changes the checksums over them make up for.
+    ///
+    /// # Errors
+    /// [`Stuck`]
+    fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Result<(), Stuck>;
+
+    /// Brings the transport checksum at `offset` up to date with a difference in what it covers. A checksum of zero
+    /// means "none" and stays where `optional` (UDP).
+    ///
+    /// # Errors
+    /// [`Stuck`]
+    fn update_checksum(
+        &mut self,
+        offset: u32,
+        difference: Sum,
+        covered: Covered,
+        optional: bool,
+    ) -> Result<(), Stuck>;
+}
+
+/// Gives the packet the addresses and ports of the translation; with `hop`, takes one from its time to live.
+///
+/// # Errors
+/// [`Stuck`]
+#[inline(always)]
+pub fn rewrite<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    translation: &Translation,
+    hop: bool,
+) -> Result<(), Stuck> {
+    let (src, dst) = (translation.src, translation.dst);
+    write_addresses(frame, packet.l3, src.addr, dst.addr, hop)?;
+    let addresses = difference(packet.src.addr, src.addr).and(difference(packet.dst.addr, dst.addr));
+    match packet.kind {
+        Kind::Transport(protocol) => {
+            if !matches!(packet.fragment, Fragment::Later(_)) {
+                rewrite_transport(frame, packet, src, dst, protocol, addresses)?;
+            }
+            Ok(())
+        }
+        Kind::IcmpError => rewrite_error(frame, packet, translation.quoted.as_ref(), addresses),
+        // ICMPv4 does not cover the addresses (RFC 792), ICMPv6 does (RFC 4443 section 2.3).
+        Kind::EchoRequest | Kind::Other => Ok(()),
+    }
+}
+
+/// How a sum changes from one address to another of the same family.
+#[inline(always)]
+fn difference(old: Addr, new: Addr) -> Sum {
+    if new.is_v4() {
+        Sum::ZERO.replaced([old.v4()], [new.v4()])
+    } else {
+        Sum::ZERO.replaced(old.words(), new.words())
+    }
+}
+
+/// The addresses of the IP header at `l3`, its time to live, and the checksum of an IPv4 header.
+#[inline(always)]
+fn write_addresses<F: Frame>(frame: &mut F, l3: u32, src: Addr, dst: Addr, hop: bool) -> Result<(), Stuck> {
+    if dst.is_v4() {
+        let old = load(frame, l3 + 8)?;
+        return frame.store(l3 + 8, ipv4_tail(old, src, dst, hop));
+    }
+    if !hop {
+        return frame.store(l3 + 8, addresses_v6(src, dst));
+    }
+    let [length_high, length_low, next, hops] = load(frame, l3 + 4)?;
+    let [a, b, c, d] = src.words();
+    let [e, f, g, h] = dst.words();
+    let head = u32::from_ne_bytes([length_high, length_low, next, hops.saturating_sub(1)]);
+    let words: [u32; 9] = [head, a, b, c, d, e, f, g, h];
+    frame.store::<36>(l3 + 4, zerocopy::transmute!(words))
+}
+
+/// The last 12 of the 20 bytes of an IPv4 header: time to live, protocol, checksum, addresses.
+#[inline(always)]
+fn ipv4_tail(old: [u8; 12], src: Addr, dst: Addr, hop: bool) -> [u8; 12] {
+    let [mut ttl, protocol, check_a, check_b, ..] = old;
+    let [_, old_src, old_dst]: [u32; 3] = zerocopy::transmute!(old);
+    let mut change = Sum::ZERO.replaced([old_src, old_dst], [src.v4(), dst.v4()]);
+    if hop {
+        let fewer = ttl.saturating_sub(1);
+        change =
+            change.replaced_word(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes([fewer, protocol]));
+        ttl = fewer;
+    }
+    let [check_a, check_b] = change.applied_to(u16::from_ne_bytes([check_a, check_b])).to_ne_bytes();
+    let words = [u32::from_ne_bytes([ttl, protocol, check_a, check_b]), src.v4(), dst.v4()];
+    zerocopy::transmute!(words)
+}
+
+#[inline(always)]
+fn addresses_v6(src: Addr, dst: Addr) -> [u8; 32] {
+    zerocopy::transmute!([src.words(), dst.words()])
+}
+
+/// Where the checksum of a protocol is, from the beginning of its header, and whether zero means "none".
+#[inline(always)]
+const fn checksum_of(protocol: Protocol) -> Option<(u32, bool)> {
+    match protocol {
+        Protocol::Tcp => Some((16, false)),
+        Protocol::Udp => Some((6, true)),
+        Protocol::Sctp => None,
+    }
+}
+
+#[inline(always)]
+fn ports(src: Peer, dst: Peer) -> u32 {
+    zerocopy::transmute!([src.port.network(), dst.port.network()])
+}
+
+#[inline(always)]
+fn rewrite_transport<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    src: Peer,
+    dst: Peer,
+    protocol: Protocol,
+    addresses: Sum,
+) -> Result<(), Stuck> {
+    let (old, new) = (ports(packet.src, packet.dst), ports(src, dst));
+    if old != new {
+        frame.store(packet.l4, new.to_ne_bytes())?;
+    }
+    let Some((offset, optional)) = checksum_of(protocol) else {
+        return if old == new { Ok(()) } else { super::crc32c::update_sctp(frame, packet, old ^ new) };
+    };
+    let offset = packet.l4 + offset;
+    let v4 = dst.addr.is_v4();
+    frame.update_checksum(offset, addresses, Covered::Addresses { v4 }, optional)?;
+    if old != new {
+        let change = Sum::ZERO.replaced([old], [new]);
+        frame.update_checksum(offset, change, Covered::Content, optional)?;
+    }
+    Ok(())
+}
+
+/// An ICMP error: the packet that it quotes, and its own checksum, which covers the quote.
+#[inline(always)]
+fn rewrite_error<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    quoted: Option<&Quoted>,
+    addresses: Sum,
+) -> Result<(), Stuck> {
+    let checksum = packet.l4 + 2;
+    if !packet.src.addr.is_v4() {
+        frame.update_checksum(checksum, addresses, Covered::Addresses { v4: false }, false)?;
+    }
+    let Some(new) = quoted else { return Ok(()) };
+    let Some(old) = parse_quoted(frame, packet) else { return Err(Stuck) };
+    let change = rewrite_quote(frame, packet, &old, new)?;
+    frame.update_checksum(checksum, change, Covered::Content, false)
+}
+
+/// Gives the quoted packet its addresses and ports, and its own checksums where they are quoted: RFC 5508 section 4.2
+/// wants the sender to find what it sent. Returns how the sum over the quote changed.
+#[inline(always)]
+fn rewrite_quote<F: Frame>(frame: &mut F, packet: &Packet, old: &Quoted, new: &Quoted) -> Result<Sum, Stuck> {
+    let mut change = Sum::ZERO;
+    if new.dst.addr.is_v4() {
+        let before = load(frame, old.l3 + 8)?;
+        let after = ipv4_tail(before, new.src.addr, new.dst.addr, false);
+        frame.store(old.l3 + 8, after)?;
+        let before: [u32; 3] = zerocopy::transmute!(before);
+        change = change.replaced(before, zerocopy::transmute!(after));
+    } else {
+        frame.store(old.l3 + 8, addresses_v6(new.src.addr, new.dst.addr))?;
+        change = change.and(difference(old.src.addr, new.src.addr));
+        change = change.and(difference(old.dst.addr, new.dst.addr));
+    }
+    let (ports_before, ports_after) = (ports(old.src, old.dst), ports(new.src, new.dst));
+    frame.store(old.l4, ports_after.to_ne_bytes())?;
+    change = change.replaced([ports_before], [ports_after]);
+
+    let Some((offset, optional)) = checksum_of(old.protocol) else { return Ok(change) };
+    let at = old.l4 + offset;
+    // Beyond the end of the quote may be padding of the frame.
+    if at + 2 > packet.l3 + packet.length {
+        return Ok(change);
+    }
+    let before = u16::from_ne_bytes(load(frame, at)?);
+    if optional && before == 0 {
+        return Ok(change);
+    }
+    let covered = difference(old.src.addr, new.src.addr)
+        .and(difference(old.dst.addr, new.dst.addr))
+        .replaced([ports_before], [ports_after]);
+    let after = match covered.applied_to(before) {
+        0 if optional => u16::MAX,
+        after => after,
+    };
+    frame.store(at, after.to_ne_bytes())?;
+    Ok(change.replaced_word(before, after))
+}
+
+#[inline(always)]
+fn load<F: Frame, const N: usize>(frame: &F, offset: u32) -> Result<[u8; N], Stuck> {
+    frame.load(offset).ok_or(Stuck)
+}
