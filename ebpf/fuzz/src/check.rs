@@ -1,5 +1,7 @@
 //! What holds of bytes: read by another's parser, before and after.
 
+use std::net::IpAddr;
+
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{IpSlice, NetSlice, SlicedPacket};
 
@@ -50,7 +52,7 @@ pub(crate) fn checksums(frame: &Frame) -> Checksums {
 }
 
 /// Source, destination and protocol as etherparse sees them, if it takes the packet.
-pub(crate) fn ends(ip: &[u8]) -> Option<(std::net::IpAddr, std::net::IpAddr, u8)> {
-    let slice = IpSlice::from_slice(ip).ok()?;
+pub(crate) fn ends(frame: &Frame) -> Option<(IpAddr, IpAddr, u8)> {
+    let slice = IpSlice::from_slice(frame.bytes.get(frame.l3..)?).ok()?;
     Some((slice.source_addr(), slice.destination_addr(), slice.payload_ip_number().0))
 }

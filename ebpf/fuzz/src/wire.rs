@@ -56,6 +56,10 @@ fn agrees(packet: &Packet, theirs: &SlicedPacket<'_>) {
     };
     assert_eq!((packet.src.addr, packet.dst.addr, packet.ttl), (Addr::from(src), Addr::from(dst), ttl));
     assert_eq!(!matches!(packet.fragment, Fragment::Whole), payload.fragmented, "{packet:?}");
+    // Behind a later piece's header is the middle of something, which etherparse goes on reading as headers.
+    if matches!(packet.fragment, Fragment::Later(_)) {
+        return;
+    }
     let number = payload.ip_number.0;
     match packet.kind {
         Kind::Transport(protocol) => assert_eq!(protocol as u8, number),
