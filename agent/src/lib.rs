@@ -12,6 +12,7 @@ pub mod compile;
 pub mod daemon;
 #[cfg(feature = "kernel")]
 pub mod kernel;
+pub mod network;
 #[cfg(feature = "kernel")]
 pub mod observe;
 pub mod source;

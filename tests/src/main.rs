@@ -52,7 +52,7 @@ fn run(command: Command) -> Result<ExitCode> {
             teardown::watch_signals()?;
             Ok(if demo::run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Up { agents, hairpin } => up(agents, Settings { hairpin }),
+        Command::Up { agents, hairpin } => up(agents, Settings { hairpin, ..Settings::default() }),
         Command::Sweep => teardown::sweep().map(|()| ExitCode::SUCCESS),
         Command::Prober => prober::run().map(|()| ExitCode::SUCCESS),
     }

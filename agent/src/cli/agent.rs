@@ -9,8 +9,10 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::network::NetworkArgs;
 use super::{PinArgs, RunArgs};
-use crate::daemon::{self, Config};
+use crate::daemon::{self, Config, SourceKind};
+use crate::source::KubernetesOptions;
 use crate::tables::Sizes;
 
 /// The most rows that a table may be given: larger is a mistake in the unit.
@@ -18,9 +20,12 @@ const MOST: i64 = 1 << 24;
 
 #[derive(Args, Debug)]
 pub(super) struct AgentArgs {
-    /// Where Services and EndpointSlices come from: `manifests:DIR`, a directory of YAML files.
+    /// Where Services and EndpointSlices come from: `kubernetes`, the cluster's API server; or `manifests:DIR`, a
+    /// directory of YAML files. In a pod with a service account the default is `kubernetes`.
     #[arg(long, env = "WEIR_SOURCE", value_name = "SOURCE")]
-    source: Source,
+    source: Option<Source>,
+    #[command(flatten)]
+    kubernetes: KubernetesArgs,
     /// This node's name, as EndpointSlices call it. Default: the host name.
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
@@ -34,14 +39,47 @@ pub(super) struct AgentArgs {
     /// Where `/metrics` and `/readyz` are served.
     #[arg(long, env = "WEIR_METRICS_ADDRESS", default_value = "127.0.0.1:10247", value_name = "ADDRESS")]
     metrics_address: SocketAddr,
+    /// Where `/healthz` and `/livez` are served, as kube-proxy serves them.
+    #[arg(long, env = "WEIR_HEALTHZ_ADDRESS", default_value = "0.0.0.0:10256", value_name = "ADDRESS")]
+    healthz_address: SocketAddr,
+    #[command(flatten)]
+    network: NetworkArgs,
     #[command(flatten)]
     sizes: SizeArgs,
+}
+
+/// How the API server is reached. Found by itself on kubeadm, kind, k3s and the like.
+#[derive(Args, Debug)]
+struct KubernetesArgs {
+    /// A kubeconfig, in place of the pod's service account or the node's own kubeconfig.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// An address of the API server to try before all others; may be repeated.
+    #[arg(long = "api-server", env = "WEIR_API_SERVER", value_name = "URL", value_delimiter = ',')]
+    api_servers: Vec<String>,
+    /// Where the addresses of the API servers are kept for the next start.
+    #[arg(long, env = "WEIR_STATE_DIR", default_value = "/var/lib/weir", value_name = "DIR")]
+    state_dir: PathBuf,
+    /// Where the node's root directory is mounted, to find the node's own kubeconfig in.
+    #[arg(long, env = "WEIR_HOST_ROOT", default_value = "/", value_name = "DIR")]
+    host_root: PathBuf,
+}
+
+impl KubernetesArgs {
+    fn options(self, node_name: &str) -> KubernetesOptions {
+        KubernetesOptions {
+            kubeconfig: self.kubeconfig,
+            api_servers: self.api_servers,
+            host_root: self.host_root,
+            ..KubernetesOptions::from_env(node_name, self.state_dir)
+        }
+    }
 }
 
 /// How many rows the tables have. Another choice after a restart builds new tables beside the old ones.
 #[derive(Args, Debug)]
 struct SizeArgs {
-    /// Addresses and ports that clients dial, one more for each ClusterIP.
+    /// Addresses and ports that clients dial, one more for each address.
     #[arg(long, default_value_t = Sizes::default().frontends, value_parser = rows(), value_name = "ROWS")]
     max_frontends: u32,
     /// Service ports, each family counted.
@@ -60,6 +98,12 @@ struct SizeArgs {
     /// Clients with session affinity that are remembered; the longest unused are forgotten first.
     #[arg(long, default_value_t = Sizes::default().affinity, value_parser = rows(), value_name = "ROWS")]
     max_affinity: u32,
+    /// Networks in `loadBalancerSourceRanges`, those of each Service port and family counted.
+    #[arg(long, default_value_t = Sizes::default().source_ranges, value_parser = rows(), value_name = "ROWS")]
+    max_source_ranges: u32,
+    /// Forms of flows that are translated per packet, two or three for each; new ones are refused beyond.
+    #[arg(long, default_value_t = Sizes::default().flows, value_parser = rows(), value_name = "ROWS")]
+    max_flows: u32,
 }
 
 fn rows() -> clap::builder::RangedI64ValueParser<u32> {
@@ -69,6 +113,7 @@ fn rows() -> clap::builder::RangedI64ValueParser<u32> {
 #[derive(Clone, Debug)]
 enum Source {
     Manifests(PathBuf),
+    Kubernetes,
 }
 
 impl FromStr for Source {
@@ -77,19 +122,20 @@ impl FromStr for Source {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
             Some(("manifests", dir)) if !dir.is_empty() => Ok(Self::Manifests(dir.into())),
-            _ => Err("expected manifests:DIR".into()),
+            None if text == "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err("expected kubernetes or manifests:DIR".into()),
         }
     }
 }
 
 pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
-    let Source::Manifests(manifests) = args.source;
     let node_name = match args.node_name {
         Some(name) => name,
         None => nix::unistd::gethostname()?
             .into_string()
             .map_err(|_| anyhow::anyhow!("the host name is not UTF-8: give --node-name"))?,
     };
+    let source = select_source(args.source, args.kubernetes.options(&node_name))?;
     let cgroup_root = match args.cgroup_root {
         Some(dir) => dir,
         None => find_cgroup_root()?,
@@ -101,19 +147,34 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         connections: args.sizes.max_connections,
         datagrams: args.sizes.max_datagrams,
         affinity: args.sizes.max_affinity,
+        source_ranges: args.sizes.max_source_ranges,
+        flows: args.sizes.max_flows,
     };
     let config = Config {
-        manifests,
+        source,
         node_name,
         cgroup_root,
         pin_root: args.pins.root(),
         run_dir: args.run.run_dir,
         metrics: args.metrics_address,
+        healthz: args.healthz_address,
         sizes,
+        network: args.network.options()?,
+        rows: args.network.rows(),
+        node_ports: args.network.node_port_addresses,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(daemon::run(config))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn select_source(asked: Option<Source>, options: KubernetesOptions) -> anyhow::Result<SourceKind> {
+    match asked {
+        Some(Source::Manifests(dir)) => Ok(SourceKind::Manifests(dir)),
+        Some(Source::Kubernetes) => Ok(SourceKind::Kubernetes(options)),
+        None if options.is_in_cluster() => Ok(SourceKind::Kubernetes(options)),
+        None => bail!("not in a pod with a service account: give --source kubernetes or manifests:DIR"),
+    }
 }
 
 /// Where the cgroup v2 hierarchy is mounted; the first, as systemd's hybrid layout has it beside version 1.

@@ -2,6 +2,7 @@
 
 mod agent;
 mod cleanup;
+mod network;
 mod services;
 mod status;
 

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde::Serialize;
 use weir_ebpf::abi::{Counter, DropReason};
 
 use super::{PinArgs, RunArgs};
-use crate::kernel::{Attached, View, attached, expected};
+use crate::kernel::{Attached, AttachedDevice, View, attached, attached_devices, expected};
 use crate::observe::{self, Report, ReportedProblem};
+use crate::source::Connection;
 use crate::tables::Sizes;
 
 #[derive(Args, Debug)]
@@ -30,9 +32,10 @@ struct Status {
     agent: Option<Report>,
     hooks: Vec<Attached>,
     hooks_expected: usize,
+    device_hooks: Vec<AttachedDevice>,
     tables: Option<TableStatus>,
     drops: BTreeMap<&'static str, u64>,
-    socket_events: BTreeMap<&'static str, u64>,
+    events: BTreeMap<&'static str, u64>,
     problems: Vec<ReportedProblem>,
 }
 
@@ -55,14 +58,14 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 fn read(args: &StatusArgs) -> anyhow::Result<Status> {
     let root = args.pins.root();
     let mut agent = observe::ask(&args.run.run_dir)?;
-    let hooks = attached(&root)?;
+    let (hooks, device_hooks) = (attached(&root)?, attached_devices(&root)?);
     let view = View::open(&root)?;
-    let (mut drops, mut socket_events) = (BTreeMap::new(), BTreeMap::new());
+    let (mut drops, mut events) = (BTreeMap::new(), BTreeMap::new());
     let mut tables = None;
     if let Some(view) = &view {
         for (counter, value) in view.counters()? {
             let is_drop = DropReason::ALL.iter().any(|&reason| Counter::from(reason) == counter);
-            let kind = if is_drop { &mut drops } else { &mut socket_events };
+            let kind = if is_drop { &mut drops } else { &mut events };
             kind.insert(counter.label(), value);
         }
         tables = Some(table_status(view)?);
@@ -70,14 +73,22 @@ fn read(args: &StatusArgs) -> anyhow::Result<Status> {
     let complete = hooks.len() == expected() && hooks.iter().all(|hook| hook.cgroup != 0);
     Ok(Status {
         ready: complete && agent.as_ref().is_some_and(|agent| agent.ready),
-        problems: agent.as_mut().map(|agent| std::mem::take(&mut agent.problems)).unwrap_or_default(),
+        problems: agent.as_mut().map(take_problems).unwrap_or_default(),
         agent,
         hooks,
         hooks_expected: expected(),
+        device_hooks,
         tables,
         drops,
-        socket_events,
+        events,
     })
+}
+
+/// Those of objects, and those of the node.
+fn take_problems(agent: &mut Report) -> Vec<ReportedProblem> {
+    let mut problems = std::mem::take(&mut agent.problems);
+    problems.append(&mut agent.network.problems);
+    problems
 }
 
 fn table_status(view: &View) -> anyhow::Result<TableStatus> {
@@ -89,6 +100,8 @@ fn table_status(view: &View) -> anyhow::Result<TableStatus> {
         ("connections", view.connections()?.len()),
         ("datagrams", view.datagrams()?.len()),
         ("affinity", view.affinity()?.len()),
+        ("flows", view.count_flows()?),
+        ("source_ranges", snapshot.source_ranges.len()),
     ]);
     Ok(TableStatus { sizes: view.generation().sizes(), rows })
 }
@@ -102,6 +115,9 @@ fn print(status: &Status) {
                 agent.version, agent.node, agent.pid
             );
             println!("source    {}", agent.source);
+            if let Some(connection) = &agent.connection {
+                println!("server    {}", describe(connection));
+            }
             let objects = agent.objects;
             println!(
                 "objects   {} Services, {} endpoints in {} EndpointSlices",
@@ -113,6 +129,9 @@ fn print(status: &Status) {
             );
         }
         None => println!("agent     none runs; what is pinned stays in force"),
+    }
+    if let Some(agent) = &status.agent {
+        print_network(agent);
     }
     print_kernel(status);
     if status.agent.is_none() {
@@ -127,9 +146,48 @@ fn print(status: &Status) {
     }
 }
 
+/// Where the source watches, and whether it hears of changes.
+fn describe(connection: &Connection) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let for_s = now.saturating_sub(connection.since_s);
+    let Connection { server, error, errors, .. } = connection;
+    if connection.connected {
+        return format!("{server}: connected for {for_s} s ({errors} errors so far)");
+    }
+    let why = if error.is_empty() { "connecting" } else { error };
+    format!("{server}: NOT CONNECTED for {for_s} s, what is known stays in force: {why}")
+}
+
+fn print_network(agent: &Report) {
+    let network = &agent.network;
+    let devices: Vec<String> = network
+        .devices
+        .iter()
+        .map(|device| {
+            let addresses: Vec<String> =
+                device.v4.iter().chain(&device.v6).map(std::string::ToString::to_string).collect();
+            format!("{} ({})", device.name, addresses.join(" "))
+        })
+        .collect();
+    println!("devices   {}", if devices.is_empty() { "none".into() } else { devices.join(", ") });
+    println!("pods      {} with {} addresses", network.pods, network.pod_addresses);
+    if network.pods_without_namespace > 0 {
+        println!(
+            "  {} of them in a network namespace that cannot be reached from here",
+            network.pods_without_namespace
+        );
+    }
+    let flows = agent.flows;
+    println!(
+        "flows     {} rows, the oldest began {} s ago, {} swept",
+        flows.rows, flows.oldest_s, flows.swept
+    );
+}
+
 fn print_kernel(status: &Status) {
     let gone = status.hooks.iter().filter(|hook| hook.cgroup == 0).count();
     println!("hooks     {} of {} attached", status.hooks.len() - gone, status.hooks_expected);
+    println!("          {} on devices", status.device_hooks.len());
     let Some(tables) = &status.tables else {
         println!("tables    none");
         return;
@@ -141,12 +199,14 @@ fn print_kernel(status: &Status) {
         "backends" => sizes.backends,
         "connections" => sizes.connections,
         "datagrams" => sizes.datagrams,
-        _ => sizes.affinity,
+        "affinity" => sizes.affinity,
+        "flows" => sizes.flows,
+        _ => sizes.source_ranges,
     };
     let rows: Vec<String> =
         tables.rows.iter().map(|(table, rows)| format!("{table} {rows}/{}", room(table))).collect();
     println!("tables    {}", rows.join(", "));
-    for (title, counters) in [("drops", &status.drops), ("sockets", &status.socket_events)] {
+    for (title, counters) in [("drops", &status.drops), ("events", &status.events)] {
         let counters: Vec<String> = counters.iter().map(|(name, value)| format!("{name} {value}")).collect();
         println!("{title:<9} {}", counters.join(", "));
     }

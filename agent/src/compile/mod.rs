@@ -2,6 +2,7 @@
 //!
 //! The semantics are kube-proxy's; each rule names its source.
 
+mod frontends;
 mod plan;
 mod service;
 #[cfg(test)]

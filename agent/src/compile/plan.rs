@@ -5,7 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use weir_ebpf::abi::DropReason;
+use ipnet::IpNet;
+use weir_ebpf::abi::{DropReason, FrontendKind};
 
 use crate::source::{Family, ObjectKey, Protocol};
 
@@ -50,21 +51,25 @@ pub struct PortPlan {
     pub name: PortName,
     /// What clients dial.
     pub frontends: Vec<FrontendPlan>,
-    /// For clients in the cluster.
-    pub internal: SetPlan,
-    /// For clients outside; `None` where nothing is reachable from outside.
-    pub external: Option<SetPlan>,
+    /// For frontends and clients under traffic policy Cluster; `None` where there are none.
+    pub cluster: Option<SetPlan>,
+    /// For frontends and clients under traffic policy Local; `None` where there are none.
+    pub local: Option<SetPlan>,
+    /// From where its frontends with [`weir_ebpf::abi::Frontend::SOURCE_RANGES`] may be dialled.
+    pub source_ranges: Vec<IpNet>,
     /// Session affinity's timeout; 0 without.
     pub affinity_s: u32,
 }
 
 /// What clients dial; the protocol is the port's.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FrontendPlan {
-    /// Address and port.
+    /// Address and port; of a node port the unspecified address of the family.
     pub addr: SocketAddr,
-    /// Whether other ports of the address are refused: it belongs to Services alone (a ClusterIP).
-    pub owns_address: bool,
+    /// What the address is dialled as.
+    pub kind: FrontendKind,
+    /// The constants of [`weir_ebpf::abi::Frontend`], but for `NODE_ADDRESS`: that is not the Service's to say.
+    pub flags: u8,
 }
 
 /// The backends that a client may get.

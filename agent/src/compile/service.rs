@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 
-use weir_ebpf::abi::DropReason;
+use weir_ebpf::abi::{DropReason, FrontendKind};
 
-use super::topology::{Backends, Candidate, Policies, Selection, select_backends};
-use super::{FrontendPlan, PortName, PortPlan, ServicePlan, SetPlan};
-use crate::source::{Endpoint, EndpointPort, EndpointSlice, Family, ServicePort, TrafficPolicy};
+use super::frontends::{asked_ranges, compile_frontends};
+use super::topology::{Candidate, Policies, Selection, select_backends};
+use super::{PortName, PortPlan, ServicePlan, SetPlan};
+use crate::source::{Endpoint, EndpointPort, EndpointSlice, Family, ServicePort};
 use crate::state::{NodeView, ServiceView};
 
 /// Compiles one Service. The order of its slices does not matter.
@@ -33,28 +34,25 @@ fn compile_port(view: &ServiceView<'_>, port: &ServicePort, cluster_ip: IpAddr, 
     let ServiceView { key, service, slices } = view;
     let family = Family::of(cluster_ip);
     let candidates = join_endpoints(port, family, slices, node);
-    // Nothing is reachable from outside yet: node ports, load balancers and external addresses have no frontend.
-    let policies = Policies { internal: service.internal_policy, external: None };
-    let selection = select_backends(&candidates, policies, node);
-    PortPlan {
-        name: PortName { service: (*key).clone(), port: port.name.clone(), protocol: port.protocol, family },
-        frontends: vec![FrontendPlan { addr: SocketAddr::new(cluster_ip, port.port), owns_address: true }],
-        internal: compile_set(selection, service.internal_policy),
-        external: None,
-        affinity_s: service.affinity.map_or(0, |affinity| affinity.timeout_s),
-    }
-}
-
-/// The set for clients under this policy.
-fn compile_set(selection: Selection, policy: TrafficPolicy) -> SetPlan {
-    let (backends, elsewhere) = match policy {
-        TrafficPolicy::Cluster => (selection.cluster, false),
-        TrafficPolicy::Local => (selection.local, selection.has_any),
+    let frontends = compile_frontends(service, port, cluster_ip);
+    let is_external = frontends.iter().any(|frontend| frontend.kind != FrontendKind::ClusterIp);
+    let policies = Policies {
+        internal: service.internal_policy,
+        external: is_external.then_some(service.external_policy),
     };
+    let Selection { cluster, local, has_any } = select_backends(&candidates, policies, node);
     // Nothing anywhere is refused, so that clients learn at once; something elsewhere is dropped, because another
     // node would have answered and this one may in a moment (kube-proxy: reject and drop).
-    let when_empty = if elsewhere { DropReason::NoLocalEndpoint } else { DropReason::NoEndpoint };
-    SetPlan { backends: backends.unwrap_or_else(Backends::new), when_empty }
+    let not_here = if has_any { DropReason::NoLocalEndpoint } else { DropReason::NoEndpoint };
+    let set = |when_empty| move |backends| SetPlan { backends, when_empty };
+    PortPlan {
+        name: PortName { service: (*key).clone(), port: port.name.clone(), protocol: port.protocol, family },
+        source_ranges: asked_ranges(service, family, &frontends),
+        frontends,
+        cluster: cluster.map(set(DropReason::NoEndpoint)),
+        local: local.map(set(not_here)),
+        affinity_s: service.affinity.map_or(0, |affinity| affinity.timeout_s),
+    }
 }
 
 /// Every endpoint of this port in this family, each address and port number once.

@@ -1,6 +1,7 @@
-//! What takes milliseconds, off the path of the events: waiting for grace periods, and looking for sockets whose
-//! backend is gone. One thing at a time.
+//! What takes milliseconds, off the path of the events: waiting for grace periods, and looking for sockets and flows
+//! whose backend is gone. One thing at a time.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -8,19 +9,39 @@ use tokio::task::JoinHandle;
 use weir_ebpf::abi::Connection;
 
 use super::reconcile::Reconciler;
-use crate::kernel::{Closed, Generation, Grace, close_sockets, connected_sockets};
+use crate::kernel::{
+    Closed, FlowBackend, Generation, Grace, close_sockets, connected_sockets, flow_backends, remove_flows,
+};
 use crate::tables::Retired;
 
 /// By their cookies.
 type Sockets = Vec<(u64, Connection)>;
 
+/// What is translated, and whose backend may be gone.
+#[derive(Default)]
+pub(super) struct Translated {
+    /// Connected sockets.
+    sockets: Sockets,
+    /// Backends of flows.
+    flows: HashSet<FlowBackend>,
+}
+
+impl Translated {
+    fn read(generation: &Generation) -> anyhow::Result<Self> {
+        Ok(Self { sockets: connected_sockets(generation)?, flows: flow_backends(generation)? })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sockets.is_empty() && self.flows.is_empty()
+    }
+}
+
 /// What a job came to.
 pub(super) enum Outcome {
-    /// A grace period has passed; the sockets that were translated before it, if they were asked for, and how long it
-    /// took to read them.
-    Quiet(Option<(Sockets, Duration)>),
-    /// Sockets were closed.
-    Closed(Closed),
+    /// A grace period has passed; what was translated before it, if it was asked for, and how long it took to read.
+    Quiet(Option<(Translated, Duration)>),
+    /// Sockets were closed, and so many flows forgotten.
+    Closed(Closed, usize),
 }
 
 /// The job that runs, if any.
@@ -31,7 +52,7 @@ pub(super) struct Background {
     retired: Option<Retired>,
     /// The last job failed, and nobody has said that it is time to try again.
     failed: bool,
-    stale: Sockets,
+    stale: Translated,
     /// Not before this is the table of sockets read again.
     rested: Instant,
 }
@@ -47,7 +68,7 @@ impl Background {
             job: None,
             retired: None,
             failed: false,
-            stale: Vec::new(),
+            stale: Translated::default(),
             rested: Instant::now(),
         }
     }
@@ -60,8 +81,10 @@ impl Background {
         let generation = self.generation.clone();
         if !self.stale.is_empty() {
             let stale = std::mem::take(&mut self.stale);
-            let close = move || close_sockets(&generation, &stale).map(Outcome::Closed);
-            self.job = Some(tokio::task::spawn_blocking(close));
+            self.job = Some(tokio::task::spawn_blocking(move || {
+                let flows = remove_flows(&generation, &stale.flows)?;
+                Ok(Outcome::Closed(close_sockets(&generation, &stale.sockets)?, flows))
+            }));
             return;
         }
         let search = reconciler.take_stale();
@@ -85,8 +108,8 @@ impl Background {
                 return Ok(Outcome::Quiet(None));
             }
             let begun = Instant::now();
-            let sockets = connected_sockets(&generation)?;
-            Ok(Outcome::Quiet(Some((sockets, begun.elapsed()))))
+            let translated = Translated::read(&generation)?;
+            Ok(Outcome::Quiet(Some((translated, begun.elapsed()))))
         }));
     }
 
@@ -101,16 +124,19 @@ impl Background {
     /// Acts on what a job came to.
     pub(super) fn finish(&mut self, outcome: anyhow::Result<Outcome>, reconciler: &mut Reconciler) {
         match outcome {
-            Ok(Outcome::Quiet(sockets)) => {
+            Ok(Outcome::Quiet(translated)) => {
                 if let Some(retired) = self.retired.take() {
                     reconciler.release(retired);
                 }
-                if let Some((sockets, took)) = sockets {
-                    self.stale = reconciler.select_stale(sockets);
+                if let Some((Translated { sockets, mut flows }, took)) = translated {
+                    flows.retain(|(service, backend, protocol)| {
+                        reconciler.is_stale(*service, *backend, *protocol)
+                    });
+                    self.stale = Translated { sockets: reconciler.select_stale(sockets), flows };
                     self.rested = Instant::now() + took * (SHARE - 1);
                 }
             }
-            Ok(Outcome::Closed(closed)) => reconciler.closed(closed.sockets),
+            Ok(Outcome::Closed(closed, flows)) => reconciler.closed(closed.sockets, flows),
             Err(error) => {
                 tracing::error!("{error:#}: trying again soon");
                 self.failed = true;

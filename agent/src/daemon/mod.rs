@@ -4,8 +4,10 @@
 //! leave everything in place.
 
 mod background;
+mod node;
 mod reconcile;
 mod start;
+mod sweeper;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,12 +16,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::MissedTickBehavior;
 
 use crate::kernel::{PinRoot, View};
-use crate::observe::{Metrics, SharedReport, serve_metrics, serve_report};
-use crate::source::{Event, Manifests};
+use crate::network::{self, RowOptions};
+use crate::observe::{
+    Health, Metrics, SharedReport, serve_health, serve_health_checks, serve_metrics, serve_report,
+};
+use crate::source::{Event, Kubernetes, KubernetesOptions, Manifests};
+use crate::state::NodePortAddresses;
 use crate::tables::Sizes;
 use background::Background;
 use start::Started;
@@ -27,11 +33,58 @@ use start::Started;
 /// Events that may wait: a source that is faster than the tables is slowed down, not buffered without bound.
 const EVENTS: usize = 1024;
 
+/// Where the cluster's objects come from.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// An API server.
+    Kubernetes(KubernetesOptions),
+}
+
+impl std::fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Manifests(dir) => write!(f, "manifests:{}", dir.display()),
+            Self::Kubernetes(_) => f.write_str("kubernetes"),
+        }
+    }
+}
+
+/// A source that is ready to run.
+enum Source {
+    Manifests(Manifests),
+    Kubernetes(Kubernetes),
+}
+
+impl Source {
+    fn open(kind: &SourceKind, report: &SharedReport) -> anyhow::Result<Self> {
+        Ok(match kind {
+            SourceKind::Manifests(dir) => Self::Manifests(Manifests::open(dir)?),
+            SourceKind::Kubernetes(options) => {
+                let source = Kubernetes::open(options.clone())?;
+                report.follow(source.health());
+                Self::Kubernetes(source)
+            }
+        })
+    }
+
+    async fn run(self, events: Sender<Event>) -> anyhow::Result<()> {
+        match self {
+            Self::Manifests(source) => source.run(events).await,
+            Self::Kubernetes(source) => {
+                source.run(events).await;
+                Ok(())
+            }
+        }
+    }
+}
+
 /// What the agent was asked to be.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A directory of manifests.
-    pub manifests: PathBuf,
+    /// Where the cluster's objects come from.
+    pub source: SourceKind,
     /// This node's name, as in `Endpoint.nodeName`.
     pub node_name: String,
     /// The cgroup (v2) whose sockets are translated.
@@ -42,8 +95,16 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Where metrics and readiness are served.
     pub metrics: SocketAddr,
+    /// Where `/healthz` and `/livez` are served.
+    pub healthz: SocketAddr,
     /// Rows that the tables have room for.
     pub sizes: Sizes,
+    /// How this node's network is found out.
+    pub network: network::Options,
+    /// What holds for the whole node.
+    pub rows: RowOptions,
+    /// At which addresses node ports are served.
+    pub node_ports: NodePortAddresses,
 }
 
 /// How long until what the kernel refused (a full table, no memory) is tried again.
@@ -62,23 +123,28 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         report.version = env!("CARGO_PKG_VERSION").into();
         report.pid = std::process::id();
         report.node.clone_from(&config.node_name);
-        report.source = format!("manifests:{}", config.manifests.display());
+        report.source = config.source.to_string();
         report.sizes = config.sizes;
     });
     let listener = TcpListener::bind(config.metrics)
         .await
         .with_context(|| format!("--metrics-address {}: listening", config.metrics))?;
-    let source = Manifests::open(&config.manifests)?;
-    let started = start::start(&config, report.clone())?;
+    let source = Source::open(&config.source, &report)?;
+    let (health, _) = tokio::sync::watch::channel(Health::default());
+    let started = start::start(&config, report.clone(), health.clone())?;
     let metrics = Metrics::new(report.clone(), read_counters(&config.pin_root));
     let (sender, events) = tokio::sync::mpsc::channel(EVENTS);
 
+    let generation = started.generation.clone();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         result = source.run(sender) => result.context("the source ended"),
         result = serve_metrics(listener, metrics, report.clone()) => result,
+        result = serve_health(config.healthz, health.subscribe()) => result,
+        result = serve_health_checks(health.subscribe()) => result,
         result = serve_report(&config.run_dir, report.clone()) => result,
         result = sync(started, events) => result,
+        result = sweeper::sweep(generation, report.clone()) => result,
         _ = terminate.recv() => stopped(),
         _ = interrupt.recv() => stopped(),
     }
@@ -92,7 +158,7 @@ fn stopped() -> anyhow::Result<()> {
 /// Brings the tables up to date with every event, as it comes; what waits together is written together.
 async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Result<()> {
     started.first_reconcile(&mut events).await?;
-    let Started { mut reconciler, generation, grace, .. } = started;
+    let Started { mut reconciler, mut node, generation, grace, .. } = started;
     let mut background = Background::new(generation, grace);
     // Sockets may have lost their backend while no agent ran.
     reconciler.suspect_sockets();
@@ -100,14 +166,24 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         background.start(&mut reconciler);
+        reconciler.tell_health(background.has_failed());
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return Ok(()) };
                 reconciler.reconcile(event, &mut events);
             }
+            changed = node.changed() => {
+                changed?;
+                node.refresh();
+                node.sync();
+                reconciler.reconcile(node.event(), &mut events);
+            }
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),
             // Not asked, and no wake-up, while all is well.
-            _ = retry.tick(), if reconciler.has_refused() || background.has_failed() => {
+            _ = retry.tick(), if reconciler.has_refused() || background.has_failed() || node.has_problems() => {
+                if node.has_problems() {
+                    node.sync();
+                }
                 background.retry();
                 reconciler.retry();
             }

@@ -1,14 +1,16 @@
 //! One batch of changes: events into the state, dirty Services through the compiler, plans into the tables.
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
-use weir_ebpf::abi::Connection;
+use tokio::sync::watch;
+use weir_ebpf::abi::{AddressUses, Connection, Peer, Protocol, ServiceId};
 
 use crate::compile::compile_service;
 use crate::kernel::KernelStore;
-use crate::observe::{ReportedProblem, SharedReport};
+use crate::observe::{Health, HealthCheck, ReportedProblem, SharedReport};
 use crate::source::{Event, ObjectKey, ObjectRef};
 use crate::state::State;
 use crate::tables::{Retired, Tables};
@@ -20,11 +22,18 @@ pub(super) struct Reconciler {
     store: KernelStore,
     report: SharedReport,
     problems: BTreeSet<ReportedProblem>,
+    health: watch::Sender<Health>,
 }
 
 impl Reconciler {
-    pub(super) fn new(state: State, tables: Tables, store: KernelStore, report: SharedReport) -> Self {
-        Self { state, tables, store, report, problems: BTreeSet::new() }
+    pub(super) fn new(
+        state: State,
+        tables: Tables,
+        store: KernelStore,
+        report: SharedReport,
+        health: watch::Sender<Health>,
+    ) -> Self {
+        Self { state, tables, store, report, problems: BTreeSet::new(), health }
     }
 
     pub(super) fn is_synced(&self) -> bool {
@@ -63,6 +72,7 @@ impl Reconciler {
     /// Says that the tables are true from now on.
     pub(super) fn ready(&mut self, took: Duration) {
         self.report.update(|report| report.ready = true);
+        self.health.send_modify(|health| health.synced = true);
         let objects = self.report.read().objects;
         tracing::info!(
             services = objects.services,
@@ -73,10 +83,20 @@ impl Reconciler {
     }
 
     fn write(&mut self, services: &[ObjectKey]) {
+        if self.state.take_addresses_changed()
+            && let Some(addresses) = self.state.addresses()
+        {
+            self.tables.apply_addresses(addresses, &mut self.store);
+            let served = addresses.iter().filter(|(_, uses)| uses.contains(AddressUses::NODE_PORTS));
+            let served: Vec<IpAddr> = served.map(|(addr, _)| *addr).collect();
+            self.health.send_if_modified(|health| health.set_addresses(served));
+        }
         for key in services {
             let node = self.state.node();
             let plan = self.state.service(key).map(|view| compile_service(&view, node));
             self.tables.apply(key, plan.as_ref(), &mut self.store);
+            let check = self.state.service(key).and_then(|view| HealthCheck::of(&view, &node.name));
+            self.health.send_if_modified(|health| health.set_check(key, check));
         }
     }
 
@@ -93,6 +113,12 @@ impl Reconciler {
             self.write(&starved);
             self.tell(begun.elapsed());
         }
+    }
+
+    /// Says how this node is. Nobody is told what they know.
+    pub(super) fn tell_health(&mut self, background_failed: bool) {
+        let (late, leaving) = (self.has_refused() || background_failed, self.state.is_leaving());
+        self.health.send_if_modified(|health| health.set_state(late, leaving));
     }
 
     /// Whether the kernel refused something that is to be tried again.
@@ -127,11 +153,19 @@ impl Reconciler {
         sockets
     }
 
-    /// Counts sockets that were closed.
-    pub(super) fn closed(&mut self, sockets: usize) {
-        if sockets > 0 {
-            tracing::info!(sockets, "closed sockets whose backend is gone");
-            self.report.update(|report| report.closed_sockets += sockets as u64);
+    /// Whether nothing may be sent to this backend of a Service any more.
+    pub(super) fn is_stale(&self, service: ServiceId, backend: Peer, protocol: Protocol) -> bool {
+        self.tables.is_stale(service, backend, protocol)
+    }
+
+    /// Counts sockets that were closed and flows that were forgotten.
+    pub(super) fn closed(&mut self, sockets: usize, flows: usize) {
+        if sockets + flows > 0 {
+            tracing::info!(sockets, flows, "ended what led to backends that are gone");
+            self.report.update(|report| {
+                report.closed_sockets += sockets as u64;
+                report.flows.stale += flows as u64;
+            });
         }
     }
 

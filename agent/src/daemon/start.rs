@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
 
 use super::Config;
+use super::node::Node;
 use super::reconcile::Reconciler;
 use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients};
-use crate::observe::SharedReport;
+use crate::observe::{Health, SharedReport};
 use crate::source::Event;
 use crate::state::State;
 use crate::tables::Tables;
@@ -24,8 +26,8 @@ pub(super) struct Started {
     pub(super) reconciler: Reconciler,
     pub(super) generation: Generation,
     pub(super) grace: Grace,
+    pub(super) node: Node,
     earlier: Option<Generation>,
-    hooks: Hooks,
     config: Config,
 }
 
@@ -43,7 +45,11 @@ pub(super) fn lock(run_dir: &Path) -> anyhow::Result<Flock<File>> {
 }
 
 /// Loads the programs on the maps that are there, or on new ones.
-pub(super) fn start(config: &Config, report: SharedReport) -> anyhow::Result<Started> {
+pub(super) fn start(
+    config: &Config,
+    report: SharedReport,
+    health: watch::Sender<Health>,
+) -> anyhow::Result<Started> {
     let generation = Generation::wanted(&config.pin_root, config.sizes);
     let adopt = generation.exists();
     let earlier = Generation::readable(&config.pin_root)?
@@ -61,13 +67,14 @@ pub(super) fn start(config: &Config, report: SharedReport) -> anyhow::Result<Sta
     if adopt {
         tracing::info!(services = usage.services, backends = usage.backends, "adopted the pinned tables");
     }
-    let state = State::new(config.node_name.as_str());
+    let node = Node::start(config, &generation, hooks, report.clone())?;
+    let state = State::new(config.node_name.as_str()).with_node_ports(config.node_ports.clone());
     Ok(Started {
-        reconciler: Reconciler::new(state, tables, store, report),
+        reconciler: Reconciler::new(state, tables, store, report, health),
         generation,
         grace,
+        node,
         earlier,
-        hooks,
         config: config.clone(),
     })
 }
@@ -87,11 +94,15 @@ impl Started {
             }
         }
         let listed = Instant::now();
+        self.node.refresh();
+        self.reconciler.take(self.node.event());
         self.reconciler.reconcile_all();
         if let Some(earlier) = &self.earlier {
             migrate_clients(earlier, &self.generation)?;
         }
-        self.hooks.attach(&self.config.pin_root, &self.config.cgroup_root)?;
+        // The rows of devices and pods before what reads them.
+        self.node.sync();
+        self.node.hooks().attach(&self.config.pin_root, &self.config.cgroup_root)?;
         if let Some(earlier) = &self.earlier {
             migrate_clients(earlier, &self.generation)?;
         }

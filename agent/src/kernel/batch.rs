@@ -20,14 +20,31 @@ where
     K: FromBytes + IntoBytes + Immutable + Copy,
     V: FromBytes + IntoBytes + Immutable + Copy,
 {
-    let mut rows = ROWS;
     let mut all = Vec::new();
+    read_each(map, |rows| all.extend(rows))?;
+    Ok(all)
+}
+
+/// The same, some rows at a time.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn read_each<K, V>(
+    map: BorrowedFd<'_>,
+    mut each: impl FnMut(&mut dyn Iterator<Item = (K, V)>),
+) -> io::Result<()>
+where
+    K: FromBytes + IntoBytes + Immutable + Copy,
+    V: FromBytes + IntoBytes + Immutable + Copy,
+{
+    let mut rows = ROWS;
     // The position is opaque: four bytes in a hash, room for more.
     let (mut position, mut next) = ([0_u32; 8], [0_u32; 8]);
     let mut started = false;
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
     loop {
-        let mut keys = vec![K::new_zeroed(); rows as usize];
-        let mut values = vec![V::new_zeroed(); rows as usize];
+        keys.resize(rows as usize, K::new_zeroed());
+        values.resize(rows as usize, V::new_zeroed());
         let mut attr = Batch {
             in_batch: if started { position.as_mut_ptr().expose_provenance() as u64 } else { 0 },
             out_batch: next.as_mut_ptr().expose_provenance() as u64,
@@ -49,9 +66,9 @@ where
             Err(error) => return Err(error),
         };
         let count = attr.count as usize;
-        all.extend(keys.into_iter().zip(values).take(count));
+        each(&mut keys.iter().copied().zip(values.iter().copied()).take(count));
         if last {
-            return Ok(all);
+            return Ok(());
         }
         position = next;
         started = true;

@@ -1,7 +1,8 @@
 //! Where everything is pinned.
 //!
 //! ```text
-//! <pin root>/links/<program>       one link for each hook
+//! <pin root>/links/<program>       one link for each hook of the cgroup
+//! <pin root>/devices/<program>_<device>
 //! <pin root>/<generation>/<map>    the maps; two generations while one replaces the other
 //! ```
 
@@ -15,7 +16,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::sys;
+use super::clsact::Clsact;
+use super::{sys, tc};
 
 /// The directory on a BPF file system that holds all pins of one agent.
 #[derive(Clone, Debug)]
@@ -47,7 +49,7 @@ impl PinRoot {
             mount(Some("bpf"), parent, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
                 .with_context(|| format!("mounting a BPF file system on {}", parent.display()))?;
         }
-        for dir in [self.0.clone(), self.links()] {
+        for dir in [self.0.clone(), self.links(), self.devices()] {
             match fs::create_dir(&dir) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(error).with_context(|| format!("making {}", dir.display()));
@@ -81,6 +83,10 @@ impl PinRoot {
         self.0.join("links")
     }
 
+    pub(super) fn devices(&self) -> PathBuf {
+        self.0.join("devices")
+    }
+
     /// Names of the generations that are there, of any version. Whatever else is there is somebody else's.
     ///
     /// # Errors
@@ -108,8 +114,12 @@ pub fn cleanup(root: &PinRoot) -> anyhow::Result<Vec<PathBuf>> {
         let link = sys::open_pinned(&path).with_context(|| format!("opening {}", path.display()))?;
         sys::detach_link(link.as_fd()).with_context(|| format!("detaching {}", path.display()))?;
     }
+    for path in pins(&root.devices())? {
+        tc::detach(&path)?;
+    }
+    Clsact::open()?.remove_others(|_, _| false)?;
     let generations = root.generations()?.into_iter().map(|name| root.path().join(name));
-    for dir in std::iter::once(root.links()).chain(generations) {
+    for dir in [root.links(), root.devices()].into_iter().chain(generations) {
         remove_dir(&dir, &mut removed)?;
     }
     match fs::remove_dir(root.path()) {
@@ -146,7 +156,7 @@ pub(super) fn remove_dir(dir: &Path, removed: &mut Vec<PathBuf>) -> anyhow::Resu
 }
 
 /// What a directory holds; nothing where there is none.
-fn pins(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(super) fn pins(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

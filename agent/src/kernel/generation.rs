@@ -9,8 +9,9 @@ use anyhow::{Context as _, bail, ensure};
 use aya::maps::{MapData, MapInfo};
 use aya::{Ebpf, EbpfLoader};
 use weir_ebpf::abi::{
-    ABI_VERSION, AffinityKey, AffinityRow, Backend, Connection, Counter, DatagramKey, DatagramRow, Frontend,
-    FrontendKey, ServiceId, ServiceName, SetWord,
+    ABI_VERSION, Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey,
+    DatagramRow, Device, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, ServiceId,
+    ServiceName, SetWord, SourceRangeKey, Tuple, Workload,
 };
 
 use super::bpf_fs::{PinRoot, remove_dir};
@@ -23,6 +24,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 #[expect(clippy::cast_possible_truncation, reason = "a handful")]
 const COUNTERS: u32 = Counter::ALL.len() as u32;
 
+/// Rows of the maps of this node's pods, addresses and devices: far more than a node has.
+const PODS: u32 = 8192;
+
+/// Datagrams in pieces at one time; the longest unused are forgotten.
+const FRAGMENTS: u32 = 8192;
+
 /// What a map is to look like, wherever it comes from.
 pub(super) struct MapSpec {
     /// Its name in the object.
@@ -33,7 +40,7 @@ pub(super) struct MapSpec {
 }
 
 /// Every map, under these sizes.
-pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 8] {
+pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 15] {
     let spec = |name, key, value, rows| MapSpec { name, key, value, rows };
     [
         spec("FRONTENDS", size_of::<FrontendKey>(), size_of::<Frontend>(), sizes.frontends),
@@ -43,8 +50,22 @@ pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 8] {
         spec("AFFINITY", size_of::<AffinityKey>(), size_of::<AffinityRow>(), sizes.affinity),
         spec("CONNECTIONS", size_of::<u64>(), size_of::<Connection>(), sizes.connections),
         spec("DATAGRAMS", size_of::<DatagramKey>(), size_of::<DatagramRow>(), sizes.datagrams),
+        spec("SOURCE_RANGES", size_of::<SourceRangeKey>(), size_of::<u8>(), sizes.source_ranges),
+        spec("FLOWS", size_of::<Tuple>(), size_of::<Flow>(), sizes.flows),
+        spec("FRAGMENTS", size_of::<FragmentKey>(), size_of::<FragmentRow>(), FRAGMENTS),
+        spec("WORKLOADS", size_of::<Addr>(), size_of::<Workload>(), PODS),
+        spec("NETNS", size_of::<u64>(), size_of::<Netns>(), PODS),
+        spec("DEVICES", size_of::<u32>(), size_of::<Device>(), PODS),
+        spec("CONFIG", size_of::<u32>(), size_of::<Config>(), 1),
         spec("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS),
     ]
+}
+
+/// The numbers that name a generation, in the order in which [`Generation::parse`] reads them.
+fn rows(sizes: &Sizes) -> [u32; 8] {
+    let Sizes { frontends, services, backends, connections, datagrams, affinity, source_ranges, flows } =
+        *sizes;
+    [frontends, services, backends, connections, datagrams, affinity, source_ranges, flows]
 }
 
 /// Maps of one layout and size, pinned in a directory of their own.
@@ -59,9 +80,8 @@ impl Generation {
     /// The one of this agent with these sizes, whether it is there or not.
     #[must_use]
     pub fn wanted(root: &PinRoot, sizes: Sizes) -> Self {
-        let Sizes { frontends, services, backends, connections, datagrams, affinity } = sizes;
-        let name =
-            format!("v{ABI_VERSION}-{frontends}-{services}-{backends}-{connections}-{datagrams}-{affinity}");
+        let rows = rows(&sizes).map(|rows| rows.to_string());
+        let name = format!("v{ABI_VERSION}-{}", rows.join("-"));
         Self { root: root.clone(), name, sizes }
     }
 
@@ -76,10 +96,13 @@ impl Generation {
     fn parse(root: &PinRoot, name: &str) -> Option<Self> {
         let numbers = name.strip_prefix(&format!("v{ABI_VERSION}-"))?.split('-').map(str::parse);
         let numbers: Vec<u32> = numbers.collect::<Result<_, _>>().ok()?;
-        let &[frontends, services, backends, connections, datagrams, affinity] = numbers.as_slice() else {
+        let &[frontends, services, backends, connections, datagrams, affinity, source_ranges, flows] =
+            numbers.as_slice()
+        else {
             return None;
         };
-        let sizes = Sizes { frontends, services, backends, connections, datagrams, affinity };
+        let sizes =
+            Sizes { frontends, services, backends, connections, datagrams, affinity, source_ranges, flows };
         Some(Self { root: root.clone(), name: name.to_owned(), sizes })
     }
 

@@ -1,5 +1,6 @@
 //! Attaching the programs, once and for all: each hook's link is pinned, and only its program is ever replaced.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
@@ -9,13 +10,15 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, Program, ProgramError};
+use aya::programs::{CgroupAttachMode, Program, ProgramError, SchedClassifier};
 
 use super::bpf_fs::PinRoot;
+use super::clsact::Clsact;
 use super::sys;
+use super::tc::{self, DeviceKind, Loaded, TC_HOOKS};
 
 /// The programs on the node's cgroup.
-const CGROUP_HOOKS: [&str; 9] = [
+const CGROUP_HOOKS: [&str; 11] = [
     // What forgets a socket before what remembers it.
     "weir_release",
     // The way back before the way there: no socket is translated whose answers would not be.
@@ -27,6 +30,9 @@ const CGROUP_HOOKS: [&str; 9] = [
     "weir_sendmsg6",
     "weir_connect4",
     "weir_connect6",
+    // Last: what it guards is served by now.
+    "weir_bind4",
+    "weir_bind6",
 ];
 
 /// Programs that are loaded and ready to be attached.
@@ -57,7 +63,32 @@ impl Hooks {
         for name in CGROUP_HOOKS {
             load(program(&mut programs, name)?).map_err(|error| explain(name, &error))?;
         }
+        for (name, ..) in TC_HOOKS {
+            load(program(&mut programs, name)?).map_err(|error| explain(name, &error))?;
+        }
         Ok(Self { programs })
+    }
+
+    /// Gives every wanted device its programs, and takes them from all others. Returns what is wrong with which.
+    ///
+    /// # Errors
+    /// What concerns no single device.
+    pub fn sync_devices(
+        &self,
+        root: &PinRoot,
+        wanted: &BTreeMap<u32, DeviceKind>,
+    ) -> anyhow::Result<Vec<(u32, String)>> {
+        let program = |name: &str| {
+            let program: &SchedClassifier = self
+                .programs
+                .program(name)
+                .ok_or_else(|| anyhow!("the object has no program {name}"))?
+                .try_into()?;
+            Ok(Loaded { fd: program.fd()?.as_fd(), id: program.info()?.id() })
+        };
+        let (first, ..) = TC_HOOKS[0];
+        let clsact = if tc::has_tcx(program(first)?.fd) { None } else { Some(Clsact::open()?) };
+        tc::sync_devices(root, wanted, program, clsact.as_ref())
     }
 
     /// Attaches every program to the cgroup, or replaces the one that an earlier agent attached there: the kernel
@@ -85,6 +116,7 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

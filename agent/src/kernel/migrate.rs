@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use anyhow::Context as _;
 use aya::maps::{self, Map, MapData, MapError};
 use weir_ebpf::abi::{
-    AffinityKey, AffinityRow, Connection, DatagramKey, DatagramRow, ServiceId, ServiceName,
+    AffinityKey, AffinityRow, Connection, DatagramKey, DatagramRow, Flow, ServiceId, ServiceName, Tuple,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -17,7 +17,7 @@ use super::row::Row;
 /// `BPF_NOEXIST`: only where there is no such row.
 const NOEXIST: u64 = 1;
 
-/// Copies translated sockets and clients with session affinity, without touching those that are there, under the
+/// Copies translated sockets, flows and clients with session affinity, without touching those that are there, under the
 /// numbers that their Services have in the new maps; those of Services that are gone stay behind. Once the new maps
 /// are filled: before the programs are replaced, so that none is missing, and again after, for those that came in
 /// between.
@@ -38,7 +38,11 @@ pub fn migrate_clients(from: &Generation, to: &Generation) -> anyhow::Result<usi
         key.service = *ids.get(&key.service)?;
         Some((key, row))
     })?;
-    Ok(connections + datagrams + clients)
+    let flows = copy(from, to, "FLOWS", |key: Tuple, mut row: Flow| {
+        row.service = *ids.get(&row.service)?;
+        Some((key, row))
+    })?;
+    Ok(connections + datagrams + clients + flows)
 }
 
 /// The number that each Service port had in the old maps, and the one that it has in the new.

@@ -4,11 +4,13 @@
 
 mod batch;
 mod bpf_fs;
+mod clsact;
+mod flows;
 mod generation;
 mod grace;
 mod hooks;
 mod migrate;
-mod netns;
+mod node;
 #[cfg(feature = "log")]
 mod program_log;
 mod row;
@@ -16,13 +18,17 @@ mod sock_diag;
 mod stale;
 mod store;
 mod sys;
+mod tc;
 mod view;
 
 pub use bpf_fs::{PinRoot, cleanup};
+pub use flows::{FlowBackend, Swept, flow_backends, remove_flows, sweep_flows};
 pub use generation::Generation;
 pub use grace::Grace;
 pub use hooks::{Attached, Hooks, attached, expected};
 pub use migrate::migrate_clients;
+pub use node::NodeTables;
 pub use stale::{Closed, close_sockets, connected_sockets};
 pub use store::KernelStore;
+pub use tc::{AttachedDevice, DeviceKind, attached_devices};
 pub use view::View;

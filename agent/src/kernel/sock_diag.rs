@@ -2,18 +2,14 @@
 
 use std::io;
 
-use anyhow::{Context as _, bail};
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagDestroy, SockDiagMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use weir_ebpf::abi::{Peer, Protocol};
 
-/// Larger than any datagram of a dump (the kernel uses at most 32 KiB).
-const BUFFER: usize = 1 << 16;
+use crate::network::channel::Channel;
 
 /// A socket as the kernel names it.
 #[derive(Clone, Debug)]
@@ -37,16 +33,13 @@ impl Found {
 
 /// The channel to the kernel; it belongs to the network namespace in which it was made.
 pub(super) struct SockDiag {
-    socket: Socket,
+    channel: Channel,
 }
 
 impl SockDiag {
     /// In the thread's network namespace.
     pub(super) fn open() -> anyhow::Result<Self> {
-        let mut socket = Socket::new(NETLINK_SOCK_DIAG).context("opening NETLINK_SOCK_DIAG")?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket })
+        Ok(Self { channel: Channel::open(NETLINK_SOCK_DIAG)? })
     }
 
     /// All sockets of a protocol that have a peer, of both families; a v4-mapped one is of family IPv6.
@@ -67,9 +60,10 @@ impl SockDiag {
                 | StateFlags::CLOSING;
             let id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
             let request = request(family, protocol, states, id);
-            self.send(SockDiagMessage::InetRequest(request), NLM_F_REQUEST | NLM_F_DUMP)?;
-            self.receive(|message| {
-                if let SockDiagMessage::InetResponse(socket) = message {
+            let message = SockDiagMessage::InetRequest(request);
+            // A socket that comes or goes while they are listed is no reason to begin again.
+            let _answered = self.channel.ask(message, NLM_F_REQUEST | NLM_F_DUMP, |answer| {
+                if let SockDiagMessage::InetResponse(socket) = answer {
                     found.push(Found { family, protocol, id: socket.header.socket_id });
                 }
             })?;
@@ -81,49 +75,12 @@ impl SockDiag {
     pub(super) fn destroy(&self, socket: &Found) -> anyhow::Result<bool> {
         let request = request(socket.family, socket.protocol, StateFlags::all(), socket.id.clone());
         let message = SockDiagDestroy::new(SockDiagMessage::InetRequest(request));
-        self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
-        match self.receive(|_| {}) {
-            Ok(()) => Ok(true),
+        match self.channel.ask(message, NLM_F_REQUEST | NLM_F_ACK, |_: SockDiagMessage| {}) {
+            Ok(_) => Ok(true),
             Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_gone) => Ok(false),
             Err(error) => {
                 Err(error
                     .context("destroying a socket (it needs CAP_NET_ADMIN and CONFIG_INET_DIAG_DESTROY)"))
-            }
-        }
-    }
-
-    fn send<M>(&self, message: M, flags: u16) -> anyhow::Result<()>
-    where
-        M: NetlinkSerializable,
-    {
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        packet.finalize();
-        let mut buffer = vec![0; packet.buffer_len()];
-        packet.serialize(&mut buffer);
-        self.socket.send(&buffer, 0)?;
-        Ok(())
-    }
-
-    /// Hands over each answer, until the kernel says that it was the last.
-    fn receive(&self, mut each: impl FnMut(SockDiagMessage)) -> anyhow::Result<()> {
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            let size = self.socket.recv(&mut &mut buffer[..], 0)?;
-            let mut rest = &buffer[..size];
-            while !rest.is_empty() {
-                let packet = NetlinkMessage::<SockDiagMessage>::deserialize(rest)?;
-                match packet.payload {
-                    NetlinkPayload::InnerMessage(message) => each(message),
-                    NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
-                    NetlinkPayload::Error(error) => return Err(error.to_io().into()),
-                    NetlinkPayload::Overrun(_) => bail!("the kernel's answer was cut off"),
-                    _ => {}
-                }
-                let len = (packet.header.length as usize).next_multiple_of(4);
-                rest = rest.get(len..).unwrap_or_default();
             }
         }
     }

@@ -9,9 +9,9 @@ use weir_ebpf::abi::{Connection, Peer, Protocol};
 
 use super::batch;
 use super::generation::Generation;
-use super::netns;
 use super::row::Row;
 use super::sock_diag::SockDiag;
+use crate::network::netns;
 
 /// What [`close_sockets`] did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

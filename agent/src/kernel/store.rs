@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use aya::maps::{HashMap, MapData, MapError};
 use memmap2::{MmapOptions, MmapRaw};
-use weir_ebpf::abi::{Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord};
+use weir_ebpf::abi::{
+    Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord, SourceRangeKey,
+};
 
 use super::batch;
 use super::generation::Generation;
@@ -26,6 +28,7 @@ pub struct KernelStore {
     generation: Generation,
     sizes: Sizes,
     frontends: HashMap<MapData, Row<FrontendKey>, Row<Frontend>>,
+    source_ranges: HashMap<MapData, Row<SourceRangeKey>, u8>,
     names: HashMap<MapData, Row<ServiceId>, Row<ServiceName>>,
     sets: MmapRaw,
     backends: MmapRaw,
@@ -43,6 +46,8 @@ impl KernelStore {
             generation: generation.clone(),
             sizes,
             frontends: aya::maps::Map::HashMap(generation.open("FRONTENDS")?).try_into()?,
+            // To the kernel a prefix tree is one more map of keys and rows; aya's own type would split the key.
+            source_ranges: aya::maps::Map::HashMap(generation.open("SOURCE_RANGES")?).try_into()?,
             names: aya::maps::Map::HashMap(generation.open("NAMES")?).try_into()?,
             sets: map_array(&generation.open("SETS")?, sizes.services as usize * 2 * size_of::<SetWord>())?,
             backends: map_array(&generation.open("BACKENDS")?, sizes.backends as usize * BACKEND_STRIDE)?,
@@ -60,7 +65,12 @@ impl KernelStore {
                 .context("reading the names table")?;
         let frontends = batch::read_all(self.generation.open("FRONTENDS")?.fd().as_fd())
             .context("reading the frontends table")?;
-        let mut snapshot = Snapshot { names, frontends, sets: Rows::new(), backends: Rows::new() };
+        let ranges: Vec<(SourceRangeKey, u8)> =
+            batch::read_all(self.generation.open("SOURCE_RANGES")?.fd().as_fd())
+                .context("reading the source_ranges table")?;
+        let source_ranges = ranges.into_iter().map(|(range, _)| range).collect();
+        let mut snapshot =
+            Snapshot { names, frontends, sets: Rows::new(), backends: Rows::new(), source_ranges };
         for (id, _) in &snapshot.names {
             for set in [id.set(weir_ebpf::abi::Scope::Cluster), id.set(weir_ebpf::abi::Scope::Local)] {
                 let Some(word) = self.set_word(set) else { continue };
@@ -125,6 +135,16 @@ impl Store for KernelStore {
             .map_err(|error| refused("frontends", self.sizes.frontends, &error))
     }
 
+    fn put_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        let result = self.source_ranges.insert(Row(*range), 1, 0);
+        result.map_err(|error| refused("source_ranges", self.sizes.source_ranges, &error))
+    }
+
+    fn delete_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        deleted(self.source_ranges.remove(&Row(*range)))
+            .map_err(|error| refused("source_ranges", self.sizes.source_ranges, &error))
+    }
+
     fn put_name(&mut self, id: ServiceId, name: &ServiceName) -> Result<(), StoreError> {
         let result = self.names.insert(Row(id), Row(*name), 0);
         result.map_err(|error| refused("names", self.sizes.services, &error))
@@ -155,17 +175,28 @@ fn page_size() -> i64 {
 /// A row that was not there is no error when it is to go.
 fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
-        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
         other => other,
     }
 }
 
 fn refused(table: &'static str, capacity: u32, error: &MapError) -> StoreError {
     match errno(error) {
-        Some(libc::E2BIG) => StoreError::Full { table, capacity },
+        // Of a hash, and of a prefix tree.
+        Some(libc::E2BIG | libc::ENOSPC) => StoreError::Full { table, capacity },
         Some(code) => StoreError::Io { table, source: io::Error::from_raw_os_error(code) },
         None => StoreError::Io { table, source: io::Error::other(error.to_string()) },
     }
+}
+
+/// Whether there was one already.
+pub(super) fn is_there(error: &MapError) -> bool {
+    errno(error) == Some(libc::EEXIST)
+}
+
+/// Whether there was no such row.
+pub(super) fn is_missing(error: &MapError) -> bool {
+    errno(error) == Some(libc::ENOENT)
 }
 
 fn errno(error: &MapError) -> Option<i32> {

@@ -13,13 +13,18 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 mod uapi {
     pub(super) const MAP_CREATE: i64 = 0;
     pub(super) const MAP_UPDATE_ELEM: i64 = 2;
+    pub(super) const MAP_LOOKUP_AND_DELETE_ELEM: i64 = 21;
+    pub(super) const OBJ_PIN: i64 = 6;
     pub(super) const OBJ_GET: i64 = 7;
     pub(super) const OBJ_GET_INFO_BY_FD: i64 = 15;
     pub(super) const MAP_LOOKUP_BATCH: i64 = 24;
+    pub(super) const LINK_CREATE: i64 = 28;
     pub(super) const LINK_UPDATE: i64 = 29;
     pub(super) const LINK_DETACH: i64 = 34;
     pub(super) const MAP_TYPE_ARRAY: u32 = 2;
     pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+    /// `enum bpf_link_type`
+    pub(super) const LINK_TYPE_TCX: u32 = 11;
 }
 
 fn bpf<A: IntoBytes + Immutable>(command: i64, attr: &A) -> io::Result<i64> {
@@ -83,6 +88,27 @@ struct MapUpdate {
     flags: u64,
 }
 
+/// Takes a row out of a hash in one step; `None` where there is none.
+pub(super) fn take_row<K, V>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>>
+where
+    K: IntoBytes + Immutable,
+    V: FromBytes + IntoBytes + Immutable,
+{
+    let mut value = V::new_zeroed();
+    let attr = MapUpdate {
+        map_fd: map.as_raw_fd().cast_unsigned().into(),
+        key: std::ptr::from_ref(key).expose_provenance() as u64,
+        value: std::ptr::from_mut(&mut value).expose_provenance() as u64,
+        flags: 0,
+    };
+    match bpf(uapi::MAP_LOOKUP_AND_DELETE_ELEM, &attr) {
+        // SAFETY: read as the kernel left it, behind the compiler's back; any bytes are a row.
+        Ok(_) => Ok(Some(unsafe { std::ptr::read_volatile(&raw const value) })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Puts `inner` into the only place of an array of maps.
 pub(super) fn update_array_of_maps(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io::Result<()> {
     let (key, value) = (0_u32, inner.as_raw_fd());
@@ -108,6 +134,56 @@ pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
     let attr = ObjGet { path: path.as_ptr().expose_provenance() as u64, fd: 0, flags: 0 };
     own(bpf(uapi::OBJ_GET, &attr)?)
+}
+
+/// Pins what the descriptor stands for.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let attr = ObjGet {
+        path: path.as_ptr().expose_provenance() as u64,
+        fd: object.as_raw_fd().cast_unsigned(),
+        flags: 0,
+    };
+    bpf(uapi::OBJ_PIN, &attr).map(|_| ())
+}
+
+/// Where a tc program is attached to a device (`enum bpf_attach_type`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(super) enum TcxHook {
+    /// What the device receives.
+    Ingress = 46,
+    /// What it sends.
+    Egress = 47,
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct TcxCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    relative_fd: u32,
+    zero: u32,
+    expected_revision: u64,
+}
+
+/// Attaches a program to a device, after those that are there. The device is named by its index: names may change hands
+/// meanwhile.
+pub(super) fn create_tcx(program: BorrowedFd<'_>, device: u32, hook: TcxHook) -> io::Result<OwnedFd> {
+    own(bpf(
+        uapi::LINK_CREATE,
+        &TcxCreate {
+            prog_fd: program.as_raw_fd().cast_unsigned(),
+            target_ifindex: device,
+            attach_type: hook as u32,
+            flags: 0,
+            relative_fd: 0,
+            zero: 0,
+            expected_revision: 0,
+        },
+    )?)
 }
 
 #[derive(IntoBytes, Immutable)]
@@ -154,6 +230,16 @@ pub(super) struct LinkInfo {
     pub(super) cgroup: u64,
     pub(super) attach_type: u32,
     rest: [u32; 9],
+}
+
+impl LinkInfo {
+    /// The device of a TCX link; `None` where it is gone, or the link is another kind's.
+    pub(super) fn device(&self) -> Option<u32> {
+        // The union holds a number of 32 bits here instead of the cgroup's 64.
+        let [a, b, c, d, ..] = self.cgroup.to_ne_bytes();
+        let device = u32::from_ne_bytes([a, b, c, d]);
+        (self.kind == uapi::LINK_TYPE_TCX && device != 0).then_some(device)
+    }
 }
 
 /// What a link is attached to, and which program runs.

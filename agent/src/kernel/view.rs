@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, PerCpuArray};
-use weir_ebpf::abi::{AffinityKey, AffinityRow, Connection, Counter, DatagramKey, DatagramRow};
+use weir_ebpf::abi::{AffinityKey, AffinityRow, Connection, Counter, DatagramKey, DatagramRow, Flow, Tuple};
 
 use super::batch;
 use super::bpf_fs::PinRoot;
@@ -75,6 +75,19 @@ impl View {
     pub fn datagrams(&self) -> anyhow::Result<Vec<(DatagramKey, DatagramRow)>> {
         batch::read_all(self.generation.open("DATAGRAMS")?.fd().as_fd())
             .context("reading the datagrams table")
+    }
+
+    /// How many rows the table of flows has.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn count_flows(&self) -> anyhow::Result<usize> {
+        let mut count = 0;
+        batch::read_each(self.generation.open("FLOWS")?.fd().as_fd(), |rows| {
+            count += (rows as &mut dyn Iterator<Item = (Tuple, Flow)>).count();
+        })
+        .context("reading the flows table")?;
+        Ok(count)
     }
 
     /// Clients with session affinity that are remembered.

@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 use weir_ebpf::abi::{Counter, DropReason};
 
 use super::report::{Report, SharedReport};
+use crate::source::Connection;
 
 /// What the programs counted, at the moment of asking.
 pub(super) type ReadCounters = Box<dyn Fn() -> Vec<(Counter, u64)> + Send + Sync>;
@@ -60,7 +61,7 @@ fn encode_counters(encoder: &mut DescriptorEncoder<'_>, counters: &[(Counter, u6
     let is_drop = |counter: Counter| DropReason::ALL.iter().any(|&reason| Counter::from(reason) == counter);
     let (drops, others): (Vec<_>, Vec<_>) = counters.iter().partition(|(counter, _)| is_drop(*counter));
     labelled(encoder, "drops", "Sockets and datagrams refused or dropped, by reason", "reason", drops)?;
-    labelled(encoder, "socket_events", "What the socket hooks did", "event", others)
+    labelled(encoder, "events", "What the programs did", "event", others)
 }
 
 fn labelled(
@@ -89,8 +90,12 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         (
             "problems",
             "Objects and fields that are wrong; `weir status` names them",
-            gauge(report.problems.len()),
+            gauge(report.problems.len() + report.network.problems.len()),
         ),
+        ("devices", "Devices that lead to other nodes and the world", gauge(report.network.devices.len())),
+        ("pods", "Pods of this node", gauge(report.network.pods)),
+        ("pod_addresses", "Addresses of this node's pods", gauge(report.network.pod_addresses)),
+        ("oldest_flow_seconds", "How long ago the oldest flow began", report.flows.oldest_s.into()),
     ];
     for (name, help, value) in gauges {
         let value = ConstGauge::new(value);
@@ -101,6 +106,8 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         ("frontends", gauge(used.frontends)),
         ("services", gauge(used.services)),
         ("backends", used.backends.into()),
+        ("source_ranges", gauge(used.source_ranges)),
+        ("flows", gauge(report.flows.rows)),
     ];
     let room = [
         ("frontends", i64::from(room.frontends)),
@@ -109,11 +116,18 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         ("connections", room.connections.into()),
         ("datagrams", room.datagrams.into()),
         ("affinity", room.affinity.into()),
+        ("source_ranges", room.source_ranges.into()),
+        ("flows", room.flows.into()),
     ];
     tables(encoder, "table_rows", "Rows in use", &used)?;
     tables(encoder, "table_capacity", "Rows that there is room for", &room)?;
+    if let Some(connection) = &report.connection {
+        encode_connection(encoder, connection)?;
+    }
     let counters = [
         ("syncs", "Batches of changes that were written", report.syncs),
+        ("swept_flows", "Flows forgotten because their lifetime was over", report.flows.swept),
+        ("stale_flows", "Flows forgotten because their backend is gone", report.flows.stale),
         ("closed_sockets", "Sockets closed because their backend is gone", report.closed_sockets),
     ];
     for (name, help, value) in counters {
@@ -129,6 +143,26 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         Some(&Unit::Seconds),
         seconds.metric_type(),
     )?)
+}
+
+fn encode_connection(encoder: &mut DescriptorEncoder<'_>, connection: &Connection) -> fmt::Result {
+    let connected = ConstGauge::new(i64::from(connection.connected));
+    let help = "Whether all watches of the API server are up; if not, what was known stays in force";
+    connected.encode(encoder.encode_descriptor(
+        "source_connected",
+        help,
+        None,
+        connected.metric_type(),
+    )?)?;
+    let counters = [
+        ("source_errors", "Requests to the API server that failed", connection.errors),
+        ("source_lists", "Full lists that were asked for; one for each kind at the start", connection.lists),
+    ];
+    for (name, help, value) in counters {
+        let value = ConstCounter::new(value);
+        value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)?;
+    }
+    Ok(())
 }
 
 fn tables(
@@ -161,7 +195,7 @@ mod tests {
             let line = if drop {
                 format!("weir_drops_total{{reason=\"{}\"}} {value}", counter.label())
             } else {
-                format!("weir_socket_events_total{{event=\"{}\"}} {value}", counter.label())
+                format!("weir_events_total{{event=\"{}\"}} {value}", counter.label())
             };
             assert!(text.contains(&line), "{line} is missing in\n{text}");
         }

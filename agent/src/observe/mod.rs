@@ -1,9 +1,11 @@
 //! What a person or a monitoring system can see of a running agent.
 
+mod health;
 mod metrics;
 mod report;
 mod serve;
 
+pub use health::{Health, HealthCheck, serve_health, serve_health_checks};
 pub use metrics::Metrics;
-pub use report::{Report, ReportedProblem, SharedReport};
+pub use report::{FlowReport, NetworkReport, Report, ReportedDevice, ReportedProblem, SharedReport};
 pub use serve::{ask, serve_metrics, serve_report, socket_path};

@@ -1,10 +1,11 @@
 //! What the agent knows about itself: one value, replaced as a whole, read by whoever asks.
 
-use std::sync::{Arc, RwLock};
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::source::{ObjectRef, Problem};
+use crate::source::{Connection, Health, ObjectRef, Problem};
 use crate::state::Counts;
 use crate::tables::{Sizes, Usage};
 
@@ -23,6 +24,8 @@ pub struct Report {
     pub node: String,
     /// Where its objects come from.
     pub source: String,
+    /// How the source stands with the API server, if there is one.
+    pub connection: Option<Connection>,
     /// Services, EndpointSlices and endpoints that it knows.
     pub objects: Counts,
     /// Rows in use.
@@ -37,9 +40,62 @@ pub struct Report {
     pub last_sync_us: u64,
     /// Sockets that were closed because their backend is gone.
     pub closed_sockets: u64,
+    /// This node's devices and pods.
+    pub network: NetworkReport,
+    /// Flows that are translated per packet.
+    pub flows: FlowReport,
     /// What is wrong, in the order of the objects. `weir status --json` has it beside the report, not in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,
+}
+
+/// This node's network, as the agent sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkReport {
+    /// Devices that lead to other nodes and the world.
+    pub devices: Vec<ReportedDevice>,
+    /// Pods of this node.
+    pub pods: usize,
+    /// Those of them whose network namespace nobody has found a way into.
+    pub pods_without_namespace: usize,
+    /// Their addresses.
+    pub pod_addresses: usize,
+    /// The node's own IPv4 address.
+    pub v4: Option<IpAddr>,
+    /// The same in IPv6.
+    pub v6: Option<IpAddr>,
+    /// What is wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ReportedProblem>,
+}
+
+/// A device with our programs.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReportedDevice {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its first IPv4 address.
+    pub v4: Option<IpAddr>,
+    /// Its first IPv6 address.
+    pub v6: Option<IpAddr>,
+}
+
+/// What the sweeper found the last time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowReport {
+    /// Rows: two or three for each flow.
+    pub rows: usize,
+    /// Flows that were forgotten since the agent started, because their lifetime was over.
+    pub swept: u64,
+    /// Flows that were forgotten since the agent started, because their backend was gone.
+    pub stale: u64,
+    /// How long ago the oldest began, in seconds.
+    pub oldest_s: u32,
 }
 
 /// Something wrong with an object.
@@ -63,18 +119,31 @@ impl ReportedProblem {
 
 /// The current report.
 #[derive(Clone, Debug, Default)]
-pub struct SharedReport(Arc<RwLock<Report>>);
+pub struct SharedReport(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    report: RwLock<Report>,
+    health: OnceLock<Health>,
+}
 
 impl SharedReport {
     /// The report as it is now.
     #[must_use]
     pub fn read(&self) -> Report {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        let mut report = self.0.report.read().unwrap_or_else(PoisonError::into_inner).clone();
+        report.connection = self.0.health.get().map(Health::read);
+        report
     }
 
     /// Changes it.
     pub fn update(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+        change(&mut self.0.report.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Tells of a source's connection from now on; the first one counts.
+    pub fn follow(&self, health: Health) {
+        let _first = self.0.health.set(health);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{EndpointSlice, Node, ObjectKey, ObjectRef, Problem, Service};
+use super::{EndpointSlice, Node, NodeAddress, ObjectKey, ObjectRef, Problem, Service};
 
 /// One change. Sources send every object once and then [`Event::Synced`]; after that, changes as they happen.
 #[derive(Clone, PartialEq, Debug)]
@@ -14,6 +14,8 @@ pub enum Event {
     EndpointSlice(ObjectKey, Option<EndpointSlice>),
     /// A node as it is now; `None` when it is gone.
     Node(Arc<str>, Option<Node>),
+    /// All addresses of this node's devices, those of loopback devices included; replaces what was said before.
+    NodeAddresses(Vec<NodeAddress>),
     /// Everything that is wrong with this object; replaces what was said before. Empty: all is well, or it is
     /// gone.
     Problems(ObjectRef, Vec<Problem>),

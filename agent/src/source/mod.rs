@@ -2,19 +2,23 @@
 //!
 //! Only this module knows the Kubernetes API types.
 
+mod connection;
 mod event;
 mod intern;
+mod kubernetes;
 mod manifests;
 mod object;
 pub mod parse;
 mod problem;
 
+pub use connection::{Connection, Health};
 pub use event::Event;
 pub use intern::Interner;
+pub use kubernetes::{Kubernetes, KubernetesOptions};
 pub use manifests::Manifests;
 pub use object::{
-    Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, ObjectKey, Protocol, Service, ServicePort,
-    ServiceType, TrafficDistribution, TrafficPolicy,
+    Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, NodeAddress, ObjectKey, Protocol, Service,
+    ServicePort, ServiceType, SourceRanges, TrafficDistribution, TrafficPolicy,
 };
 pub use parse::{Parsed, parse_node, parse_service, parse_slice};
 pub use problem::{ObjectRef, Problem};

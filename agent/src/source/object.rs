@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 pub use weir_ebpf::abi::Protocol;
 
 /// Namespace and name.
@@ -118,6 +119,37 @@ pub struct Service {
     pub affinity: Option<Affinity>,
     /// `spec.trafficDistribution`
     pub distribution: Option<TrafficDistribution>,
+    /// `spec.externalIPs`, each once, of families in which the Service has a ClusterIP.
+    pub external_ips: Box<[IpAddr]>,
+    /// `status.loadBalancer.ingress[].ip`, likewise, without those whose `ipMode` is `Proxy` (KEP-1860).
+    pub load_balancer_ips: Box<[IpAddr]>,
+    /// `spec.loadBalancerSourceRanges`; `None` where there are none.
+    pub source_ranges: Option<Box<SourceRanges>>,
+    /// `spec.healthCheckNodePort`, where there is one
+    pub health_check_node_port: Option<u16>,
+}
+
+/// From where the load balancer's addresses of a Service may be dialled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceRanges {
+    /// The networks, each once.
+    pub networks: Box<[IpNet]>,
+    /// Some range cannot be read. Nobody knows of which family it was to be, so that neither is open to all.
+    pub incomplete: bool,
+}
+
+impl SourceRanges {
+    /// Whether clients of this family are restricted to its networks, of which there may be none. Ranges of the other
+    /// family say nothing about it, as in kube-proxy.
+    #[must_use]
+    pub fn restrict(&self, family: Family) -> bool {
+        self.incomplete || self.of(family).next().is_some()
+    }
+
+    /// The networks of one family.
+    pub fn of(&self, family: Family) -> impl Iterator<Item = IpNet> {
+        self.networks.iter().copied().filter(move |network| Family::of(network.addr()) == family)
+    }
 }
 
 /// An item of `spec.ports`.
@@ -181,4 +213,15 @@ pub struct Endpoint {
 pub struct Node {
     /// Label `topology.kubernetes.io/zone`
     pub zone: Option<Arc<str>>,
+    /// It is being deleted, or is about to be: load balancers should send it no new connections (KEP-3836).
+    pub leaving: bool,
+}
+
+/// An address of this node, as its devices have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeAddress {
+    /// The address.
+    pub addr: IpAddr,
+    /// The one by which others know the node: its `InternalIP` of that family, or the one towards the default route.
+    pub primary: bool,
 }

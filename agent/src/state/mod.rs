@@ -4,9 +4,18 @@
 //! those alone: what a change costs does not depend on how many Services there are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::source::{EndpointSlice, Event, Interner, Node, ObjectKey, ObjectRef, Problem, Service};
+use weir_ebpf::abi::AddressUses;
+
+use crate::source::{
+    EndpointSlice, Event, Interner, Node, NodeAddress, ObjectKey, ObjectRef, Problem, Service,
+};
+
+mod node_ports;
+
+pub use node_ports::NodePortAddresses;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +24,13 @@ mod tests;
 #[derive(Debug)]
 pub struct State {
     node: NodeView,
+    node_ports: NodePortAddresses,
+    /// What each address of this node is used for; `None` until somebody said.
+    addresses: Option<BTreeMap<IpAddr, AddressUses>>,
+    /// Whether load balancers should send this node no new connections.
+    leaving: bool,
+    /// Whether `addresses` changed since [`State::take_addresses_changed`].
+    addresses_changed: bool,
     /// Services, and what slices say of Services that are not there (yet, or any more).
     entries: HashMap<ObjectKey, Entry>,
     /// Which Service each slice belongs to, by its name; the namespace is the slice's.
@@ -73,6 +89,10 @@ impl State {
     pub fn new(node_name: impl Into<Arc<str>>) -> Self {
         Self {
             node: NodeView { name: node_name.into(), zone: None },
+            node_ports: NodePortAddresses::All,
+            addresses: None,
+            leaving: false,
+            addresses_changed: false,
             entries: HashMap::new(),
             owners: HashMap::new(),
             dirty: BTreeSet::new(),
@@ -84,6 +104,12 @@ impl State {
         }
     }
 
+    /// The same with node ports at these addresses of the node alone.
+    #[must_use]
+    pub fn with_node_ports(self, node_ports: NodePortAddresses) -> Self {
+        Self { node_ports, ..self }
+    }
+
     /// Takes in one event. Events about different objects may come in any order: slices before their Service,
     /// and after it is gone.
     pub fn apply(&mut self, event: Event) {
@@ -91,6 +117,7 @@ impl State {
             Event::Service(key, service) => self.apply_service(key, service),
             Event::EndpointSlice(key, slice) => self.apply_slice(key, slice),
             Event::Node(name, node) => self.apply_node(&name, node),
+            Event::NodeAddresses(addresses) => self.apply_addresses(&addresses),
             Event::Problems(object, problems) => {
                 self.problems_changed = true;
                 if problems.is_empty() {
@@ -121,6 +148,23 @@ impl State {
     #[must_use]
     pub fn node(&self) -> &NodeView {
         &self.node
+    }
+
+    /// Whether this node is being deleted, or about to be.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// What each address of this node is used for; `None` until a source said.
+    #[must_use]
+    pub fn addresses(&self) -> Option<&BTreeMap<IpAddr, AddressUses>> {
+        self.addresses.as_ref()
+    }
+
+    /// Whether [`State::addresses`] says something else than when this was last asked.
+    pub fn take_addresses_changed(&mut self) -> bool {
+        std::mem::take(&mut self.addresses_changed)
     }
 
     /// Whether all objects that existed at the start have been told: what is not here does not exist.
@@ -210,13 +254,32 @@ impl State {
 
     /// Only this node matters; and of it, only a zone that is another one.
     fn apply_node(&mut self, name: &str, node: Option<Node>) {
+        if *name != *self.node.name {
+            return;
+        }
+        // One that is gone is on its way out, too.
+        self.leaving = node.as_ref().is_none_or(|node| node.leaving);
         let zone = node.and_then(|node| node.zone);
-        if *name != *self.node.name || zone == self.node.zone {
+        if zone == self.node.zone {
             return;
         }
         self.node.zone = zone;
         let services = self.entries.iter().filter(|(_, entry)| entry.service.is_some());
         self.dirty.extend(services.map(|(key, _)| key.clone()));
+    }
+
+    /// No Service is dirty by it: their plans do not depend on the addresses of the node.
+    fn apply_addresses(&mut self, found: &[NodeAddress]) {
+        let mut addresses = BTreeMap::<_, AddressUses>::new();
+        for address in found {
+            // On two devices at once, it is used for what it is used for on either.
+            let uses = addresses.entry(address.addr).or_default();
+            *uses = uses.and(self.node_ports.uses(*address));
+        }
+        if self.addresses.as_ref() != Some(&addresses) {
+            self.addresses = Some(addresses);
+            self.addresses_changed = true;
+        }
     }
 
     fn forget_if_empty(&mut self, key: &ObjectKey) {

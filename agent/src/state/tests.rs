@@ -19,6 +19,10 @@ fn service(last_octet: u8) -> Service {
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
         distribution: None,
+        external_ips: Box::default(),
+        load_balancer_ips: Box::default(),
+        source_ranges: None,
+        health_check_node_port: None,
     }
 }
 
@@ -41,7 +45,7 @@ fn slice(service: &str, endpoints: u8) -> EndpointSlice {
 }
 
 fn node(zone: Option<&str>) -> Option<Node> {
-    Some(Node { zone: zone.map(Arc::from) })
+    Some(Node { zone: zone.map(Arc::from), leaving: false })
 }
 
 /// A state with Services `a` and `b`, and slice `s1` of `a`; nothing dirty.
@@ -85,6 +89,24 @@ fn dirty() {
         assert_eq!(state.take_dirty(), want, "{event:?}");
         assert_eq!(state.take_dirty(), [], "taken once");
     }
+}
+
+#[test]
+fn addresses_of_the_node_are_kept_and_make_no_service_dirty() {
+    let address = |last, primary| NodeAddress { addr: [192, 0, 2, last].into(), primary };
+    let mut state = state().with_node_ports(NodePortAddresses::Primary);
+    assert_eq!((state.take_addresses_changed(), state.addresses()), (false, None), "nobody said");
+    // The second is on two devices, and the primary address of one.
+    let found = vec![address(1, false), address(2, true), address(2, false)];
+    state.apply(Event::NodeAddresses(found.clone()));
+    let served = AddressUses::NODE.and(AddressUses::NODE_PORTS);
+    let uses = BTreeMap::from([([192, 0, 2, 1].into(), AddressUses::NODE), ([192, 0, 2, 2].into(), served)]);
+    assert_eq!((state.take_addresses_changed(), state.addresses()), (true, Some(&uses)));
+    state.apply(Event::NodeAddresses(found.into_iter().rev().collect()));
+    assert!(!state.take_addresses_changed(), "the same in another order");
+    state.apply(Event::NodeAddresses(vec![]));
+    assert_eq!((state.take_addresses_changed(), state.addresses()), (true, Some(&BTreeMap::new())));
+    assert_eq!(state.take_dirty(), []);
 }
 
 #[test]
@@ -200,7 +222,7 @@ fn last_words(events: &[Event]) -> Vec<Event> {
             Event::Service(key, _) => (0, key.to_string()),
             Event::EndpointSlice(key, _) => (1, key.to_string()),
             Event::Node(name, _) => (2, name.to_string()),
-            Event::Problems(..) | Event::Synced => unreachable!("not generated"),
+            Event::NodeAddresses(_) | Event::Problems(..) | Event::Synced => unreachable!("not generated"),
         };
         last.insert(id, event.clone());
     }

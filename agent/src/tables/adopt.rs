@@ -1,11 +1,13 @@
 //! Taking over what an earlier agent wrote.
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
 
-use weir_ebpf::abi::{Backend, Frontend, FrontendKey, Scope, ServiceId, ServiceName, SetId, SetWord};
+use weir_ebpf::abi::{
+    Backend, Frontend, FrontendKey, Scope, ServiceId, ServiceName, SetId, SetWord, SourceRangeKey,
+};
 
-use super::entry::{Entry, Set};
+use super::addresses::said_by_node;
+use super::entry::{Claimed, Entry, Set};
 use super::service_tables::{SCOPES, Tables};
 use super::store::{Sizes, Store, StoreError};
 use crate::compile::PortName;
@@ -22,6 +24,8 @@ pub struct Snapshot {
     pub sets: HashMap<SetId, SetWord>,
     /// `backends` of every run in `sets`, by index
     pub backends: HashMap<u32, Backend>,
+    /// `source_ranges`
+    pub source_ranges: Vec<SourceRangeKey>,
 }
 
 impl Tables {
@@ -43,6 +47,7 @@ impl Tables {
         let unused = (0..tables.next_id).map(ServiceId).filter(|id| !tables.by_id.contains_key(id));
         tables.free_ids = unused.collect();
         tables.adopt_frontends(found, store)?;
+        tables.adopt_ranges(found, store)?;
         // The agent before may have replaced a run just before it ended.
         store.wait_grace()?;
         Ok(tables)
@@ -50,8 +55,8 @@ impl Tables {
 
     fn adopt_port(&mut self, id: ServiceId, name: PortName, found: &Snapshot) {
         let mut entry = Entry::new(id);
-        for side in SCOPES {
-            *entry.set(side) = self.adopt_set(id, side, found);
+        for scope in SCOPES {
+            *entry.set(scope) = self.adopt_set(id, scope, found);
         }
         self.by_id.insert(id, name.clone());
         self.services.entry(name.service.clone()).or_default().ports.push(name.clone());
@@ -60,8 +65,8 @@ impl Tables {
 
     /// A set whose run overlaps another's, or whose rows are missing, becomes one that differs from every plan:
     /// it is written anew.
-    fn adopt_set(&mut self, id: ServiceId, side: Scope, found: &Snapshot) -> Set {
-        let word = found.sets.get(&id.set(side)).copied().unwrap_or_default();
+    fn adopt_set(&mut self, id: ServiceId, scope: Scope, found: &Snapshot) -> Set {
+        let word = found.sets.get(&id.set(scope)).copied().unwrap_or_default();
         let Ok(run) = word.run() else { return Set { run: None, rows: Vec::new(), word } };
         let rows: Option<Vec<Backend>> =
             (0..run.len).map(|at| found.backends.get(&run.offset.wrapping_add(at)).copied()).collect();
@@ -71,34 +76,52 @@ impl Tables {
         }
     }
 
+    /// Frontends of Service ports that are there, and what they and the node use addresses for. What the node said is
+    /// kept until it says more: an agent that has just begun does not know the addresses yet.
     fn adopt_frontends(&mut self, found: &Snapshot, store: &mut impl Store) -> Result<(), StoreError> {
-        let mut owners: HashMap<IpAddr, BTreeSet<PortName>> = HashMap::new();
-        for (key, row) in found.frontends.iter().filter(|(key, _)| key.protocol().is_some()) {
-            let name = self.by_id.get(&row.service).filter(|name| Some(name.protocol) == key.protocol());
-            let Some(name) = name.cloned() else {
+        let mut node = BTreeMap::new();
+        for (key, row) in &found.frontends {
+            if key.protocol().is_none() {
+                self.frontends.adopt(*key, *row);
+                let uses = said_by_node(row.uses());
+                if !uses.is_empty() {
+                    node.insert(key.peer().addr.into(), uses);
+                }
+            } else if !self.adopt_frontend(key, row) {
                 store.delete_frontend(key)?;
-                continue;
-            };
-            self.claims.add(*key, &name, None);
-            self.frontends.adopt(*key, *row);
-            if let Some(entry) = self.entries.get_mut(&name) {
-                entry.claims.push(*key);
-                entry.affinity_s = row.affinity_s;
-                owners.entry(key.peer().addr.into()).or_default().insert(name);
             }
         }
-        for (key, row) in found.frontends.iter().filter(|(key, _)| key.protocol().is_none()) {
-            let addr = key.peer().addr.into();
-            let Some(owners) = owners.get(&addr) else {
-                store.delete_frontend(key)?;
-                continue;
-            };
-            self.addresses.insert(addr, owners.len());
-            self.frontends.adopt(*key, *row);
-            for name in owners {
-                self.entries.entry(name.clone()).and_modify(|entry| {
-                    entry.owned.insert(addr);
-                });
+        self.addresses.set_node(node);
+        for (key, _) in found.frontends.iter().filter(|(key, _)| key.protocol().is_none()) {
+            // Nobody's any more, or not what it says.
+            self.write_frontend(key, store)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it makes sense.
+    fn adopt_frontend(&mut self, key: &FrontendKey, row: &Frontend) -> bool {
+        let name = self.by_id.get(&row.service).filter(|name| Some(name.protocol) == key.protocol());
+        let Some((name, kind)) = name.cloned().zip(row.kind()) else { return false };
+        let Some(entry) = self.entries.get_mut(&name) else { return false };
+        let claimed = Claimed { key: *key, kind, flags: row.flags() & !Frontend::NODE_ADDRESS };
+        entry.claims.push(claimed);
+        entry.affinity_s = row.affinity_s;
+        self.claims.add(*key, &name, None);
+        self.addresses.add(claimed.addr(), kind);
+        self.frontends.adopt(*key, *row);
+        true
+    }
+
+    fn adopt_ranges(&mut self, found: &Snapshot, store: &mut impl Store) -> Result<(), StoreError> {
+        for range in &found.source_ranges {
+            let name = self.by_id.get(&range.parts().0);
+            match name.and_then(|name| self.entries.get_mut(name)) {
+                Some(entry) => {
+                    entry.ranges.push(*range);
+                    self.source_ranges.adopt(*range, ());
+                }
+                None => store.delete_source_range(range)?,
             }
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Who has a frontend when several Services claim it: the oldest; among those of one age, or of unknown age, the
 //! one that already has it. So a newcomer never disturbs what works.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use weir_ebpf::abi::FrontendKey;
 
@@ -36,6 +37,12 @@ impl Claims {
     /// The Service port that has this frontend.
     pub(super) fn owner(&self, key: &FrontendKey) -> Option<&PortName> {
         self.owners.get(key).map(|claim| &claim.port)
+    }
+
+    /// Every frontend at one of these addresses that somebody claims.
+    pub(super) fn keys_at(&self, addresses: &BTreeSet<IpAddr>) -> Vec<FrontendKey> {
+        let at = |key: &&FrontendKey| addresses.contains(&key.peer().addr.into());
+        self.owners.keys().filter(at).copied().collect()
     }
 
     /// Every frontend that is claimed in vain, with the claimant.

@@ -1,22 +1,41 @@
 //! One Service port as it stands in the tables.
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use weir_ebpf::abi::{Backend, DropReason, Frontend, FrontendKey, Peer, Run, Scope, ServiceId, SetWord};
+use weir_ebpf::abi::{
+    Backend, DropReason, Frontend, FrontendKey, FrontendKind, Peer, Run, Scope, ServiceId, SetWord,
+    SourceRangeKey,
+};
 
-use crate::compile::{FrontendPlan, PortName, PortPlan, SetPlan};
+use crate::compile::{FrontendPlan, PortPlan, SetPlan};
 
 /// What is written for a Service port.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: ServiceId,
     /// What it claims; another Service may have it.
-    pub(super) claims: Vec<FrontendKey>,
-    /// Addresses of which it refuses the other ports.
-    pub(super) owned: BTreeSet<std::net::IpAddr>,
+    pub(super) claims: Vec<Claimed>,
+    /// From where the load balancer's among them may be dialled.
+    pub(super) ranges: Vec<SourceRangeKey>,
     pub(super) affinity_s: u32,
-    pub(super) internal: Set,
-    pub(super) external: Set,
+    pub(super) cluster: Set,
+    pub(super) local: Set,
+}
+
+/// A frontend that a Service port claims.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Claimed {
+    pub(super) key: FrontendKey,
+    pub(super) kind: FrontendKind,
+    /// Without [`Frontend::NODE_ADDRESS`], which the node says.
+    pub(super) flags: u8,
+}
+
+impl Claimed {
+    /// The address that clients dial.
+    pub(super) fn addr(&self) -> IpAddr {
+        self.key.peer().addr.into()
+    }
 }
 
 impl Entry {
@@ -25,29 +44,37 @@ impl Entry {
         Self {
             id,
             claims: Vec::new(),
-            owned: BTreeSet::new(),
+            ranges: Vec::new(),
             affinity_s: 0,
-            internal: Set::default(),
-            external: Set::default(),
+            cluster: Set::default(),
+            local: Set::default(),
         }
     }
 
-    pub(super) fn set(&mut self, side: Scope) -> &mut Set {
-        match side {
-            Scope::Cluster => &mut self.internal,
-            Scope::Local => &mut self.external,
+    pub(super) fn set(&mut self, scope: Scope) -> &mut Set {
+        match scope {
+            Scope::Cluster => &mut self.cluster,
+            Scope::Local => &mut self.local,
         }
     }
 
-    pub(super) fn frontend(&self) -> Frontend {
-        Frontend { service: self.id, affinity_s: self.affinity_s }
+    /// What it claims this frontend as.
+    pub(super) fn claimed(&self, key: &FrontendKey) -> Option<&Claimed> {
+        self.claims.iter().find(|claimed| claimed.key == *key)
+    }
+
+    /// The row of a frontend that it claims, with `more` flags.
+    pub(super) fn frontend(&self, key: &FrontendKey, more: u8) -> Option<Frontend> {
+        let Claimed { kind, flags, .. } = *self.claimed(key)?;
+        Some(Frontend::new(self.id, self.affinity_s, kind, flags | more))
     }
 
     /// Whether a new flow may get this backend.
     pub(super) fn is_usable(&self, peer: Peer) -> bool {
-        [&self.internal, &self.external]
+        let wanted = Backend::new(peer, 0);
+        [&self.cluster, &self.local]
             .iter()
-            .any(|set| set.rows.binary_search_by(|row| row.peer().order(&peer)).is_ok())
+            .any(|set| set.rows.binary_search_by(|row| row.order(&wanted)).is_ok())
     }
 }
 
@@ -72,15 +99,28 @@ pub(super) fn rows(plan: &SetPlan) -> Vec<Backend> {
         .iter()
         .map(|(&addr, &local)| Backend::new(addr.into(), if local { Backend::LOCAL } else { 0 }))
         .collect();
-    rows.sort_by(|a, b| a.peer().order(&b.peer()));
+    rows.sort_by(Backend::order);
     rows
 }
 
-/// The keys of a port's frontends.
-pub(super) fn keys(plan: &PortPlan) -> Vec<FrontendKey> {
-    plan.frontends.iter().map(|frontend| key(frontend, &plan.name)).collect()
+/// What a port claims.
+pub(super) fn claims(plan: &PortPlan) -> Vec<Claimed> {
+    let claimed = |&FrontendPlan { addr, kind, flags }: &FrontendPlan| Claimed {
+        key: FrontendKey::new(addr.into(), plan.name.protocol),
+        kind,
+        flags,
+    };
+    plan.frontends.iter().map(claimed).collect()
 }
 
-fn key(frontend: &FrontendPlan, port: &PortName) -> FrontendKey {
-    FrontendKey::new(frontend.addr.into(), port.protocol)
+/// The rows of a port's source ranges.
+pub(super) fn ranges(plan: &PortPlan, id: ServiceId) -> Vec<SourceRangeKey> {
+    let row = |network: &ipnet::IpNet| {
+        let mapped = if network.addr().is_ipv4() { V4_BITS } else { 0 };
+        SourceRangeKey::range(id, network.addr().into(), mapped + u32::from(network.prefix_len()))
+    };
+    plan.source_ranges.iter().map(row).collect()
 }
+
+/// Bits before the IPv4 address in a v4-mapped one.
+const V4_BITS: u32 = 96;

@@ -1,6 +1,8 @@
 //! A store in memory: what the kernel would hold, in the tables that the datapath reads in tests.
 
-use weir_ebpf::abi::{Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord};
+use weir_ebpf::abi::{
+    Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord, SourceRangeKey,
+};
 use weir_ebpf::testing::MemoryTables;
 
 use super::{Sizes, Snapshot, Store, StoreError, Tables};
@@ -27,6 +29,7 @@ impl MemoryStore {
             frontends: self.tables.frontends.iter().map(|(key, row)| (*key, *row)).collect(),
             sets: self.tables.sets.clone(),
             backends: self.tables.backends.clone(),
+            source_ranges: self.tables.source_ranges.iter().copied().collect(),
         }
     }
 
@@ -59,6 +62,18 @@ impl Store for MemoryStore {
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), StoreError> {
         self.writes += 1;
         self.tables.frontends.remove(key);
+        Ok(())
+    }
+
+    fn put_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        self.writes += 1;
+        self.tables.source_ranges.insert(*range);
+        Ok(())
+    }
+
+    fn delete_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        self.writes += 1;
+        self.tables.source_ranges.remove(range);
         Ok(())
     }
 

@@ -4,13 +4,14 @@
 //! [`Tables`] mirrors what is in the store, so that only differences are written. After a restart the mirror is
 //! rebuilt from the store itself ([`Tables::adopt`]).
 
+mod addresses;
 mod adopt;
 mod claims;
 mod entry;
-mod frontend_rows;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 mod ports;
+mod rows;
 mod runs;
 mod service_tables;
 mod sets;

@@ -7,17 +7,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-use weir_ebpf::abi::{Peer, Protocol, Run, Scope, ServiceId};
+use weir_ebpf::abi::{AddressUses, FrontendKey, FrontendKind, Peer, Protocol, Run, Scope, ServiceId};
 
+use super::addresses::Addresses;
 use super::claims::Claims;
 use super::entry::Entry;
-use super::frontend_rows::FrontendRows;
+use super::rows::{Frontends, Rows, SourceRanges};
 use super::runs::Runs;
 use super::store::{Sizes, Store, StoreError};
 use crate::compile::{PortName, ServicePlan};
 use crate::source::{ObjectKey, Problem};
 
-/// Both sides of a Service port.
+/// Both sets of a Service port.
 pub(super) const SCOPES: [Scope; 2] = [Scope::Cluster, Scope::Local];
 
 /// Rows in use, for `weir status` and metrics.
@@ -29,6 +30,8 @@ pub struct Usage {
     pub services: usize,
     /// Places for backends.
     pub backends: u32,
+    /// Networks from where load balancers' addresses may be dialled.
+    pub source_ranges: usize,
 }
 
 /// Places and numbers that were given up and that a program may still be reading.
@@ -64,9 +67,9 @@ pub struct Tables {
     pub(super) by_id: HashMap<ServiceId, PortName>,
     pub(super) services: HashMap<ObjectKey, Known>,
     pub(super) claims: Claims,
-    pub(super) frontends: FrontendRows,
-    /// How many entries own an address as a whole.
-    pub(super) addresses: HashMap<IpAddr, usize>,
+    pub(super) frontends: Rows<Frontends>,
+    pub(super) source_ranges: Rows<SourceRanges>,
+    pub(super) addresses: Addresses,
     pub(super) runs: Runs,
     /// Numbers that were used before, the longest unused first.
     pub(super) free_ids: VecDeque<ServiceId>,
@@ -90,8 +93,9 @@ impl Tables {
             by_id: HashMap::new(),
             services: HashMap::new(),
             claims: Claims::default(),
-            frontends: FrontendRows::new(sizes.frontends),
-            addresses: HashMap::new(),
+            frontends: Rows::new(sizes.frontends),
+            source_ranges: Rows::new(sizes.source_ranges),
+            addresses: Addresses::default(),
             runs: Runs::new(sizes.backends),
             free_ids: VecDeque::new(),
             next_id: 0,
@@ -137,6 +141,25 @@ impl Tables {
         }
     }
 
+    /// What the addresses of this node are used for from now on: touches their rows, and those of frontends at addresses
+    /// that became or ceased to be the node's.
+    pub fn apply_addresses(&mut self, node: &BTreeMap<IpAddr, AddressUses>, store: &mut impl Store) {
+        let changed: BTreeSet<IpAddr> = self.addresses.set_node(node.clone()).into_iter().collect();
+        if changed.is_empty() {
+            return;
+        }
+        let mut result = Ok(());
+        for key in self.claims.keys_at(&changed) {
+            result = result.and(self.write_frontend(&key, store));
+        }
+        for addr in changed {
+            result = result.and(self.write_address(addr, store));
+        }
+        if let Err(error) = result {
+            tracing::warn!("addresses of this node: {error}: tried again in a moment");
+        }
+    }
+
     /// Waits for a grace period if anything was replaced, and makes it usable again. Returns the Services that
     /// found a table full and may have room now.
     ///
@@ -153,7 +176,9 @@ impl Tables {
     pub fn take_retired(&mut self) -> Option<Retired> {
         let retired = std::mem::take(&mut self.retired);
         // A number that a frontend still leads to must not become another Service's.
-        let (held, ids) = retired.ids.into_iter().partition(|id| self.frontends.still_leads_to(*id));
+        let leads =
+            |id: &ServiceId| self.frontends.still_leads_to(*id) || self.source_ranges.still_leads_to(*id);
+        let (held, ids) = retired.ids.into_iter().partition(leads);
         self.retired.ids = held;
         let retired = Retired { ids, ..retired };
         (!retired.runs.is_empty() || !retired.ids.is_empty()).then_some(retired)
@@ -172,15 +197,20 @@ impl Tables {
     /// Whether the store refused something that is to be tried again.
     #[must_use]
     pub fn has_refused(&self) -> bool {
-        !self.refused.is_empty() || !self.frontends.is_written()
+        !self.refused.is_empty() || !self.frontends.is_written() || !self.source_ranges.is_written()
     }
 
-    /// Tries again to write frontends that the store refused. Returns the Services to be applied again: what of
+    /// Tries again to write frontends and source ranges that the store refused. Returns the Services to be applied again: what of
     /// theirs was refused may be accepted now.
     pub fn retry(&mut self, store: &mut impl Store) -> Vec<ObjectKey> {
         for key in self.frontends.unwritten() {
             if let Err(error) = self.write_frontend(&key, store) {
                 tracing::debug!("{}: still: {error}", key.peer());
+            }
+        }
+        for range in self.source_ranges.unwritten() {
+            if let Err(error) = self.write_ranges(&[range], store) {
+                tracing::debug!("{range:?}: still: {error}");
             }
         }
         self.refused.keys().cloned().collect()
@@ -226,22 +256,41 @@ impl Tables {
         let refused = self.refused.iter().flat_map(|(service, problems)| {
             problems.iter().map(|problem| (service.clone(), problem.clone()))
         });
-        let waiting = self.claims.waiting().map(|(port, key)| {
-            let owner = self.claims.owner(key).map(ToString::to_string).unwrap_or_default();
-            let message = format!(
-                "{} {} is already served for {owner}: the older Service keeps it, {port} is not served there",
-                key.peer(),
-                port.protocol,
-            );
-            (port.service.clone(), Problem { field: "spec.clusterIPs".into(), message })
-        });
-        refused.chain(waiting)
+        let waiting = self.claims.waiting();
+        refused.chain(waiting.map(|(port, key)| (port.service.clone(), self.conflict(port, key))))
+    }
+
+    /// A frontend that this port claims, and another has.
+    fn conflict(&self, port: &PortName, key: &FrontendKey) -> Problem {
+        let kind = self.entries.get(port).and_then(|entry| entry.claimed(key)).map(|claimed| claimed.kind);
+        let owner = self.claims.owner(key).map(ToString::to_string).unwrap_or_default();
+        let (field, what) = match kind {
+            Some(FrontendKind::NodePort) => (
+                format!("spec.ports[{}].nodePort", port.port),
+                format!("node port {}", key.peer().port.host()),
+            ),
+            Some(FrontendKind::LoadBalancer) => {
+                ("status.loadBalancer.ingress".into(), key.peer().to_string())
+            }
+            Some(FrontendKind::ExternalIp) => ("spec.externalIPs".into(), key.peer().to_string()),
+            Some(FrontendKind::ClusterIp) | None => ("spec.clusterIPs".into(), key.peer().to_string()),
+        };
+        let protocol = port.protocol;
+        let message = format!(
+            "{what} {protocol} is already served for {owner}: the older Service keeps it, {port} is not served there"
+        );
+        Problem { field, message }
     }
 
     /// Rows in use.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage { frontends: self.frontends.len(), services: self.entries.len(), backends: self.runs.used() }
+        Usage {
+            frontends: self.frontends.len(),
+            services: self.entries.len(),
+            backends: self.runs.used(),
+            source_ranges: self.source_ranges.len(),
+        }
     }
 }
 

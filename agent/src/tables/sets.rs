@@ -15,9 +15,9 @@ impl Tables {
         plan: &PortPlan,
         store: &mut impl Store,
     ) -> Result<(), StoreError> {
-        let internal = self.apply_set(entry, Scope::Cluster, Some(&plan.internal), store);
-        let external = self.apply_set(entry, Scope::Local, plan.external.as_ref(), store);
-        internal.and(external)
+        let cluster = self.apply_set(entry, Scope::Cluster, plan.cluster.as_ref(), store);
+        let local = self.apply_set(entry, Scope::Local, plan.local.as_ref(), store);
+        cluster.and(local)
     }
 
     /// Writes a new run aside and swaps it in. Where there is no room, the set stays as it was; unless it has backends
@@ -25,11 +25,11 @@ impl Tables {
     fn apply_set(
         &mut self,
         entry: &mut Entry,
-        side: Scope,
+        scope: Scope,
         plan: Option<&SetPlan>,
         store: &mut impl Store,
     ) -> Result<(), StoreError> {
-        let (id, set) = (entry.id.set(side), entry.set(side));
+        let (id, set) = (entry.id.set(scope), entry.set(scope));
         let rows = plan.map(rows).unwrap_or_default();
         let run = if rows.is_empty() {
             None

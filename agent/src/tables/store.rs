@@ -1,11 +1,13 @@
 //! What the tables are written to.
 
-use weir_ebpf::abi::{Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord};
+use weir_ebpf::abi::{
+    Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord, SourceRangeKey,
+};
 
 /// How many rows each table has room for. Fixed when the maps are made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Sizes {
-    /// Frontends: addresses and ports that clients dial, one more for each ClusterIP.
+    /// Frontends: addresses and ports that clients dial, one more for each address.
     pub frontends: u32,
     /// Service ports, each family counted.
     pub services: u32,
@@ -17,6 +19,10 @@ pub struct Sizes {
     pub datagrams: u32,
     /// Clients with session affinity that are remembered.
     pub affinity: u32,
+    /// Networks from where load balancers' addresses may be dialled, those of each Service port and family counted.
+    pub source_ranges: u32,
+    /// Forms of flows that are translated per packet: two or three for each.
+    pub flows: u32,
 }
 
 impl Default for Sizes {
@@ -30,6 +36,8 @@ impl Default for Sizes {
             connections: 65_536,
             datagrams: 16_384,
             affinity: 16_384,
+            source_ranges: 16_384,
+            flows: 262_144,
         }
     }
 }
@@ -71,6 +79,16 @@ pub trait Store {
     /// # Errors
     /// [`StoreError::Io`]
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), StoreError>;
+    /// Adds a source range; one that is there is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    fn put_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError>;
+    /// Removes a source range; none is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]
+    fn delete_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError>;
     /// Adds or replaces a name.
     ///
     /// # Errors

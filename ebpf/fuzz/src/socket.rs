@@ -129,8 +129,8 @@ fn judge(world: &World, protocol: Option<Protocol>, dialled: Peer, verdict: Verd
     match verdict {
         Verdict::Pass => None,
         Verdict::Deny(reason) => {
-            let hard = matches!(reason, DropReason::NoLocalEndpoint | DropReason::SourceRange);
-            assert_eq!(Errno::from(reason) == Errno::HostUnreachable, hard, "{reason:?}");
+            let refused = matches!(reason, DropReason::NoEndpoint | DropReason::UnknownPort);
+            assert_eq!(Errno::from(reason) == Errno::ConnectionRefused, refused, "{reason:?}");
             None
         }
         Verdict::Translate(backend) => {

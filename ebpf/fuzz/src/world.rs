@@ -285,7 +285,7 @@ impl ConfigSeed {
             v6: own(true, self.without_v6),
             first_port,
             ports,
-            flags: u32::from(self.flags & 7),
+            flags: u32::from(self.flags & 15),
             ..Config::EMPTY
         };
         if self.networks {

@@ -38,7 +38,7 @@ counters! {
         NoLocalEndpoint = "no-local-endpoint",
         /// The client is in none of the Service's `loadBalancerSourceRanges` (dropped, as kube-proxy drops).
         SourceRange = "source-range",
-        /// An address of the Service networks that no Service has (refused).
+        /// An address of the Service networks that no Service has (dropped, as kube-proxy drops).
         UnknownAddress = "unknown-address",
         /// The `flows` table has no room for another flow (refused).
         FlowsFull = "flows-full",
@@ -68,7 +68,7 @@ counters! {
         NoLocalEndpoint = "no-local-endpoint",
         /// Packets and sockets dropped because the client is outside the Service's source ranges.
         SourceRange = "source-range",
-        /// Packets refused because their address is in a Service network and no Service's.
+        /// Packets dropped because their address is in a Service network and no Service's.
         UnknownAddress = "unknown-address",
         /// New flows refused because the table of flows is full.
         FlowsFull = "flows-full",

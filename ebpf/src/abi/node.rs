@@ -144,6 +144,10 @@ impl Config {
     /// Not while kube-proxy's rules are there, which masquerade what has it.
     pub const MARK_FORWARDED: u32 = 4;
 
+    /// Clients outside stay visible to every backend of a ClusterIP, for networks that bring its answers back through
+    /// this node by themselves (`--cluster-ip-clients show`).
+    pub const SHOW_CLUSTER_IP_CLIENTS: u32 = 4;
+
     /// Before the agent has written one: nothing is refused, nothing hidden.
     pub const EMPTY: Self = Self {
         service_networks: [Prefix::NONE; 4],

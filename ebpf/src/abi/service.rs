@@ -146,6 +146,13 @@ impl Frontend {
         self.flags & flag != 0
     }
 
+    /// All of its flags. Meaningless in a whole-address row.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flags(&self) -> u8 {
+        self.flags
+    }
+
     /// What a whole address is used for. Meaningless in any other row.
     #[inline(always)]
     #[must_use]

@@ -70,7 +70,9 @@ fn select_new(
 ) -> Result<Backend, DropReason> {
     let found = match choice {
         Choice::Any => select_any(tables, moment, run),
-        Choice::Consistent(seed) => select_consistent(tables, run, seed),
+        Choice::Consistent(seed) => {
+            tables.lookup_backend(run.offset.wrapping_add(select_consistent(tables, run, seed)))
+        }
     };
     found.ok_or(DropReason::NoEndpoint)
 }
@@ -83,44 +85,52 @@ fn select_any(tables: &impl Tables, moment: &impl Moment, run: Run) -> Option<Ba
     tables.lookup_backend(run.offset.wrapping_add(at))
 }
 
-/// Of several points on the ring that follow from the seed, the backend that comes soonest after its point.
+/// Of several points on the ring that follow from the seed, the backend that comes soonest after its point: its place in
+/// the run.
 #[inline(never)]
-pub(super) fn select_consistent(tables: &impl Tables, run: Run, seed: u32) -> Option<Backend> {
-    let mut best = tables.lookup_backend(run.offset)?;
+pub(super) fn select_consistent(tables: &impl Tables, run: Run, seed: u32) -> u32 {
     if run.len == 1 {
-        return Some(best);
+        return 0;
     }
-    let mut nearest = u32::MAX;
+    let (mut best, mut nearest) = (0, u32::MAX);
     for probe in 0..PROBES {
         let point = mix(seed, probe);
-        let next = lookup_next(tables, run, point)?;
+        let at = lookup_next(tables, run, point);
+        let Some(next) = tables.lookup_backend(run.offset.wrapping_add(at)) else { break };
         let distance = next.place().wrapping_sub(point);
         if distance < nearest {
             nearest = distance;
-            best = next;
+            best = at;
         }
     }
-    Some(best)
+    best
 }
 
-/// The first backend at or after a point on the ring.
+/// The place in the run of the first backend at or after a point on the ring. A binary search without branches: the
+/// verifier would follow both ways at each of its steps, for each of the probes.
 #[inline(always)]
-fn lookup_next(tables: &impl Tables, run: Run, point: u32) -> Option<Backend> {
+fn lookup_next(tables: &impl Tables, run: Run, point: u32) -> u32 {
     let (mut low, mut high) = (0, run.len);
     for _ in 0..SEARCH_STEPS {
-        if low >= high {
-            break;
-        }
         let middle = low + (high - low) / 2;
-        if tables.lookup_backend(run.offset.wrapping_add(middle))?.place() < point {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
+        let is_open = is_less(low, high);
+        // Where the search is over, `middle` may be the end of the run; what stands there does not count.
+        let Some(backend) = tables.lookup_backend(run.offset.wrapping_add(middle)) else { break };
+        let is_before = is_less(backend.place(), point) & is_open;
+        low = (low & !is_before) | ((middle + 1) & is_before);
+        let is_after = !is_before & is_open;
+        high = (high & !is_after) | (middle & is_after);
     }
     // After the last comes the first.
-    let at = if low < run.len { low } else { 0 };
-    tables.lookup_backend(run.offset.wrapping_add(at))
+    low & is_less(low, run.len)
+}
+
+/// All bits where `a` is less than `b`, none otherwise.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "all bits or none")]
+const fn is_less(a: u32, b: u32) -> u32 {
+    // The borrow of the subtraction.
+    0_u32.wrapping_sub(((a as u64).wrapping_sub(b as u64) >> 63) as u32)
 }
 
 /// This backend as the run, which is sorted by [`Backend::order`], has it.

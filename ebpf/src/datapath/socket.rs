@@ -38,13 +38,12 @@ impl From<DropReason> for Errno {
     #[inline(always)]
     fn from(reason: DropReason) -> Self {
         match reason {
-            DropReason::NoEndpoint | DropReason::UnknownPort | DropReason::UnknownAddress => {
-                Self::ConnectionRefused
-            }
+            DropReason::NoEndpoint | DropReason::UnknownPort => Self::ConnectionRefused,
             // What only packets meet is here for completeness.
             DropReason::FlowsFull | DropReason::NoSourcePort => Self::ConnectionRefused,
             DropReason::NoLocalEndpoint
             | DropReason::SourceRange
+            | DropReason::UnknownAddress
             | DropReason::FragmentWithoutFirst
             | DropReason::MappedAddress => Self::HostUnreachable,
         }

@@ -4,13 +4,13 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use weir_ebpf::abi::{Config, Counter, Workload};
 use weir_ebpf::datapath::Tables as _;
-use weir_ebpf::datapath::packet::{Answer, Onward, Translation, Verdict};
+use weir_ebpf::datapath::packet::{Answer, Onward, Translation};
 use weir_ebpf::wire::answer::{answer, answer_too_long, is_error};
 use weir_ebpf::wire::ethernet::{addressed, addresses};
 use weir_ebpf::wire::rewrite::{Frame as _, Stuck, rewrite};
 use weir_ebpf::wire::{Bytes as _, Kind, Packet};
 
-use crate::decision::{Decision, Hook};
+use crate::decision::{Decision, Hook, Todo};
 use crate::kernel_tables::KernelTables;
 use crate::limit;
 use crate::network::{Here, Way};
@@ -19,26 +19,32 @@ use crate::skb::{Note, Skb};
 /// The next program has its turn: TCX_NEXT, and TC_ACT_UNSPEC of a filter, are one number.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 /// TCX_DROP, TC_ACT_SHOT
-pub(crate) const DROP: i32 = TC_ACT_SHOT as i32;
+const DROP: i32 = TC_ACT_SHOT as i32;
 
 /// Of a translated packet that the stack forwards: flannel's masquerade leaves such packets alone. It is what kube-proxy
 /// marks packets with that it masquerades itself.
 const FORWARDED: u32 = 0x4000;
 
-/// Carries out the verdict.
+/// Carries out what was decided.
 #[inline(always)]
-pub(crate) fn act<H: Hook>(skb: Skb, row: &Decision) -> i32 {
-    match &row.verdict {
-        Verdict::Pass => pass(skb, Note::Done),
-        Verdict::PassToLast => pass(skb, Note::LookAgain),
-        Verdict::Translate(translation) => translate::<H>(skb.raw(), &row.packet, translation),
-        Verdict::Answer(what) => give_answer::<H>(skb.raw(), &row.packet, what),
-        Verdict::Drop(_) => DROP,
+pub(crate) fn act<H: Hook>(skb: Skb, row: &Decision, todo: Todo) -> i32 {
+    match todo {
+        Todo::Pass if H::ORIGIN.is_none() => NEXT,
+        Todo::Pass => pass(skb, Note::Done),
+        Todo::PassToLast => pass(skb, Note::LookAgain),
+        Todo::Translate if row.translation.is_beyond(&row.packet) => {
+            give_answer::<H>(skb.raw(), &row.packet, &Answer::TimeExceeded)
+        }
+        Todo::Translate => translate::<H>(skb.raw(), &row.packet, &row.translation),
+        Todo::Answer => give_answer::<H>(skb.raw(), &row.packet, &row.answer),
+        Todo::Drop => DROP,
+        // Steps, of which `decide` takes the next.
+        Todo::LookUp | Todo::Follow | Todo::Begin | Todo::BeginAgain => NEXT,
     }
 }
 
 #[inline(always)]
-pub(crate) fn pass(skb: Skb, note: Note) -> i32 {
+fn pass(skb: Skb, note: Note) -> i32 {
     skb.leave_note(note);
     NEXT
 }
@@ -47,11 +53,9 @@ pub(crate) fn pass(skb: Skb, note: Note) -> i32 {
 fn translate<H: Hook>(raw: *mut __sk_buff, packet: &Packet, translation: &Translation) -> i32 {
     let mut skb = Skb::new(raw);
     let done = match &translation.onward {
-        Onward::Route if packet.ttl > 1 => route::<H>(&mut skb, packet, translation),
-        Onward::Workload(workload) if packet.ttl > 1 => deliver(&mut skb, packet, translation, workload),
-        Onward::Stack | Onward::Route | Onward::Workload(_) => {
-            through_stack::<H>(&mut skb, packet, translation)
-        }
+        Onward::Stack => through_stack::<H>(&mut skb, packet, translation),
+        Onward::Route => route::<H>(&mut skb, packet, translation),
+        Onward::Workload(workload) => deliver(&mut skb, packet, translation, workload),
     };
     done.unwrap_or(DROP)
 }

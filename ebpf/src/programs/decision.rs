@@ -5,8 +5,8 @@ use aya_ebpf::bindings::__sk_buff;
 use weir_ebpf::abi::{Counter, DropReason, Flow, Origin};
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::packet::{
-    Known, Node, Stage, Verdict, choose, enter, finish, follow_error, forget, give_up, recognise, reserve,
-    withdraw,
+    Answer, Known, Node, Stage, Translation, Verdict, choose, enter, finish, follow_error, forget, give_up,
+    recognise, reserve, withdraw,
 };
 use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
 
@@ -14,10 +14,12 @@ use crate::kernel_tables::{KernelTables, Now};
 use crate::network::Here;
 use crate::skb::Skb;
 
-/// Row of the map.
+/// Row of the map. Translation and answer stand side by side and not in one enumeration: to merge its variants the compiler
+/// would carry registers around in which nothing is, and the kernel refuses such a program.
 pub(crate) struct Decision {
     pub(crate) packet: Packet,
-    pub(crate) verdict: Verdict,
+    pub(crate) translation: Translation,
+    pub(crate) answer: Answer,
     flow: Flow,
 }
 
@@ -32,19 +34,23 @@ pub(crate) trait Hook {
 #[repr(u32)]
 pub(crate) enum Todo {
     /// The packet is none of ours.
-    Nothing = 0,
-    /// It is not for the wire.
-    Drop = 1,
-    /// What stands in the map.
-    Verdict = 2,
-    /// It may begin a flow.
-    Begin = 3,
-    /// It may begin a flow in the place of another.
-    BeginAgain = 4,
-    /// It is an ICMP error.
-    Follow = 5,
+    Pass = 0,
+    /// It is the last hook's.
+    PassToLast = 1,
+    /// It becomes what stands in the map.
+    Translate = 2,
+    /// Its sender gets the answer in the map.
+    Answer = 3,
+    /// It goes no further.
+    Drop = 4,
     /// It may have a flow.
-    LookUp = 6,
+    LookUp = 5,
+    /// It is an ICMP error.
+    Follow = 6,
+    /// It may begin a flow.
+    Begin = 7,
+    /// It may begin a flow in the place of another.
+    BeginAgain = 8,
 }
 
 /// Reads the packet whose IP header is at `L3` into the map.
@@ -56,7 +62,7 @@ pub(crate) fn read<const L3: u32>(raw: *mut __sk_buff, row: &mut Decision) -> To
             row.packet = packet;
             if packet.kind == Kind::IcmpError { Todo::Follow } else { Todo::LookUp }
         }
-        Err(Unusable::NotIp | Unusable::Malformed) => Todo::Nothing,
+        Err(Unusable::NotIp | Unusable::Malformed) => Todo::Pass,
         Err(Unusable::MappedAddress) => {
             KernelTables.count(Counter::from(DropReason::MappedAddress));
             Todo::Drop
@@ -96,7 +102,7 @@ pub(crate) fn follow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
 /// The flow that the packet in the map begins, into the map; or a verdict.
 #[inline(never)]
 pub(crate) fn choose_flow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
-    let Some(origin) = H::ORIGIN else { return Todo::Nothing };
+    let Some(origin) = H::ORIGIN else { return Todo::Pass };
     match choose(&Here::of(raw).node(), origin, &row.packet) {
         Ok(flow) => {
             row.flow = flow;
@@ -138,11 +144,19 @@ pub(crate) fn give_up_flow(row: &mut Decision) -> Todo {
 
 #[inline(always)]
 fn conclude(row: &mut Decision, verdict: Verdict) -> Todo {
-    if matches!(verdict, Verdict::Pass) {
-        return Todo::Nothing;
+    match verdict {
+        Verdict::Pass => Todo::Pass,
+        Verdict::PassToLast => Todo::PassToLast,
+        Verdict::Translate(translation) => {
+            row.translation = translation;
+            Todo::Translate
+        }
+        Verdict::Answer(answer) => {
+            row.answer = answer;
+            Todo::Answer
+        }
+        Verdict::Drop(_) => Todo::Drop,
     }
-    row.verdict = verdict;
-    Todo::Verdict
 }
 
 impl Here {

@@ -15,13 +15,13 @@ use aya_ebpf::programs::TcContext;
 use weir_ebpf::abi::Origin;
 use weir_ebpf::wire::ethernet::ETHERNET;
 
-use crate::act::{DROP, NEXT, act, pass};
+use crate::act::{NEXT, act};
 use crate::decision::{
     Decision, Hook, Todo, choose_flow, enter_flow, follow, forget_flow, give_up_flow, look_up, read,
     reserve_flow, withdraw_flow,
 };
 use crate::maps::DECISION;
-use crate::skb::{Note, Skb};
+use crate::skb::Skb;
 
 struct FromPod;
 struct FromNet;
@@ -49,12 +49,8 @@ fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
     let Some(row) = DECISION.get_ptr_mut(0) else { return NEXT };
     // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
     let row = unsafe { &mut *row };
-    match decide::<H, L3>(skb, row) {
-        Todo::Verdict => act::<H>(skb, row),
-        Todo::Drop => DROP,
-        _ if H::ORIGIN.is_some() => pass(skb, Note::Done),
-        _ => NEXT,
-    }
+    let todo = decide::<H, L3>(skb, row);
+    act::<H>(skb, row, todo)
 }
 
 /// Step by step: each has the stack for itself.

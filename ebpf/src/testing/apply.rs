@@ -30,7 +30,7 @@ pub enum Outcome {
     Dropped(Option<DropReason>),
 }
 
-/// Carries out the verdict. As in the programs, a packet with no hop left goes through the stack, which knows what to do.
+/// Carries out the verdict.
 ///
 /// The way of a routed packet (next hop, Ethernet addresses) is the kernel's to find and not written here.
 pub fn apply(frame: &mut Vec<u8>, packet: &Packet, verdict: &Verdict) -> Outcome {
@@ -46,23 +46,22 @@ pub fn apply(frame: &mut Vec<u8>, packet: &Packet, verdict: &Verdict) -> Outcome
 }
 
 fn translate(frame: &mut Vec<u8>, packet: &Packet, translation: &Translation) -> Result<Outcome, Stuck> {
-    let is_last_hop = packet.ttl <= 1;
     let mut buffer = Buffer(frame);
     match translation.onward {
-        Onward::Route if !is_last_hop => {
+        Onward::Stack => {
+            rewrite(&mut buffer, packet, translation, false)?;
+            Ok(Outcome::Stack)
+        }
+        Onward::Route => {
             rewrite(&mut buffer, packet, translation, true)?;
             Ok(Outcome::Routed)
         }
-        Onward::Workload(workload) if !is_last_hop => {
+        Onward::Workload(workload) => {
             rewrite(&mut buffer, packet, translation, true)?;
             if packet.l3 == ETHERNET {
                 buffer.store(0, addressed(&workload))?;
             }
             Ok(Outcome::Delivered(workload))
-        }
-        Onward::Stack | Onward::Route | Onward::Workload(_) => {
-            rewrite(&mut buffer, packet, translation, false)?;
-            Ok(Outcome::Stack)
         }
     }
 }

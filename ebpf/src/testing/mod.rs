@@ -1,4 +1,4 @@
-//! The tables in memory, frames, and what verdicts make of them, for whatever runs the datapath outside the kernel.
+//! The tables in memory and frames, for whatever runs the datapath outside the kernel.
 
 mod apply;
 pub mod frame;

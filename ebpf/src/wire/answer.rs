@@ -309,18 +309,18 @@ fn sum_of(bytes: &impl Bytes, offset: u32, length: u32) -> Result<Sum, Stuck> {
     const BLOCK: u32 = 32;
     let mut sum = Sum::ZERO;
     let blocks = length / BLOCK;
+    // Without `break`: both loops then have a fixed number of steps, which the kernel wants to see.
     for block in 0..ICMPV6_MAX / BLOCK {
-        if block >= blocks {
-            break;
+        if block < blocks {
+            sum = sum.bytes(&bytes.load::<{ BLOCK as usize }>(offset + block * BLOCK).ok_or(Stuck)?);
         }
-        sum = sum.bytes(&bytes.load::<{ BLOCK as usize }>(offset + block * BLOCK).ok_or(Stuck)?);
     }
-    let rest = offset + blocks * BLOCK;
+    let rest = blocks * BLOCK;
     for word in 0..BLOCK / 4 {
-        if blocks * BLOCK + word * 4 >= length {
-            break;
+        let at = rest + word * 4;
+        if at < length {
+            sum = sum.bytes(&bytes.load::<4>(offset + at).ok_or(Stuck)?);
         }
-        sum = sum.bytes(&bytes.load::<4>(rest + word * 4).ok_or(Stuck)?);
     }
     Ok(sum)
 }

@@ -37,6 +37,44 @@ pub struct Faults {
     pub expired_as_status: bool,
 }
 
+impl Faults {
+    /// All that there are, one at a time, with a name; those that come in several forms in each of them.
+    #[must_use]
+    pub fn each() -> Vec<(String, Self)> {
+        let refusals = [
+            RefuseWith::TooManyRequests(1),
+            RefuseWith::CacheNotReady(1),
+            RefuseWith::Internal,
+            RefuseWith::Unavailable,
+        ];
+        let cuts = [Cut::AfterBytes(0), Cut::AfterBytes(2000), Cut::InTheMiddle];
+        let lists = [StreamingLists::Off, StreamingLists::Unknown];
+        let malformed = serde_json::json!({"metadata": {"name": 7}, "spec": []});
+        let pause = Duration::from_millis;
+        let none = Self::default;
+        let mut each = Vec::new();
+        let mut add = |name: &dyn std::fmt::Debug, faults: Self| each.push((format!("{name:?}"), faults));
+        for with in refusals {
+            add(&with, Self { refusal: Some(Refusal { with, requests: None }), ..none() });
+        }
+        for cut in cuts {
+            add(&cut, Self { cut: Some(cut), ..none() });
+        }
+        for streaming_lists in lists {
+            add(&streaming_lists, Self { streaming_lists, ..none() });
+        }
+        add(&"delay", Self { delay: Some(pause(200)), ..none() });
+        add(&"silent", Self { silent: true, ..none() });
+        add(&"drip", Self { drip: Some((64, pause(1))), ..none() });
+        add(&"truncated", Self { truncated: true, ..none() });
+        add(&"malformed", Self { malformed: Some(malformed), ..none() });
+        add(&"no bookmarks", Self { no_bookmarks: true, ..none() });
+        add(&"no initial end", Self { no_initial_end: true, ..none() });
+        add(&"410", Self { expired_as_status: true, ..none() });
+        each
+    }
+}
+
 /// An answer that has nothing to do with the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {

@@ -293,6 +293,8 @@ impl ApiServer {
     pub async fn restart(&self, contents: Contents) -> Result<()> {
         self.gate.close().await;
         self.gate.drop_connections();
+        // Or a watch would tell of what is now forgotten as if it had been deleted.
+        self.until(|server| server.counts().connections_open == 0).await;
         let is_done = self.shared.change(|store| match contents {
             Contents::Kept => true,
             Contents::Empty => {

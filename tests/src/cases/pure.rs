@@ -120,7 +120,12 @@ impl World {
         };
         let tables = &self.nodes.get(node_of(ask.from)).context("no such node")?.store.tables;
         let protocol = if row.how == How::Tcp { Protocol::Tcp } else { Protocol::Udp };
-        let client = FakeSocket { protocol: Some(protocol), cookie: kept.cookie, netns: netns_of(ask.from) };
+        let client = FakeSocket {
+            protocol: Some(protocol),
+            cookie: kept.cookie,
+            netns: netns_of(ask.from),
+            listener: false,
+        };
         let dialled: Peer = row.dialled(ask.to).into();
         let verdict = match (row.how, kept.connected) {
             (How::UdpUnconnected, _) => socket::sendmsg(tables, &self.moment, &client, dialled),

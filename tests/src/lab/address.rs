@@ -115,6 +115,12 @@ pub const fn gateway(node: u8) -> DualStack {
     pod_net(node, 1)
 }
 
+/// A node's address on its tunnel: the first of its pod networks, which no pod has.
+#[must_use]
+pub const fn tunnel(node: u8) -> DualStack {
+    pod_net(node, 0)
+}
+
 /// The pod that was made as number `ordinal` (from 0) on a node.
 #[must_use]
 pub const fn pod(node: u8, ordinal: u8) -> DualStack {
@@ -166,8 +172,7 @@ pub const fn external(number: u8) -> DualStack {
 }
 
 /// The networks that the router leads to n1: load balancers', external ones and Services'.
-pub const LED_TO_N1: [&str; 4] =
-    ["198.51.100.0/24", "10.96.0.0/24", "2001:db8:51::/64", "fd00:10:96::/120"];
+pub const LED_TO_N1: [&str; 4] = ["198.51.100.0/24", "10.96.0.0/24", "2001:db8:51::/64", "fd00:10:96::/120"];
 
 /// The networks of all pods.
 pub const CLUSTER_CIDRS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/48"];

@@ -80,6 +80,11 @@ impl Agent {
         self
     }
 
+    /// Gives it more arguments from its next start on.
+    pub fn add_arguments(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(ToString::to_string));
+    }
+
     /// Starts the agent; see [`Agent::wait_ready`].
     ///
     /// # Errors

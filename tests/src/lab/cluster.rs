@@ -80,11 +80,20 @@ impl Cluster {
     /// # Errors
     /// There is no agent to run, or it is not ready in time.
     pub fn start_agents(&mut self) -> Result<()> {
+        self.start_agents_with(&[])
+    }
+
+    /// As [`Cluster::start_agents`], with more arguments.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_agents_with(&mut self, arguments: &[&str]) -> Result<()> {
         let binary: PathBuf = binary::find_weir()?;
         for node in self.lab.nodes() {
             let pins = self.lab.id().name(node.place().name());
             let (directory, manifests) = (self.lab.directory(), self.manifests.directory());
             let mut agent = Agent::new(binary.clone(), node, &pins, &directory, manifests)?;
+            agent.add_arguments(arguments);
             agent.start()?;
             self.agents.push(agent);
         }

@@ -33,9 +33,8 @@ impl Neighbour {
     /// # Errors
     /// What iptables said, or a setting that this kernel does not have.
     pub fn ensure(self, node: &Netns, number: u8) -> Result<()> {
-        let bridge = |value| {
-            [("bridge/bridge-nf-call-iptables", value), ("bridge/bridge-nf-call-ip6tables", value)]
-        };
+        let bridge =
+            |value| [("bridge/bridge-nf-call-iptables", value), ("bridge/bridge-nf-call-ip6tables", value)];
         match self {
             Self::StrictReversePath => {
                 let devices = ["all", "default", "eth0", "cni0"];
@@ -78,11 +77,9 @@ impl Neighbour {
                  -A POSTROUTING -m addrtype ! --dst-type LOCAL -j KIND-MASQ-AGENT\n\
                  -A KIND-MASQ-AGENT -d {cluster} -j RETURN\n-A KIND-MASQ-AGENT -j MASQUERADE\nCOMMIT\n"
             ),
-            Self::DropInvalid => {
-                "*filter\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\n\
+            Self::DropInvalid => "*filter\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\n\
                  -A INPUT -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n"
-                    .into()
-            }
+                .into(),
             Self::ForwardPodsOnly => format!(
                 "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -s {cluster} -j ACCEPT\n\
                  -A FORWARD -d {cluster} -j ACCEPT\nCOMMIT\n"

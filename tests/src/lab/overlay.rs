@@ -12,9 +12,9 @@ fn mac(node: u8, family: usize) -> String {
     format!("02:42:00:0{family}:00:0{node}")
 }
 
-/// The address of a node's tunnel device: the first of its pod networks, which no pod has.
+/// The addresses of a node's tunnel devices.
 fn own(node: u8) -> [String; 2] {
-    pod_cidrs(node).map(|cidr| cidr.split('/').next().unwrap_or_default().to_owned())
+    address::tunnel(node).both().map(|addr| addr.to_string())
 }
 
 /// What flannel does on node `number`, as `ip` commands; the routes to other nodes' pods lead into the tunnel.
@@ -28,12 +28,15 @@ pub(super) fn commands(number: u8) -> Vec<String> {
             mac(number, family)
         ));
         commands.push(format!("link set {device} up"));
-        let (bits, own) = (if family == 0 { 32 } else { 128 }, &own(number)[family]);
+        let bits = if family == 0 { 32 } else { 128 };
         let nodad = if family == 0 { "" } else { " nodad" };
-        commands.push(format!("addr add {own}/{bits} dev {device}{nodad}"));
+        commands.push(format!("addr add {}/{bits} dev {device}{nodad}", own(number)[family]));
         for other in (1..=NODES).filter(|other| *other != number) {
             let (gateway, cidr) = (&own(other)[family], &pod_cidrs(other)[family]);
-            commands.push(format!("neigh replace {gateway} lladdr {} dev {device} nud permanent", mac(other, family)));
+            commands.push(format!(
+                "neigh replace {gateway} lladdr {} dev {device} nud permanent",
+                mac(other, family)
+            ));
             commands.push(format!("route replace {cidr} via {gateway} dev {device} onlink"));
         }
     }

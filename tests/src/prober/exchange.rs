@@ -1,7 +1,7 @@
 //! One question and its answer, over TCP or UDP.
 //!
 //! The question is a line: a nonce that no other question has, and `more` or `last`. The answer repeats the
-//! nonce and says who answered, whom it saw and where it was reached. After `last` the server closes first,
+//! nonce and says who answered, whom it saw and where it was reached; both may have as much padding. After `last` the server closes first,
 //! so that it is not the client's ports that linger in TIME_WAIT.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use socket2::{Domain, Socket, Type};
+
 use super::protocol::{Answer, Failure, How};
 
 /// How long a connection or an answer may take: on one machine, a thousand times what it does.
 const TIMEOUT: Duration = Duration::from_secs(2);
-const LONGEST_LINE: usize = 512;
+const LONGEST_LINE: usize = 65_536;
 
 /// A socket, connected as far as it is going to be.
 pub(super) enum OpenSocket {
@@ -31,12 +33,31 @@ pub(super) fn micros(duration: Duration) -> u64 {
 /// One question on a new socket.
 pub(super) fn ask(how: How, to: SocketAddr) -> Result<Answer, Failure> {
     let start = Instant::now();
-    let mut answer = OpenSocket::open(how, to)?.exchange(to, true)?;
+    let mut answer = OpenSocket::open(how, to)?.exchange(to, true, 0)?;
     answer.elapsed_us = micros(start.elapsed());
     Ok(answer)
 }
 
 impl OpenSocket {
+    /// From this port, which several sockets may have at once.
+    pub(super) fn open_from(how: How, to: SocketAddr, port: u16) -> Result<Self, Failure> {
+        let kind = if how == How::Tcp { Type::STREAM } else { Type::DGRAM };
+        let socket = Socket::new(Domain::for_address(to), kind, None).map_err(failed("socket"))?;
+        socket.set_reuse_address(true).map_err(failed("bind"))?;
+        socket.set_reuse_port(true).map_err(failed("bind"))?;
+        let mut any = unspecified(to);
+        any.set_port(port);
+        socket.bind(&any.into()).map_err(failed("bind"))?;
+        socket.set_read_timeout(Some(TIMEOUT)).map_err(failed("bind"))?;
+        if how != How::UdpUnconnected {
+            socket.connect_timeout(&to.into(), TIMEOUT).map_err(failed("connect"))?;
+        }
+        Ok(match how {
+            How::Tcp => Self::Tcp(BufReader::new(socket.into())),
+            _ => Self::Udp { socket: socket.into(), connected: how == How::UdpConnected },
+        })
+    }
+
     pub(super) fn open(how: How, to: SocketAddr) -> Result<Self, Failure> {
         match how {
             How::Tcp => {
@@ -46,12 +67,7 @@ impl OpenSocket {
                 Ok(Self::Tcp(BufReader::new(stream)))
             }
             How::UdpConnected | How::UdpUnconnected => {
-                let any: SocketAddr = if to.is_ipv4() {
-                    (Ipv4Addr::UNSPECIFIED, 0).into()
-                } else {
-                    (Ipv6Addr::UNSPECIFIED, 0).into()
-                };
-                let socket = UdpSocket::bind(any).map_err(failed("bind"))?;
+                let socket = UdpSocket::bind(unspecified(to)).map_err(failed("bind"))?;
                 socket.set_read_timeout(Some(TIMEOUT)).map_err(failed("bind"))?;
                 let connected = how == How::UdpConnected;
                 if connected {
@@ -63,10 +79,10 @@ impl OpenSocket {
     }
 
     /// Asks; `to` is used by an unconnected socket only.
-    pub(super) fn exchange(&mut self, to: SocketAddr, last: bool) -> Result<Answer, Failure> {
+    pub(super) fn exchange(&mut self, to: SocketAddr, last: bool, padding: usize) -> Result<Answer, Failure> {
         let start = Instant::now();
         let nonce = next_nonce();
-        let question = format!("{nonce} {}\n", if last { "last" } else { "more" });
+        let question = format!("{nonce} {} {:x<padding$}\n", if last { "last" } else { "more" }, "");
         let mut answer = match self {
             Self::Tcp(stream) => exchange_tcp(stream, &question, nonce)?,
             Self::Udp { socket, connected } => {
@@ -86,6 +102,11 @@ impl OpenSocket {
     }
 }
 
+/// The unspecified address of that family.
+fn unspecified(like: SocketAddr) -> SocketAddr {
+    if like.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
+}
+
 fn next_nonce() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // the process id apart: two probers may ask one server
@@ -99,7 +120,7 @@ fn exchange_tcp(stream: &mut BufReader<TcpStream>, question: &str, nonce: u64) -
     if line.is_empty() {
         return Err(Failure { error: "closed by the server".into(), at: "receive".into() });
     }
-    let mut answer = parse_answer(&line, nonce)?;
+    let mut answer = parse_answer(&line, question, nonce)?;
     answer.peer = Some(stream.get_ref().peer_addr().map_err(failed("getpeername"))?);
     Ok(answer)
 }
@@ -116,11 +137,11 @@ fn exchange_udp(
     };
     sent.map_err(failed("send"))?;
     let deadline = Instant::now() + TIMEOUT;
-    let mut buffer = [0; LONGEST_LINE];
+    let mut buffer = vec![0; LONGEST_LINE];
     loop {
         let (length, from) = socket.recv_from(&mut buffer).map_err(failed("receive"))?;
         let line = String::from_utf8_lossy(&buffer[..length]);
-        match parse_answer(&line, nonce) {
+        match parse_answer(&line, question, nonce) {
             Ok(mut answer) => {
                 answer.from = Some(from);
                 if to.is_none() {
@@ -142,15 +163,17 @@ pub(super) fn answer_line(
     client: SocketAddr,
     reached: SocketAddr,
 ) -> Option<(String, bool)> {
-    let (nonce, more) = question.trim_end().split_once(' ')?;
-    Some((format!("{nonce} {name} {client} {reached}\n"), more == "last"))
+    let mut fields = question.trim_end_matches('\n').splitn(3, ' ');
+    let (nonce, more, padding) = (fields.next()?, fields.next()?, fields.next()?);
+    Some((format!("{nonce} {name} {client} {reached} {padding}\n"), more == "last"))
 }
 
-fn parse_answer(line: &str, nonce: u64) -> Result<Answer, Failure> {
-    let wrong = || Failure { error: format!("wrong answer {line:?}"), at: "receive".into() };
-    let fields: Vec<&str> = line.trim_end().split(' ').collect();
-    let [echoed, server, client, reached] = fields.as_slice() else { return Err(wrong()) };
-    if echoed.parse() != Ok(nonce) {
+/// An answer has the question's nonce, and its padding to the last byte.
+fn parse_answer(line: &str, question: &str, nonce: u64) -> Result<Answer, Failure> {
+    let wrong = || Failure { error: format!("wrong answer {:.100?}", line), at: "receive".into() };
+    let fields: Vec<&str> = line.trim_end_matches('\n').split(' ').collect();
+    let [echoed, server, client, reached, padding] = fields.as_slice() else { return Err(wrong()) };
+    if echoed.parse() != Ok(nonce) || question.trim_end_matches('\n').split(' ').nth(2) != Some(padding) {
         return Err(wrong());
     }
     Ok(Answer {
@@ -185,11 +208,13 @@ mod tests {
     #[test]
     fn an_answer_leads_back_to_its_question() {
         let (client, reached) = ("10.0.0.1:5".parse().unwrap(), "[fd00::1]:8080".parse().unwrap());
-        let (line, last) = answer_line("42 last\n", "web", client, reached).unwrap();
+        let question = "42 last xxx\n";
+        let (line, last) = answer_line(question, "web", client, reached).unwrap();
         assert!(last);
-        let answer = parse_answer(&line, 42).unwrap();
+        let answer = parse_answer(&line, question, 42).unwrap();
         assert_eq!((answer.server.as_str(), answer.client, answer.reached), ("web", client, reached));
-        assert!(parse_answer(&line, 43).is_err(), "another question's nonce");
+        assert!(parse_answer(&line, question, 43).is_err(), "another question's nonce");
+        assert!(parse_answer(&line, "42 last xxxx\n", 42).is_err(), "a byte is missing");
     }
 
     #[test]

@@ -87,6 +87,26 @@ pub enum Command {
         /// To what; for an unconnected socket only the family matters.
         to: SocketAddr,
     },
+    /// As `Open`, from a port of the client's choice; several sockets may have one port.
+    OpenFrom {
+        /// Its number from now on.
+        socket: u64,
+        /// What socket.
+        how: How,
+        /// To what.
+        to: SocketAddr,
+        /// Its own port.
+        port: u16,
+    },
+    /// One question and its answer, both with so many bytes more, on an open socket. Answers `Answered` or `Failed`.
+    ExchangeLong {
+        /// Which.
+        socket: u64,
+        /// To what; only an unconnected socket asks.
+        to: SocketAddr,
+        /// Bytes.
+        padding: usize,
+    },
     /// One question and its answer on an open socket. Answers `Answered` or `Failed`.
     Exchange {
         /// Which.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::exchange::answer_line;
 
 /// Longer than any question.
-const LONGEST: usize = 512;
+const LONGEST: usize = 65_536;
 
 /// Listens on TCP and UDP, on threads of its own, until the process ends.
 pub(super) fn serve(name: &str, at: SocketAddr) -> io::Result<()> {
@@ -25,7 +25,7 @@ pub(super) fn serve(name: &str, at: SocketAddr) -> io::Result<()> {
 }
 
 fn serve_udp(socket: &UdpSocket, name: &str, at: SocketAddr) {
-    let mut buffer = [0; LONGEST];
+    let mut buffer = vec![0; LONGEST];
     loop {
         // an error is an earlier answer's that nobody waited for: the port was closed by then
         let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };

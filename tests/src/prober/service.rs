@@ -63,7 +63,13 @@ impl Prober {
             Command::Open { socket, how, to } => done(OpenSocket::open(how, to).map(|open| {
                 locked(&self.sockets).insert(socket, Arc::new(Mutex::new(open)));
             })),
-            Command::Exchange { socket, to } => self.exchange(socket, to),
+            Command::OpenFrom { socket, how, to, port } => {
+                done(OpenSocket::open_from(how, to, port).map(|open| {
+                    locked(&self.sockets).insert(socket, Arc::new(Mutex::new(open)));
+                }))
+            }
+            Command::Exchange { socket, to } => self.exchange(socket, to, 0),
+            Command::ExchangeLong { socket, to, padding } => self.exchange(socket, to, padding),
             Command::TakeError { socket } => self.take_error(socket),
             Command::Close { socket } => {
                 locked(&self.sockets).remove(&socket);
@@ -84,8 +90,10 @@ impl Prober {
         }
     }
 
-    fn exchange(&self, socket: u64, to: SocketAddr) -> Outcome {
-        self.with(socket, |open| open.exchange(to, false).map_or_else(Outcome::Failed, Outcome::Answered))
+    fn exchange(&self, socket: u64, to: SocketAddr, padding: usize) -> Outcome {
+        self.with(socket, |open| {
+            open.exchange(to, false, padding).map_or_else(Outcome::Failed, Outcome::Answered)
+        })
     }
 
     fn take_error(&self, socket: u64) -> Outcome {

@@ -1,6 +1,6 @@
 //! Asks the datapath what a socket gets, for every draw of chance.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -14,19 +14,54 @@ use weir_ebpf::testing::{FakeSocket, MemoryTables};
 pub(super) enum Answer {
     /// What they dialled.
     Pass,
-    /// One of these.
-    Backends(BTreeSet<SocketAddr>),
-    /// A refusal: a packet would have met a TCP reset or an ICMP error.
+    /// One of these. The value says whether it sees another address than the client's.
+    Backends(BTreeMap<SocketAddr, bool>),
+    /// A refusal: a TCP reset or an ICMP error.
     Refuse,
-    /// Nothing: a packet would have been dropped.
+    /// Nothing: the packet is dropped.
     Drop,
+}
+
+impl Answer {
+    /// The same for whom it does not matter what the backends see.
+    pub(super) fn outcome(&self) -> (u8, BTreeSet<SocketAddr>) {
+        match self {
+            Self::Pass => (0, BTreeSet::new()),
+            Self::Backends(backends) => (1, backends.keys().copied().collect()),
+            Self::Refuse => (2, BTreeSet::new()),
+            Self::Drop => (3, BTreeSet::new()),
+        }
+    }
+
+    /// What one client gets beside what others got. The same backend has to see the same each time, and other outcomes
+    /// have to be the same for all.
+    pub(super) fn and(self, this: Self) -> Result<Self, String> {
+        match (self, this) {
+            (Self::Backends(mut all), Self::Backends(one)) => {
+                for (backend, hidden) in one {
+                    if all.insert(backend, hidden).is_some_and(|before| before != hidden) {
+                        return Err(format!("{backend} sees the client's address at times"));
+                    }
+                }
+                Ok(Self::Backends(all))
+            }
+            (other, this) if other != this => Err(format!("at times {other}, at times {this}")),
+            (_, this) => Ok(this),
+        }
+    }
 }
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pass => f.write_str("pass"),
-            Self::Backends(backends) => write!(f, "one of {backends:?}"),
+            Self::Backends(backends) => {
+                f.write_str("one of")?;
+                for (backend, hidden) in backends {
+                    write!(f, " {backend}{}", if *hidden { " (masq)" } else { "" })?;
+                }
+                Ok(())
+            }
             Self::Refuse => f.write_str("refuse"),
             Self::Drop => f.write_str("drop"),
         }
@@ -34,16 +69,24 @@ impl fmt::Display for Answer {
 }
 
 /// How many backends of one set can be told apart: the draws are spread evenly, two for each of so many parts.
-pub(super) const MOST_BACKENDS: u32 = 1 << 10;
+pub(super) const MOST_BACKENDS: u32 = 1 << 6;
 
-/// What `connect` to this address gives; for UDP `sendmsg` too, which has to give the same.
+/// What `connect` to this address gives a socket of that network namespace; for UDP `sendmsg` too, which has to give the
+/// same.
 ///
-/// A socket of SCTP passes no socket hook (the kernel calls none for it): for those this is what the tables say,
-/// which the translation of packets will read in the same way.
-pub(super) fn ask(tables: &MemoryTables, protocol: Protocol, dialled: SocketAddr) -> Result<Answer, String> {
-    let connected = ask_hook(|moment, socket| connect(tables, moment, socket, dialled.into()), protocol)?;
+/// A socket of SCTP passes no socket hook (the kernel calls none for it): for those this is what the tables say.
+pub(super) fn ask(
+    tables: &MemoryTables,
+    netns: u64,
+    protocol: Protocol,
+    dialled: SocketAddr,
+) -> Result<Answer, String> {
+    let socket = FakeSocket { protocol: Some(protocol), cookie: 0, netns, listener: false };
+    let connected =
+        ask_hook(|moment, socket| connect(tables, moment, socket, dialled.into()), tables, socket)?;
     if protocol == Protocol::Udp {
-        let sent = ask_hook(|moment, socket| sendmsg(tables, moment, socket, dialled.into()), protocol)?;
+        let sent =
+            ask_hook(|moment, socket| sendmsg(tables, moment, socket, dialled.into()), tables, socket)?;
         if sent != connected {
             return Err(format!("connect gives {connected}, sendmsg {sent}"));
         }
@@ -51,28 +94,36 @@ pub(super) fn ask(tables: &MemoryTables, protocol: Protocol, dialled: SocketAddr
     Ok(connected)
 }
 
-fn ask_hook(hook: impl Fn(&Draw, &FakeSocket) -> Verdict, protocol: Protocol) -> Result<Answer, String> {
+fn ask_hook(
+    hook: impl Fn(&Draw, &FakeSocket) -> Verdict,
+    tables: &MemoryTables,
+    socket: FakeSocket,
+) -> Result<Answer, String> {
     let mut answer: Option<Answer> = None;
     for (cookie, draw) in (1..).zip(draws()) {
-        // A socket and a client of its own for each draw: neither keeps what another one got.
-        let socket = FakeSocket { protocol: Some(protocol), cookie, netns: cookie };
-        let this = parse_verdict(hook(&draw, &socket));
-        answer = Some(match (answer, this) {
-            (Some(Answer::Backends(mut all)), Answer::Backends(one)) => {
-                all.extend(one);
-                Answer::Backends(all)
-            }
-            (Some(other), this) if other != this => return Err(format!("at times {other}, at times {this}")),
-            (_, this) => this,
+        forget_clients(tables);
+        let this = parse_verdict(hook(&draw, &FakeSocket { cookie, ..socket }));
+        answer = Some(match answer {
+            Some(answer) => answer.and(this)?,
+            None => this,
         });
     }
     answer.ok_or_else(|| "nothing was drawn".to_owned())
 }
 
+/// Each draw is a client of its own: none keeps what another one got.
+pub(super) fn forget_clients(tables: &MemoryTables) {
+    tables.affinity.borrow_mut().clear();
+    tables.connections.borrow_mut().clear();
+    tables.datagrams.borrow_mut().clear();
+    tables.flows.borrow_mut().clear();
+}
+
+/// Translated before a packet exists: the backend sees the client's own address.
 fn parse_verdict(verdict: Verdict) -> Answer {
     match verdict {
         Verdict::Pass => Answer::Pass,
-        Verdict::Translate(backend) => Answer::Backends([backend.into()].into()),
+        Verdict::Translate(backend) => Answer::Backends([(backend.into(), false)].into()),
         Verdict::Deny(reason) => match Errno::from(reason) {
             Errno::ConnectionRefused => Answer::Refuse,
             Errno::HostUnreachable => Answer::Drop,
@@ -81,7 +132,7 @@ fn parse_verdict(verdict: Verdict) -> Answer {
 }
 
 /// One draw, always the same; no time passes.
-struct Draw(u32);
+pub(super) struct Draw(u32);
 
 impl Moment for Draw {
     fn seconds(&self) -> u32 {
@@ -94,7 +145,7 @@ impl Moment for Draw {
 }
 
 /// The first and the last number of each part of the range.
-fn draws() -> impl Iterator<Item = Draw> {
+pub(super) fn draws() -> impl Iterator<Item = Draw> {
     let part = u32::MAX / MOST_BACKENDS + 1;
     let ends = (0..MOST_BACKENDS).flat_map(move |n| [n * part, n * part + (part - 1)]);
     ends.map(Draw)

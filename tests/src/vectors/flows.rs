@@ -1,10 +1,10 @@
-//! `kubeproxy-flows.json`: kube-proxy's packet-flow tests, through the whole chain from API objects to the
-//! decision at the socket.
+//! `kubeproxy-flows.json`: kube-proxy's packet-flow tests, through the whole chain from API objects to the decision.
 //!
-//! Judged: what a pod or the node itself sends to a ClusterIP. Everything else is pending by rule ([`pending`]).
-//! `masq` is not compared: all that is judged is translated before a packet exists, and keeps its source.
+//! What the node itself sends is judged at its sockets; what a pod sends as packets at the pod's device, and at its sockets,
+//! which have to agree; everything else as packets at a device of the node. `masq` is compared by the rule in
+//! `vectors/README.md` ([`contradiction`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, ensure};
@@ -13,11 +13,13 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use serde::Deserialize;
 use weir_agent::source::Protocol;
-use weir_ebpf::testing::MemoryTables;
+use weir_ebpf::abi::Origin;
 
 use super::ask::{Answer, MOST_BACKENDS, ask};
-use super::chain::build_tables;
+use super::chain::Objects;
+use super::packets::ask_packets;
 use super::tally::{Outcome, Tally};
+use super::world::{HOST, POD, Spec, World, build_world};
 
 /// The objects of one moment, and flows.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,6 +38,7 @@ pub struct State {
 #[derive(Clone, Debug, Deserialize)]
 struct Node {
     name: String,
+    ip: IpAddr,
     #[serde(rename = "localIPs")]
     local_ips: BTreeSet<IpAddr>,
 }
@@ -43,7 +46,14 @@ struct Node {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Options {
+    ip_family: String,
     local_detector: LocalDetector,
+    #[serde(default)]
+    masquerade_all: bool,
+    node_port_addresses: Vec<IpNet>,
+    /// Whether 127.0.0.1 serves node ports, where its backend of kube-proxy can do that; `[::1]` never does there.
+    #[serde(default)]
+    localhost_node_ports: bool,
     #[serde(default, rename = "serviceCIDRs")]
     service_cidrs: Vec<IpNet>,
 }
@@ -67,6 +77,7 @@ struct Flow {
     port: u16,
     outcome: FlowOutcome,
     output: Vec<String>,
+    masq: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -97,45 +108,38 @@ pub fn count_asserted(states: &[State]) -> anyhow::Result<usize> {
 /// Judges every flow of every state.
 #[must_use]
 pub fn judge(states: &[State]) -> Tally {
-    let pods = pod_networks(states);
     let mut tally = Tally::default();
     for state in states {
-        let tables = build_tables(&state.node.name, &state.services, &state.endpoint_slices);
-        let tables = tables.as_ref().map_err(|error| format!("{error:#}"));
+        let world = state.build_world().map_err(|error| format!("{error:#}"));
         for flow in &state.flows {
-            let outcome = match pending(state, flow, &pods) {
-                Some(why) => Outcome::Pending(why),
-                None => judge_flow(state, flow, tables.clone()),
-            };
-            tally.add(flow_name(state, flow), outcome);
+            let judged =
+                world.as_ref().map_err(Clone::clone).and_then(|world| judge_flow(state, flow, world));
+            tally.add(flow_name(state, flow), judged.map_or_else(Outcome::Failed, |()| Outcome::Passed));
         }
     }
     tally
 }
 
-/// The judged flows that only the tables answer for: sockets of SCTP pass no socket hook (the kernel calls none).
+/// The flows that only the tables answer for: the node's sockets of SCTP pass no socket hook (the kernel calls none).
 #[must_use]
 pub fn judged_by_tables_alone(states: &[State]) -> Vec<String> {
-    let pods = pod_networks(states);
     let judged = states.iter().flat_map(|state| state.flows.iter().map(move |flow| (state, flow)));
     judged
-        .filter(|(_, flow)| flow.protocol == Protocol::Sctp.name())
-        .filter(|(state, flow)| pending(state, flow, &pods).is_none())
+        .filter(|(state, flow)| flow.protocol == Protocol::Sctp.name() && state.from(flow) == From::Node)
         .map(|(state, flow)| flow_name(state, flow))
         .collect()
 }
 
-/// The judged flows once more, each alone and with other expectations; a harness that works fails every one.
+/// Every flow once more, each alone and with other expectations; a harness that works fails every one.
 #[must_use]
 pub fn altered(states: &[State]) -> Vec<State> {
-    let pods = pod_networks(states);
     let mut altered = Vec::new();
     for state in states {
-        for flow in state.flows.iter().filter(|flow| pending(state, flow, &pods).is_none()) {
-            altered.extend(other_expectations(flow).into_iter().map(|(outcome, output)| State {
-                flows: vec![Flow { outcome, output, ..flow.clone() }],
-                ..state.clone()
-            }));
+        for flow in &state.flows {
+            let others = other_expectations(flow).into_iter();
+            let others = others.map(|(outcome, output)| Flow { outcome, output, ..flow.clone() });
+            let shown = (flow.masq && state.is_hidden(flow)).then(|| Flow { masq: false, ..flow.clone() });
+            altered.extend(others.chain(shown).map(|flow| State { flows: vec![flow], ..state.clone() }));
         }
     }
     altered
@@ -162,50 +166,68 @@ fn other_expectations(flow: &Flow) -> Vec<(FlowOutcome, Vec<String>)> {
     others
 }
 
-/// The networks that pods have, in any state: some states tell kube-proxy of none, and have the same pods.
-fn pod_networks(states: &[State]) -> BTreeSet<IpNet> {
-    states.iter().filter_map(|state| state.options.local_detector.cluster_cidr).collect()
-}
-
-/// Why a flow is not judged yet; `None`: it is. Clients outside the cluster pass no socket hook; the addresses have
-/// no frontend yet.
-fn pending(state: &State, flow: &Flow, pods: &BTreeSet<IpNet>) -> Option<&'static str> {
-    if !state.owns(flow.dest) {
-        return Some(state.pending_destination(flow.dest));
-    }
-    let is_node = state.node.local_ips.contains(&flow.source);
-    let is_pod = pods.iter().any(|network| network.contains(&flow.source));
-    (!is_node && !is_pod).then_some("from outside the cluster")
+/// Who sends a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum From {
+    /// A socket of the node.
+    Node,
+    /// A pod of the node.
+    Pod,
+    /// Anybody else.
+    Outside,
 }
 
 impl State {
+    /// A packet whose source is what it is for can only be the node's, from an address that a load balancer of the node's
+    /// has; where nobody can tell pods from others (detector `none`), nobody is a pod.
+    fn from(&self, flow: &Flow) -> From {
+        if self.node.local_ips.contains(&flow.source) || flow.source == flow.dest {
+            From::Node
+        } else if self.options.local_detector.cluster_cidr.is_some_and(|pods| pods.contains(&flow.source)) {
+            From::Pod
+        } else {
+            From::Outside
+        }
+    }
+
+    fn build_world(&self) -> anyhow::Result<World> {
+        let Options { ip_family, node_port_addresses, localhost_node_ports, service_cidrs, .. } =
+            &self.options;
+        let spec = Spec {
+            name: &self.node.name,
+            primary: self.node.ip,
+            addresses: &self.node.local_ips,
+            loopback: *localhost_node_ports && ip_family == "IPv4",
+            node_ports: node_port_addresses,
+            service_networks: service_cidrs,
+            shows_clients: self.options.local_detector.cluster_cidr.is_none() && !self.options.masquerade_all,
+        };
+        let objects = Objects { services: &self.services, slices: &self.endpoint_slices };
+        let pods: Vec<IpAddr> = self.local_endpoints().into_iter().collect();
+        build_world(&spec, &objects, &pods)
+    }
+
+    /// The pods of this node that some Service has.
+    fn local_endpoints(&self) -> BTreeSet<IpAddr> {
+        let endpoints = self.endpoint_slices.iter().flat_map(|slice| &slice.endpoints);
+        let local = endpoints.filter(|endpoint| endpoint.node_name.as_ref() == Some(&self.node.name));
+        local.flat_map(|endpoint| &endpoint.addresses).filter_map(|addr| addr.parse().ok()).collect()
+    }
+
+    /// Whether some backend of a flow has to see another address than the client's, by the rule.
+    fn is_hidden(&self, flow: &Flow) -> bool {
+        let local = self.local_endpoints();
+        let mut backends = flow.output.iter().filter_map(|output| output.parse::<SocketAddr>().ok());
+        match self.from(flow) {
+            From::Node => false,
+            From::Pod => backends.any(|backend| backend.ip() == flow.source),
+            From::Outside => backends.any(|backend| !local.contains(&backend.ip())),
+        }
+    }
+
     /// Whether this is some Service's ClusterIP.
     fn owns(&self, addr: IpAddr) -> bool {
         self.services.iter().any(|service| cluster_ips(service).any(|ip| ip == addr))
-    }
-
-    fn pending_destination(&self, addr: IpAddr) -> &'static str {
-        let text = addr.to_string();
-        let is_ingress = |service: &core::Service| {
-            let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-            let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
-            ingress.iter().any(|one| one.ip.as_ref() == Some(&text))
-        };
-        let is_external = |service: &core::Service| {
-            let spec = service.spec.as_ref();
-            spec.and_then(|spec| spec.external_ips.as_ref()).is_some_and(|ips| ips.contains(&text))
-        };
-        if self.services.iter().any(is_ingress) {
-            "to a load balancer's address"
-        } else if self.services.iter().any(is_external) {
-            "to an external address"
-        } else if self.node.local_ips.contains(&addr) {
-            "to a port of the node"
-        } else if self.options.service_cidrs.iter().any(|network| network.contains(&addr)) {
-            "to an address of the Service CIDR that no Service has"
-        } else {
-            "to an address that no Service has"
-        }
     }
 
     /// Whether a Service has exactly this port on this ClusterIP.
@@ -225,17 +247,62 @@ fn cluster_ips(service: &core::Service) -> impl Iterator<Item = IpAddr> {
     single.into_iter().chain(several).filter_map(|ip| ip.parse().ok())
 }
 
-fn judge_flow(state: &State, flow: &Flow, tables: Result<&MemoryTables, String>) -> Outcome {
-    let judged = || -> Result<(Answer, Answer), String> {
-        let protocol = parse_protocol(&flow.protocol).map_err(|error| format!("{error:#}"))?;
-        let expected = expected(state, flow, protocol).map_err(|error| format!("{error:#}"))?;
-        Ok((expected, ask(tables?, protocol, SocketAddr::new(flow.dest, flow.port))?))
+fn judge_flow(state: &State, flow: &Flow, world: &World) -> Result<(), String> {
+    let protocol = parse_protocol(&flow.protocol).map_err(|error| format!("{error:#}"))?;
+    let expected = expected(state, flow, protocol).map_err(|error| format!("{error:#}"))?;
+    let dialled = SocketAddr::new(flow.dest, flow.port);
+    let from = state.from(flow);
+    let found = match from {
+        From::Node => ask(&world.tables, HOST, protocol, dialled)?,
+        From::Pod => ask_pod(state, world.clone(), flow.source, protocol, dialled)?,
+        From::Outside => ask_packets(world, Origin::Outside, protocol, flow.source, dialled)?,
     };
-    match judged() {
-        Ok((expected, found)) if expected == found => Outcome::Passed,
-        Ok((expected, found)) => Outcome::Failed(format!("expected {expected}, found {found}")),
-        Err(error) => Outcome::Failed(error),
+    match contradiction(state, flow, from, &expected, &found) {
+        None => Ok(()),
+        Some(how) => Err(how),
     }
+}
+
+/// A pod's packets, and its sockets beside them. Only what stands under an address of the node itself is left to the
+/// packets: a socket hook cannot tell whether the node listens there.
+fn ask_pod(
+    state: &State,
+    world: World,
+    source: IpAddr,
+    protocol: Protocol,
+    dialled: SocketAddr,
+) -> Result<Answer, String> {
+    let world = world.asked_by_pod(source);
+    let found = ask_packets(&world, Origin::Inside, protocol, source, dialled)?;
+    let at_socket = ask(&world.tables, POD, protocol, dialled)?;
+    let left = at_socket == Answer::Pass && state.node.local_ips.contains(&dialled.ip());
+    if left || at_socket.outcome() == found.outcome() {
+        return Ok(found);
+    }
+    Err(format!("the packet path gives {found}, the socket {at_socket}"))
+}
+
+/// How what was found is not what was expected. The rule about `masq`: true may become false where the backend is on this
+/// node, and where the client's socket is; but a pod that reaches itself by packets stays hidden. False stays false.
+fn contradiction(
+    state: &State,
+    flow: &Flow,
+    from: From,
+    expected: &Answer,
+    found: &Answer,
+) -> Option<String> {
+    if expected.outcome() != found.outcome() {
+        return Some(format!("expected {expected}, found {found}"));
+    }
+    let Answer::Backends(backends) = found else { return None };
+    let local = state.local_endpoints();
+    let wrong = |(backend, hidden): &(&SocketAddr, &bool)| {
+        let is_hairpin = from != From::Node && backend.ip() == flow.source;
+        let may_show = !is_hairpin && (from != From::Outside || local.contains(&backend.ip()));
+        **hidden != flow.masq && !(flow.masq && may_show)
+    };
+    let (backend, hidden) = backends.iter().find(wrong)?;
+    Some(format!("{backend}: masq is {hidden}, expected {}", flow.masq))
 }
 
 /// The file's expectation in our words. The one mapping: kube-proxy's two modes differ about a ClusterIP's other
@@ -249,9 +316,12 @@ fn expected(state: &State, flow: &Flow, protocol: Protocol) -> anyhow::Result<An
         FlowOutcome::Reject => Answer::Refuse,
         FlowOutcome::Drop => Answer::Drop,
         FlowOutcome::Dnat => {
-            let parse = |output: &String| output.parse().with_context(|| format!("{output} is no address"));
-            let backends: BTreeSet<SocketAddr> = flow.output.iter().map(parse).collect::<Result<_, _>>()?;
-            ensure!(backends.len() <= MOST_BACKENDS as usize, "more backends than draws");
+            let parse = |output: &String| -> anyhow::Result<_> {
+                Ok((output.parse().with_context(|| format!("{output} is no address"))?, flow.masq))
+            };
+            let backends: BTreeMap<SocketAddr, bool> =
+                flow.output.iter().map(parse).collect::<Result<_, _>>()?;
+            ensure!(backends.len() <= MOST_BACKENDS as usize / 4, "more backends than draws");
             Answer::Backends(backends)
         }
     })

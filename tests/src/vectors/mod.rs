@@ -6,8 +6,10 @@
 mod ask;
 mod chain;
 pub mod flows;
+mod packets;
 pub mod tally;
 pub mod topology;
+mod world;
 
 use std::path::{Path, PathBuf};
 

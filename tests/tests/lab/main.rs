@@ -6,6 +6,7 @@
 mod bad_input;
 mod churn;
 mod lifecycle;
+mod reach;
 mod stale;
 mod support;
 mod traces;
@@ -16,8 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
 use weir_tests::cases::{self, Row, live};
-use weir_tests::lab::topology::Settings;
-use weir_tests::lab::{Cluster, teardown};
+use weir_tests::lab::{Cluster, Network, Settings, teardown};
 
 /// The cluster that all rows of the table share. Made by the first, and anew after one that failed.
 type Shared = Arc<Mutex<Option<Cluster>>>;
@@ -65,7 +65,11 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         Trial::test(format!("case/{row}"), move || run_row(&row, &shared).map_err(failed))
     });
     let single = single.map(|(name, run)| Trial::test(name, move || run().map_err(failed)));
-    single.into_iter().chain(rows).collect()
+    let reach = reach::SCENES.map(|scene| {
+        let name = format!("reach/{}", scene.name);
+        Trial::test(name, move || reach::everybody_reaches_everything(&scene).map_err(failed))
+    });
+    single.into_iter().chain(reach).chain(rows).collect()
 }
 
 fn failed(error: anyhow::Error) -> Failed {
@@ -84,4 +88,4 @@ fn run_row(row: &Row, shared: &Shared) -> Result<()> {
 }
 
 /// The settings that most trials use: what the bridge plugin does unless it is told otherwise.
-const SETTINGS: Settings = Settings { hairpin: false };
+const SETTINGS: Settings = Settings { hairpin: false, network: Network::Routed };

@@ -20,8 +20,16 @@ use weir_ebpf::abi::DropReason;
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Tables that are small enough to be filled.
-pub(crate) const SIZES: Sizes =
-    Sizes { frontends: 64, services: 32, backends: 256, connections: 4096, datagrams: 64, affinity: 64 };
+pub(crate) const SIZES: Sizes = Sizes {
+    frontends: 64,
+    services: 32,
+    backends: 256,
+    connections: 4096,
+    datagrams: 64,
+    affinity: 64,
+    source_ranges: 64,
+    flows: 64,
+};
 
 pub(crate) struct World {
     pub(crate) root: PinRoot,

@@ -32,6 +32,8 @@ pub(crate) enum Layer {
     Vectors,
     /// The test API server, as a client sees it
     Apiserver,
+    /// The Kubernetes source and an agent on it, against the test API server
+    Kubernetes,
     /// The programs in this kernel, one at a time
     Programs,
     /// Agents, pods and nodes in network namespaces
@@ -45,6 +47,7 @@ impl Layer {
             Self::Unit => "unit",
             Self::Vectors => "vectors",
             Self::Apiserver => "apiserver",
+            Self::Kubernetes => "kubernetes",
             Self::Programs => "programs",
             Self::Lab => "lab",
         }
@@ -56,7 +59,7 @@ impl Layer {
             Self::Check => &[],
             Self::Unit => &[Need::Style],
             Self::Vectors | Self::Apiserver => &[],
-            Self::Programs | Self::Lab => &[Need::Toolchain, Need::Lab],
+            Self::Kubernetes | Self::Programs | Self::Lab => &[Need::Toolchain, Need::Lab],
         }
     }
 
@@ -72,6 +75,10 @@ impl Layer {
             ],
             Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
             Self::Apiserver => &[&["test", "--package=weir-tests", "--test=apiserver"]],
+            Self::Kubernetes => &[
+                &["test", "--package=weir-tests", "--test=kubernetes"],
+                &["test", "--package=weir-tests", "--test=cluster", "--", "--nocapture", "--test-threads=1"],
+            ],
             Self::Programs => &[
                 // The modules of the agent that its feature `kernel` adds.
                 &[
@@ -98,7 +105,7 @@ impl Layer {
         match self {
             Self::Check | Self::Unit | Self::Apiserver => None,
             Self::Vectors => (!machine.has_vectors).then_some(Obstacle::NoVectors),
-            Self::Programs | Self::Lab => (!machine.is_root).then_some(Obstacle::NoRoot),
+            Self::Kubernetes | Self::Programs | Self::Lab => (!machine.is_root).then_some(Obstacle::NoRoot),
         }
     }
 }
@@ -199,7 +206,7 @@ fn run_checks(workspace: &Workspace, count: &mut Count) -> Result<bool> {
 /// Whether all of the layer's jobs succeeded; the others run also after one failed.
 fn run_jobs(workspace: &Workspace, layer: Layer, count: &mut Count) -> Result<bool> {
     ensure(workspace, layer.needs())?;
-    if matches!(layer, Layer::Programs | Layer::Lab) {
+    if matches!(layer, Layer::Kubernetes | Layer::Programs | Layer::Lab) {
         announce(&format!("{}: building the agent", layer.name()));
         build_agent(workspace, Profile::Dev)?;
     }
@@ -233,6 +240,7 @@ mod tests {
         let poor = Machine { is_root: false, has_vectors: false };
         assert_eq!(Layer::Unit.obstacle(&poor), None);
         assert_eq!(Layer::Vectors.obstacle(&poor), Some(Obstacle::NoVectors));
+        assert_eq!(Layer::Kubernetes.obstacle(&poor), Some(Obstacle::NoRoot));
         assert_eq!(Layer::Programs.obstacle(&poor), Some(Obstacle::NoRoot));
         assert_eq!(Layer::Lab.obstacle(&poor), Some(Obstacle::NoRoot));
         let rich = Machine { is_root: true, has_vectors: true };

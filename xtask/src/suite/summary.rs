@@ -70,7 +70,7 @@ impl Report {
     pub(crate) fn render(&self, style: Style) -> String {
         let mut text = String::from("\n");
         let heading = format!(
-            "{:<9} {:<7} {:>6} {:>6} {:>7} {:>8}",
+            "{:<10} {:<7} {:>6} {:>6} {:>7} {:>8}",
             "layer", "result", "passed", "failed", "ignored", "time"
         );
         line(&mut text, &style.heading(&heading));
@@ -110,7 +110,7 @@ impl LayerReport {
                 (result, format!("{passed:>6} {failed:>6} {ignored:>7} {took:>8}"))
             }
         };
-        format!("{:<9} {result} {numbers}", self.name)
+        format!("{:<10} {result} {numbers}", self.name)
     }
 }
 
@@ -160,10 +160,10 @@ mod tests {
         report.add(layer("lab", Outcome::NotRun("needs root".into())));
         let text = report.render(Style::plain());
         let expected = "
-layer     result  passed failed ignored     time
-unit      FAILED      12      1       0    1.2 s
-vectors   ok           2      0       0    1.2 s
-lab       not run (needs root)
+layer      result  passed failed ignored     time
+unit       FAILED      12      1       0    1.2 s
+vectors    ok           2      0       0    1.2 s
+lab        not run (needs root)
 failed unit: a::b
 figure v.t 32/32
 ";

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::compile::{ServicePlan, compile_service};
+use weir_ebpf::abi::Frontend;
+
+use crate::compile::{PortPlan, ServicePlan, SetPlan, compile_service};
 use crate::source::{
     Endpoint, EndpointPort, EndpointSlice, Family, ObjectKey, Protocol, Service, ServicePort, ServiceType,
     TrafficPolicy,
@@ -25,6 +27,12 @@ pub(super) fn compile(service: &Service, slices: &[EndpointSlice], node: &NodeVi
     let backwards = ServiceView { slices: slices.iter().rev().collect(), ..view };
     assert_eq!(plan, compile_service(&backwards, node), "the order of slices shows");
     plan
+}
+
+/// The set that clients of the port's ClusterIP get, wherever they are.
+pub(super) fn internal(port: &PortPlan) -> &SetPlan {
+    let local = port.frontends[0].flags & Frontend::INSIDE_LOCAL != 0;
+    if local { port.local.as_ref() } else { port.cluster.as_ref() }.expect("a set that a frontend leads to")
 }
 
 /// The nth pod's address.
@@ -54,6 +62,10 @@ pub(super) fn service(family: Family, ports: Vec<ServicePort>) -> Service {
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
         distribution: None,
+        external_ips: Box::default(),
+        load_balancer_ips: Box::default(),
+        source_ranges: None,
+        health_check_node_port: None,
     }
 }
 

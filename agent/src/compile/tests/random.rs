@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use weir_ebpf::abi::Protocol;
 
-use super::build::{HERE, compile, node, pod, service, service_port, slice, slice_port, vip};
+use super::build::{HERE, compile, internal, node, pod, service, service_port, slice, slice_port, vip};
 use super::reference::internal_set;
 use crate::source::{
     Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Service, ServicePort, TrafficPolicy,
@@ -93,7 +93,7 @@ proptest! {
             let wanted = service.ports.iter().find(wanted).unwrap();
             prop_assert_eq!(port.frontends[0].addr.port(), wanted.port);
             prop_assert_eq!(port.name.family, Family::of(cluster_ip));
-            prop_assert_eq!(&port.internal, &internal_set(&service, wanted, cluster_ip, &slices, &node));
+            prop_assert_eq!(internal(port), &internal_set(&service, wanted, cluster_ip, &slices, &node));
             prop_assert_eq!(port.affinity_s, service.affinity.map_or(0, |affinity| affinity.timeout_s));
         }
     }

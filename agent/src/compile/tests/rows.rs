@@ -3,7 +3,7 @@
 use TrafficPolicy::{Cluster, Local};
 use weir_ebpf::abi::{DropReason, Protocol};
 
-use super::build::{Change, at, compile, node, ready, service, service_port, slice, slice_port};
+use super::build::{Change, at, compile, internal, node, ready, service, service_port, slice, slice_port};
 use crate::source::{Endpoint, Family, TrafficPolicy};
 use crate::state::NodeView;
 
@@ -200,12 +200,12 @@ fn compile_row(family: Family, row: &Row, node: &NodeView) -> Gets {
     service.internal_policy = row.policy;
     let slices = [slice(family, vec![slice_port("", Protocol::Tcp, 8080)], row.endpoints.clone())];
     let plan = compile(&service, &slices, node);
-    let set = &plan.ports[0].internal;
+    let set = internal(&plan.ports[0]);
     if set.backends.is_empty() {
         return match set.when_empty {
             DropReason::NoEndpoint => Gets::Refused,
             DropReason::NoLocalEndpoint => Gets::Dropped,
-            DropReason::UnknownPort => unreachable!("compilation never yields {}", set.when_empty),
+            other => panic!("compilation never yields {other}"),
         };
     }
     let number = |n: &u8| set.backends.contains_key(&at(family, *n, 8080));

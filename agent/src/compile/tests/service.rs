@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use weir_ebpf::abi::{DropReason, Protocol};
+use weir_ebpf::abi::{DropReason, FrontendKind, Protocol};
 
-use super::build::{self, Change, HERE, at, node, ready, service, service_port, slice, slice_port, vip};
+use super::build::{
+    self, Change, HERE, at, internal, node, ready, service, service_port, slice, slice_port, vip,
+};
 use crate::compile::{FrontendPlan, PortPlan, ServicePlan};
 use crate::source::{Affinity, EndpointSlice, Family, Service};
 
@@ -16,7 +18,7 @@ fn compile(service: &Service, slices: &[EndpointSlice]) -> ServicePlan {
 }
 
 fn backends(port: &PortPlan) -> Vec<SocketAddr> {
-    port.internal.backends.keys().copied().collect()
+    internal(port).backends.keys().copied().collect()
 }
 
 #[test]
@@ -25,8 +27,8 @@ fn a_port_has_its_cluster_ip_as_frontend_and_owns_the_address() {
         let plan = compile(&service(family, vec![service_port("", Protocol::Tcp, 80)]), &[]);
         assert_eq!(plan.ports.len(), 1);
         let addr = SocketAddr::new(vip(family), 80);
-        assert_eq!(plan.ports[0].frontends, [FrontendPlan { addr, owns_address: true }]);
-        assert_eq!(plan.ports[0].external, None);
+        assert_eq!(plan.ports[0].frontends, [FrontendPlan { addr, kind: FrontendKind::ClusterIp, flags: 0 }]);
+        assert_eq!(plan.ports[0].local, None);
     }
 }
 
@@ -52,7 +54,7 @@ fn ports_join_by_name_and_protocol() {
         assert_eq!(backends(dns), [at(family, 1, 5353)]);
         assert_eq!(backends(dns_tcp), [at(family, 1, 5354)]);
         assert_eq!(backends(metrics), [], "another protocol is another port");
-        assert_eq!(metrics.internal.when_empty, DropReason::NoEndpoint);
+        assert_eq!(internal(metrics).when_empty, DropReason::NoEndpoint);
     }
 }
 
@@ -133,7 +135,7 @@ fn an_address_in_two_slices_counts_once_and_the_better_entry_stands() {
                 slice(family, port(), vec![worse]),
                 slice(family, port(), vec![ready(family, 1).local(), ready(family, 2)]),
             ];
-            let set = &compile(&service, &slices).ports[0].internal;
+            let set = internal(&compile(&service, &slices).ports[0]).clone();
             assert_eq!(set.backends, [(at(family, 1, 80), true), (at(family, 2, 80), false)].into());
         }
         // Nobody writes such slices; the answer still must not hang on their order.
@@ -141,7 +143,7 @@ fn an_address_in_two_slices_counts_once_and_the_better_entry_stands() {
             slice(family, port(), vec![ready(family, 1).local()]),
             slice(family, port(), vec![ready(family, 1)]),
         ];
-        let set = &compile(&service, &slices).ports[0].internal;
+        let set = internal(&compile(&service, &slices).ports[0]).clone();
         assert_eq!(set.backends, [(at(family, 1, 80), true)].into());
         // An endpoint in the middle of a move, with its hint already in one of them.
         let slices = [
@@ -160,7 +162,7 @@ fn backends_know_whether_they_are_here() {
         let slices = [slice(family, vec![slice_port("", Protocol::Tcp, 80)], endpoints)];
         let plan = compile(&service(family, vec![service_port("", Protocol::Tcp, 80)]), &slices);
         let expected = [(at(family, 1, 80), true), (at(family, 2, 80), false)].into();
-        assert_eq!(plan.ports[0].internal.backends, expected);
+        assert_eq!(internal(&plan.ports[0]).backends, expected);
     }
 }
 

@@ -6,6 +6,7 @@
 //! server refuses most of this itself; manifests, aggregated API servers and older versions do not.
 
 mod addr;
+mod external;
 mod node;
 mod problems;
 mod service;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as api;
 
 use super::addr::{never_remote, parse_addr};
+use super::external::{External, parse_external};
 use super::problems::{Problems, quote};
 use super::{Parsed, has_foreign_label, parse_port, parse_protocol};
 use crate::source::{
@@ -35,6 +36,8 @@ pub fn parse_service(api: &api::Service) -> Parsed<Service> {
     if cluster_ips.is_empty() {
         return Parsed { object: None, problems: problems.finish() };
     }
+    let External { external_ips, load_balancer_ips, source_ranges, health_check_node_port } =
+        parse_external(api, &cluster_ips, &mut problems);
     let service = Service {
         created_s: api.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         kind: parse_kind(spec.type_.as_deref(), &mut problems),
@@ -52,6 +55,10 @@ pub fn parse_service(api: &api::Service) -> Parsed<Service> {
         ),
         affinity: parse_affinity(spec, &mut problems),
         distribution: parse_distribution(spec.traffic_distribution.as_deref(), &mut problems),
+        external_ips,
+        load_balancer_ips,
+        source_ranges,
+        health_check_node_port,
     };
     Parsed { object: Some(service), problems: problems.finish() }
 }

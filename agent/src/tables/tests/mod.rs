@@ -1,13 +1,15 @@
 //! The mirror against its store: what the datapath sees is what the plans say, whatever the order.
 
 mod affinity;
+mod history;
+mod outside;
 mod trouble;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use weir_ebpf::abi::{Backend, Counter, DropReason, FrontendKey, Protocol, Scope};
+use weir_ebpf::abi::{Backend, Counter, DropReason, FrontendKey, FrontendKind, Protocol, Scope};
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::socket::{self, Verdict};
 use weir_ebpf::testing::{FakeMoment, FakeSocket};
@@ -18,7 +20,16 @@ use crate::compile::{FrontendPlan, PortName, PortPlan, ServicePlan, SetPlan};
 use crate::source::{Family, ObjectKey};
 
 fn sizes() -> Sizes {
-    Sizes { frontends: 8, services: 4, backends: 16, connections: 16, datagrams: 16, affinity: 16 }
+    Sizes {
+        frontends: 8,
+        services: 4,
+        backends: 16,
+        connections: 16,
+        datagrams: 16,
+        affinity: 16,
+        source_ranges: 8,
+        flows: 64,
+    }
 }
 
 fn backend(index: u8) -> SocketAddr {
@@ -35,12 +46,18 @@ fn plan(name: &str, vip: u8, backends: impl IntoIterator<Item = u8>) -> ServiceP
         present: backends.keys().map(SocketAddr::ip).collect(),
         ports: vec![PortPlan {
             name: PortName { service, port: "".into(), protocol: Protocol::Tcp, family: Family::V4 },
-            frontends: vec![FrontendPlan { addr: vip_addr(vip), owns_address: true }],
-            internal: SetPlan { backends, when_empty: DropReason::NoEndpoint },
-            external: None,
+            frontends: vec![FrontendPlan { addr: vip_addr(vip), kind: FrontendKind::ClusterIp, flags: 0 }],
+            cluster: Some(SetPlan { backends, when_empty: DropReason::NoEndpoint }),
+            local: None,
+            source_ranges: Vec::new(),
             affinity_s: 0,
         }],
     }
+}
+
+/// The backends of its only port, wherever they are.
+fn cluster(plan: &ServicePlan) -> &BTreeMap<SocketAddr, bool> {
+    &plan.ports[0].cluster.as_ref().unwrap().backends
 }
 
 fn vip_addr(vip: u8) -> SocketAddr {
@@ -48,7 +65,7 @@ fn vip_addr(vip: u8) -> SocketAddr {
 }
 
 fn connect(store: &MemoryStore, to: SocketAddr) -> Verdict {
-    let client = FakeSocket { protocol: Some(Protocol::Tcp), cookie: 1, netns: 1 };
+    let client = FakeSocket { protocol: Some(Protocol::Tcp), cookie: 1, netns: 1, listener: false };
     socket::connect(&store.tables, &FakeMoment::default(), &client, to.into())
 }
 
@@ -252,7 +269,7 @@ proptest! {
             last.insert(at, plan);
         }
         for (at, plan) in &last {
-            let expected: Vec<SocketAddr> = plan.iter().flat_map(|plan| plan.ports[0].internal.backends.keys().copied()).collect();
+            let expected: Vec<SocketAddr> = plan.iter().flat_map(|plan| cluster(plan).keys().copied()).collect();
             prop_assert_eq!(reached(&store, *at), expected);
             let known = store.tables.lookup_frontend(&FrontendKey::new(vip_addr(*at).into(), Protocol::Tcp));
             prop_assert_eq!(known.is_some(), plan.is_some());
@@ -260,7 +277,7 @@ proptest! {
         let live = last.values().flatten().count();
         prop_assert_eq!(store.names.len(), live);
         prop_assert_eq!(store.tables.frontends.len(), 2 * live);
-        let rows: usize = last.values().flatten().map(|plan| plan.ports[0].internal.backends.len()).sum();
+        let rows: usize = last.values().flatten().map(|plan| cluster(plan).len()).sum();
         prop_assert_eq!(tables.usage().backends as usize, rows);
     }
 }

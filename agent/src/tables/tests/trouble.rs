@@ -4,24 +4,53 @@ use std::cell::Cell;
 use std::io;
 
 use proptest::prelude::*;
-use weir_ebpf::abi::{Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord};
+use weir_ebpf::abi::{
+    Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord, SourceRangeKey,
+};
 use weir_ebpf::datapath::socket::Verdict;
 
 use super::*;
 use crate::tables::memory::MemoryStore;
 use crate::tables::{Store, StoreError};
 
-/// Refuses what `refuses` says, and has somebody connect to an address after each write.
-struct Difficult<'a> {
+/// Somebody who looks at what is in the store.
+type Look<'a> = Box<dyn FnMut(&MemoryStore) + 'a>;
+
+/// Refuses what `refuses` says, and has somebody connect to an address, or look, after each write.
+pub(super) struct Difficult<'a> {
     store: MemoryStore,
     refuses: Box<dyn FnMut() -> bool + 'a>,
     watched: Option<SocketAddr>,
     seen: Vec<Verdict>,
+    looks: Option<Look<'a>>,
+    refuses_ranges: bool,
 }
 
 impl<'a> Difficult<'a> {
-    fn new(refuses: impl FnMut() -> bool + 'a) -> Self {
-        Self { store: MemoryStore::default(), refuses: Box::new(refuses), watched: None, seen: Vec::new() }
+    pub(super) fn new(refuses: impl FnMut() -> bool + 'a) -> Self {
+        Self {
+            store: MemoryStore::default(),
+            refuses: Box::new(refuses),
+            watched: None,
+            seen: Vec::new(),
+            looks: None,
+            refuses_ranges: false,
+        }
+    }
+
+    /// Has this called after each write.
+    pub(super) fn watch(&mut self, looks: impl FnMut(&MemoryStore) + 'a) {
+        self.looks = Some(Box::new(looks));
+    }
+
+    /// Refuses what is to happen to source ranges.
+    pub(super) fn refuse_ranges(&mut self, refuses: bool) {
+        self.refuses_ranges = refuses;
+    }
+
+    /// What it holds.
+    pub(super) fn inner(&self) -> &MemoryStore {
+        &self.store
     }
 
     fn asked(
@@ -38,6 +67,9 @@ impl<'a> Difficult<'a> {
     }
 
     fn look(&mut self) {
+        if let Some(looks) = &mut self.looks {
+            looks(&self.store);
+        }
         self.seen.extend(self.watched.map(|addr| connect(&self.store, addr)));
     }
 }
@@ -59,6 +91,17 @@ impl Store for Difficult<'_> {
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), StoreError> {
         self.asked(|store| store.delete_frontend(key))
+    }
+
+    fn put_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        self.asked(|store| store.put_source_range(range))
+    }
+
+    fn delete_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        if self.refuses_ranges {
+            return Err(StoreError::Io { table: "source_ranges", source: io::Error::from_raw_os_error(12) });
+        }
+        self.asked(|store| store.delete_source_range(range))
     }
 
     fn put_name(&mut self, id: ServiceId, name: &ServiceName) -> Result<(), StoreError> {
@@ -198,7 +241,7 @@ proptest! {
             let known = store.store.tables.frontends.contains_key(&FrontendKey::new(vip_addr(vip).into(), Protocol::Tcp));
             prop_assert_eq!(known, vips.contains(&vip_addr(vip)));
             if known {
-                prop_assert!(claimants.any(|plan| plan.ports[0].internal.backends.keys().copied().eq(found.iter().copied())));
+                prop_assert!(claimants.any(|plan| cluster(plan).keys().copied().eq(found.iter().copied())));
             }
         }
     }

@@ -110,7 +110,7 @@ impl Asked<'_> {
         if is_known {
             return;
         }
-        let refused = Verdict::Answer(Answer::Refusal(DropReason::UnknownAddress));
+        let refused = Verdict::Drop(DropReason::UnknownAddress);
         assert!(*self.verdict == Verdict::Pass || *self.verdict == refused, "{:?}", self.verdict);
         assert_eq!(after.flows, before.flows);
         assert_eq!((after.fragments, after.affinity), (before.fragments, before.affinity));

@@ -4,7 +4,7 @@ use super::known::{forward_verdict, has_ports, is_opening, signs};
 use super::{Node, Verdict, drop, refuse};
 use crate::abi::{
     Addr, AddressUses, Backend, Client, Config, Counter, Device, DropReason, End, Flow, Form, Frontend,
-    FrontendKey, Origin, Path, Peer, Port, Protocol, SourceRangeKey, Tuple, mix,
+    FrontendKey, FrontendKind, Origin, Path, Peer, Port, Protocol, SourceRangeKey, Tuple, mix,
 };
 use crate::datapath::select::{Choice, select_backend};
 use crate::datapath::socket::is_unallocated;
@@ -45,7 +45,8 @@ pub(super) fn choose<T: PacketTables, M: Moment, N: Network>(
         Err(reason) => return Err(deny(tables, reason)),
     };
     let mut flow = Flow::new(packet.src, packet.dst, backend.peer(), frontend.service, node.moment.seconds());
-    select_way(node, origin, protocol, &backend, &mut flow);
+    let hides = hides_client(tables, origin, &frontend, &backend, &flow);
+    select_way(node, protocol, hides, &mut flow);
     Ok(flow)
 }
 
@@ -139,23 +140,37 @@ fn hash_addr(hash: u32, addr: Addr) -> u32 {
     mix(mix(hash, u32::from_be(c)), u32::from_be(d))
 }
 
-/// Through the stack or past it, and whether the backend may see the client: it has to answer by way of this node. It
-/// does if it is on this node, or if the client is a pod of this node; but a pod does not answer itself.
+/// Whether the backend must not see the client: it has to answer by way of this node. It does if it is on this node, or
+/// if the client is a pod of this node; but a pod does not answer itself.
+#[inline(always)]
+fn hides_client(
+    tables: &impl PacketTables,
+    origin: Origin,
+    frontend: &Frontend,
+    backend: &Backend,
+    flow: &Flow,
+) -> bool {
+    if flow.client().addr == backend.peer().addr {
+        return true;
+    }
+    let shows = frontend.kind() == Some(FrontendKind::ClusterIp)
+        && tables.config().flags & Config::SHOW_CLUSTER_IP_CLIENTS != 0;
+    origin == Origin::Outside && backend.flags() & Backend::LOCAL == 0 && !shows
+}
+
+/// Through the stack or past it, and whom the backend takes for its client.
 #[inline(always)]
 fn select_way<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
-    origin: Origin,
     protocol: Protocol,
-    backend: &Backend,
+    hides: bool,
     flow: &mut Flow,
 ) {
-    let (client, server) = (flow.client().addr, backend.peer().addr);
-    let is_hairpin = client == server;
-    let hides = is_hairpin || (origin == Origin::Outside && backend.flags() & Backend::LOCAL == 0);
+    let (client, server) = (flow.client().addr, flow.backend().addr);
     let there = lookup_way(node, client, server);
     let back = lookup_way(node, server, client);
     let may_redirect = node.tables.config().flags & Config::NO_REDIRECT == 0;
-    if may_redirect && can_redirect(there, back, protocol) {
+    if may_redirect && can_redirect(there.mtu(), back.mtu(), protocol) {
         flow.set_path(Path::Redirect);
     }
     if matches!(there, Way::Workload(_)) {
@@ -175,11 +190,8 @@ fn select_way<T: PacketTables, M: Moment, N: Network>(
 /// Past the stack nobody cuts a packet to pieces. TCP never wants that; of the others one that is too long for the way
 /// on needs the stack.
 #[inline(always)]
-fn can_redirect(there: Way, back: Way, protocol: Protocol) -> bool {
-    match (there.mtu(), back.mtu()) {
-        (Some(there), Some(back)) => protocol == Protocol::Tcp || there == back,
-        _ => false,
-    }
+fn can_redirect(there: u32, back: u32, protocol: Protocol) -> bool {
+    there != 0 && back != 0 && (protocol == Protocol::Tcp || there == back)
 }
 
 /// How an address is reached.
@@ -194,12 +206,12 @@ enum Way {
 }
 
 impl Way {
-    /// The longest packet that goes this way, past the stack; `None`: none does.
+    /// The longest packet that goes this way, past the stack; 0: none does.
     #[inline(always)]
-    const fn mtu(&self) -> Option<u32> {
+    const fn mtu(&self) -> u32 {
         match self {
-            Self::Workload(device) | Self::Device(device) => Some(device.mtu),
-            Self::Other => None,
+            Self::Workload(device) | Self::Device(device) => device.mtu,
+            Self::Other => 0,
         }
     }
 }
@@ -278,11 +290,11 @@ fn deny<T: PacketTables>(tables: &T, reason: DropReason) -> Verdict {
     match reason {
         DropReason::NoLocalEndpoint
         | DropReason::SourceRange
+        | DropReason::UnknownAddress
         | DropReason::FragmentWithoutFirst
         | DropReason::MappedAddress => drop(tables, reason),
         DropReason::NoEndpoint
         | DropReason::UnknownPort
-        | DropReason::UnknownAddress
         | DropReason::FlowsFull
         | DropReason::NoSourcePort => refuse(tables, reason),
     }

@@ -55,6 +55,21 @@ pub fn arrive<T: PacketTables, M: Moment, N: Network>(
     packet: &Packet,
     bytes: &(impl Bytes + ?Sized),
 ) -> Verdict {
+    match arrive_anywhere(node, origin, packet, bytes) {
+        Verdict::Translate(translation) if translation.is_beyond(packet) => {
+            Verdict::Answer(Answer::TimeExceeded)
+        }
+        verdict => verdict,
+    }
+}
+
+#[inline(always)]
+fn arrive_anywhere<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    origin: Origin,
+    packet: &Packet,
+    bytes: &(impl Bytes + ?Sized),
+) -> Verdict {
     if packet.kind == Kind::IcmpError {
         return follow_error(node.tables, Stage::Arrive, packet, bytes);
     }
@@ -147,7 +162,8 @@ pub fn enter<T: PacketTables, M: Moment, N: Network>(
 ) -> Option<Verdict> {
     let Kind::Transport(protocol) = packet.kind else { return Some(Verdict::Pass) };
     let verdict = begin::enter(node, packet, protocol, flow)?;
-    Some(conclude(node, packet, protocol, verdict))
+    remember_piece(node, packet, protocol, &verdict);
+    Some(verdict)
 }
 
 /// A step of [`arrive`], if the flow has not begun: it leaves no trace. Afterwards the tables may know another CPU's.
@@ -199,26 +215,11 @@ fn recognise_transport<T: PacketTables, M: Moment, N: Network>(
     };
     let (tuple, src_is_low) = Tuple::new(src, dst, protocol);
     match known::arrive(node, packet, &tuple, src_is_low) {
-        Known::Verdict(verdict) => Known::Verdict(conclude(node, packet, protocol, verdict)),
-        known => known,
-    }
-}
-
-/// What holds for flows old and new.
-#[inline(always)]
-fn conclude<T: PacketTables, M: Moment, N: Network>(
-    node: &Node<'_, T, M, N>,
-    packet: &Packet,
-    protocol: Protocol,
-    verdict: Verdict,
-) -> Verdict {
-    remember_piece(node, packet, protocol, &verdict);
-    match verdict {
-        // Past the stack this node is a hop all the same (RFC 1812 section 5.3.1, RFC 8200 section 3).
-        Verdict::Translate(translation) if translation.onward != Onward::Stack && packet.ttl <= 1 => {
-            Verdict::Answer(Answer::TimeExceeded)
+        Known::Verdict(verdict) => {
+            remember_piece(node, packet, protocol, &verdict);
+            Known::Verdict(verdict)
         }
-        verdict => verdict,
+        known => known,
     }
 }
 
@@ -304,9 +305,10 @@ fn refuse(tables: &impl PacketTables, reason: DropReason) -> Verdict {
     Verdict::Answer(Answer::Refusal(reason))
 }
 
-/// On towards an end of the flow.
-#[inline(always)]
-fn onward(tables: &impl PacketTables, flow: &Flow, end: End) -> Onward {
+/// On towards an end of the flow. A function of its own: its result has fields that only one of its variants has, and the
+/// kernel does not let a program carry a register around in which nothing is.
+#[inline(never)]
+fn onward<T: PacketTables>(tables: &T, flow: &Flow, end: End) -> Onward {
     if flow.path() == Path::Stack {
         return Onward::Stack;
     }

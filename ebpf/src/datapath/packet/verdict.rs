@@ -1,7 +1,7 @@
 //! What becomes of a packet.
 
 use crate::abi::{DropReason, Peer, Workload};
-use crate::wire::Quoted;
+use crate::wire::{Packet, Quoted};
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,5 +61,13 @@ impl Translation {
     #[must_use]
     pub const fn new(src: Peer, dst: Peer, onward: Onward) -> Self {
         Self { src, dst, quoted: None, onward }
+    }
+
+    /// Whether the packet has no hop left: past the stack this node is one all the same (RFC 1812 section 5.3.1, RFC 8200
+    /// section 3). Then [`Answer::TimeExceeded`] takes the place of the translation.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_beyond(&self, packet: &Packet) -> bool {
+        packet.ttl <= 1 && self.onward != Onward::Stack
     }
 }

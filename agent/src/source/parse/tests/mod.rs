@@ -1,5 +1,6 @@
 //! One row for each rule, on objects written as the API's JSON.
 
+mod external;
 mod service;
 mod slice;
 

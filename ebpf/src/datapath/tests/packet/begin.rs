@@ -55,7 +55,7 @@ fn refusals_and_drops_have_their_reason() {
         let client = world.client(4000);
         let ask = |world: &World, dst| world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, client, dst);
         assert_eq!(ask(&world, other_port), refused(DropReason::UnknownPort));
-        assert_eq!(ask(&world, unallocated), refused(DropReason::UnknownAddress));
+        assert_eq!(ask(&world, unallocated), Verdict::Drop(DropReason::UnknownAddress));
         world.set_backends(0..0);
         assert_eq!(ask(&world, world.vip()), refused(DropReason::NoEndpoint));
         assert_eq!(ask(&world, world.node()), refused(DropReason::NoEndpoint));

@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, setns};
 ///
 /// # Errors
 /// `/proc` cannot be read.
-pub(super) fn all() -> io::Result<Vec<File>> {
+pub(crate) fn all() -> io::Result<Vec<File>> {
     let mut seen = HashSet::new();
     let candidates = processes()?.into_iter().chain(mounted()?);
     let open = candidates.filter_map(|path| File::open(path).ok());
@@ -53,7 +53,7 @@ fn mounted() -> io::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// Entering the namespace; `work`'s own.
-pub(super) fn inside<T: Send>(
+pub(crate) fn inside<T: Send>(
     netns: &File,
     work: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {

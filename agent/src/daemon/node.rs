@@ -1,0 +1,130 @@
+//! This node's devices and pods: what `network` says becomes rows and attached programs.
+
+use std::collections::BTreeMap;
+
+use super::Config;
+use crate::kernel::{DeviceKind, Generation, Hooks, NodeTables, PinRoot};
+use crate::network::{Facts, NodeRows, RowOptions, Watch};
+use crate::observe::{NetworkReport, ReportedDevice, ReportedProblem, SharedReport};
+use crate::source::Event;
+
+/// Follows the network.
+pub(super) struct Node {
+    watch: Watch,
+    facts: Facts,
+    hooks: Hooks,
+    tables: NodeTables,
+    pin_root: PinRoot,
+    options: RowOptions,
+    report: SharedReport,
+    problems: Vec<ReportedProblem>,
+}
+
+impl Node {
+    /// Looks at the network for the first time. Nothing is written.
+    pub(super) fn start(
+        config: &Config,
+        generation: &Generation,
+        hooks: Hooks,
+        report: SharedReport,
+    ) -> anyhow::Result<Self> {
+        let mut watch = Watch::start(config.network.clone())?;
+        let facts = watch.now();
+        Ok(Self {
+            watch,
+            facts,
+            hooks,
+            tables: NodeTables::open(generation)?,
+            pin_root: config.pin_root.clone(),
+            options: config.rows.clone(),
+            report,
+            problems: Vec::new(),
+        })
+    }
+
+    /// Returns when the network is different.
+    pub(super) async fn changed(&mut self) -> anyhow::Result<()> {
+        self.watch.changed().await
+    }
+
+    /// What the state is to know of it.
+    pub(super) fn event(&self) -> Event {
+        Event::NodeAddresses(self.facts.addresses.clone())
+    }
+
+    /// Looks again.
+    pub(super) fn refresh(&mut self) {
+        self.facts = self.watch.now();
+    }
+
+    /// The programs of the node's cgroup.
+    pub(super) fn hooks(&mut self) -> &mut Hooks {
+        &mut self.hooks
+    }
+
+    /// Rows, then programs on devices; what is no more goes last, in the opposite order.
+    pub(super) fn sync(&mut self) {
+        let rows = NodeRows::compile(&self.facts, &self.options);
+        let mut problems: Vec<ReportedProblem> =
+            self.tables.put(&rows).into_iter().map(|message| problem("node", message)).collect();
+        match self.hooks.sync_devices(&self.pin_root, &self.wanted()) {
+            Ok(found) => {
+                problems
+                    .extend(found.into_iter().map(|(device, message)| problem(&self.name(device), message)));
+                let pruned = self.tables.prune(&rows);
+                problems.extend(pruned.into_iter().map(|message| problem("node", message)));
+            }
+            Err(error) => problems.push(problem("node", format!("attaching programs to devices: {error:#}"))),
+        }
+        self.tell(problems);
+    }
+
+    /// Whether something is to be tried again.
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
+    fn wanted(&self) -> BTreeMap<u32, DeviceKind> {
+        let devices = self.facts.devices.iter().map(|(index, device)| {
+            (*index, if device.mac.is_some() { DeviceKind::Net } else { DeviceKind::L3 })
+        });
+        devices.chain(self.facts.pods.keys().map(|index| (*index, DeviceKind::Pod))).collect()
+    }
+
+    fn name(&self, index: u32) -> String {
+        let (device, pod) = (self.facts.devices.get(&index), self.facts.pods.get(&index));
+        let name = device.map(|device| &device.name).or(pod.map(|pod| &pod.name));
+        name.map_or_else(|| format!("device {index}"), |name| format!("device {name}"))
+    }
+
+    fn tell(&mut self, problems: Vec<ReportedProblem>) {
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            tracing::warn!("{}: {}", problem.object, problem.message);
+        }
+        self.problems = problems;
+        let devices = self.facts.devices.iter().map(|(&index, device)| ReportedDevice {
+            index,
+            name: device.name.clone(),
+            v4: device.v4,
+            v6: device.v6,
+        });
+        let network = NetworkReport {
+            devices: devices.collect(),
+            pods: self.facts.pods.len(),
+            pods_without_namespace: self.facts.pods.values().filter(|pod| pod.netns.is_none()).count(),
+            pod_addresses: self.facts.pods.values().map(|pod| pod.addresses.len()).sum(),
+            v4: self.facts.primary_v4,
+            v6: self.facts.primary_v6,
+            problems: self.problems.clone(),
+        };
+        if self.report.read().network.devices != network.devices {
+            let names: Vec<&str> = network.devices.iter().map(|device| device.name.as_str()).collect();
+            tracing::info!(devices = names.join(","), pods = network.pods, "this node's network");
+        }
+        self.report.update(|report| report.network = network);
+    }
+}
+
+fn problem(object: &str, message: String) -> ReportedProblem {
+    ReportedProblem { object: object.to_owned(), field: "network".into(), message }
+}

@@ -1,0 +1,193 @@
+//! Forgetting flows: those of which nothing was seen for their lifetime, and those whose backend is gone. The programs
+//! never evict one; `daemon` calls this, off the path of events.
+//!
+//! A flow has up to three rows (`weir_ebpf::abi::Flow`). Its client's row goes last: as long as it is there, nobody
+//! begins another flow under the same tuple, so the three always belong together.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd as _;
+
+use anyhow::Context as _;
+use aya::maps::{HashMap, Map, MapData};
+use nix::time::{ClockId, clock_gettime};
+use weir_ebpf::abi::{Flow, Form, Peer, Protocol, ServiceId, Signs, Tuple};
+use weir_ebpf::datapath::lifetime::lifetime_s;
+
+use super::batch;
+use super::generation::Generation;
+use super::row::Row;
+use super::sys;
+
+/// No flow is forgotten sooner, whatever was seen of it; only then is its other row asked for.
+const SHORTEST_S: u32 = lifetime_s(Protocol::Tcp, Signs::RST, Signs::RST);
+
+/// A backend's row without its client's is the rest of a flow that could not be begun. It cannot be told from one that
+/// begins just now, so it is left alone for so long.
+const ORPHAN_S: u32 = 600;
+
+/// `BPF_NOEXIST`: only where there is no such row.
+const NOEXIST: u64 = 1;
+
+/// The backend of a flow, and whose it is.
+pub type FlowBackend = (ServiceId, Peer, Protocol);
+
+/// What [`sweep_flows`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Swept {
+    /// Rows in the table.
+    pub rows: usize,
+    /// Flows that were forgotten.
+    pub flows: usize,
+    /// How long ago the oldest flow began, in seconds.
+    pub oldest_s: u32,
+}
+
+/// Forgets the flows whose lifetime is over.
+///
+/// # Errors
+/// The kernel's.
+pub fn sweep_flows(generation: &Generation) -> anyhow::Result<Swept> {
+    let table = FlowTable::open(generation)?;
+    let now_s = seconds()?;
+    let mut swept = Swept::default();
+    let mut over = Vec::new();
+    table.each(|tuple, flow| {
+        swept.rows += 1;
+        if flow.form() == Form::Dialled {
+            swept.oldest_s = swept.oldest_s.max(now_s.saturating_sub(flow.begun_s));
+        }
+        if table.is_over(&tuple, &flow, now_s) {
+            over.push((tuple, flow));
+        }
+    })?;
+    for (tuple, flow) in over {
+        // Once more: a packet may have come since.
+        let current = table.get(&tuple);
+        if current
+            .is_some_and(|current| current.begun_s == flow.begun_s && table.is_over(&tuple, &current, now_s))
+        {
+            table.remove(&tuple, &flow)?;
+            swept.flows += usize::from(flow.form() == Form::Dialled);
+        }
+    }
+    Ok(swept)
+}
+
+/// Every backend that some flow has, each once.
+///
+/// # Errors
+/// The kernel's.
+pub fn flow_backends(generation: &Generation) -> anyhow::Result<HashSet<FlowBackend>> {
+    let mut backends = HashSet::new();
+    FlowTable::open(generation)?.each(|tuple, flow| {
+        if let Some(protocol) = tuple.protocol() {
+            backends.insert((flow.service, flow.backend(), protocol));
+        }
+    })?;
+    Ok(backends)
+}
+
+/// Forgets every flow with one of these backends, and says how many.
+///
+/// # Errors
+/// The kernel's.
+pub fn remove_flows(generation: &Generation, stale: &HashSet<FlowBackend>) -> anyhow::Result<usize> {
+    if stale.is_empty() {
+        return Ok(0);
+    }
+    let table = FlowTable::open(generation)?;
+    let mut found = Vec::new();
+    table.each(|tuple, flow| {
+        let backend = tuple.protocol().map(|protocol| (flow.service, flow.backend(), protocol));
+        if flow.form() == Form::Dialled && backend.is_some_and(|backend| stale.contains(&backend)) {
+            found.push((tuple, flow));
+        }
+    })?;
+    for (tuple, flow) in &found {
+        table.remove(tuple, flow)?;
+    }
+    Ok(found.len())
+}
+
+/// The table, open.
+struct FlowTable {
+    map: HashMap<MapData, Row<Tuple>, Row<Flow>>,
+    data: MapData,
+}
+
+impl FlowTable {
+    fn open(generation: &Generation) -> anyhow::Result<Self> {
+        Ok(Self { map: Map::HashMap(generation.open("FLOWS")?).try_into()?, data: generation.open("FLOWS")? })
+    }
+
+    fn each(&self, mut each: impl FnMut(Tuple, Flow)) -> anyhow::Result<()> {
+        batch::read_each(self.data.fd().as_fd(), |rows| rows.for_each(|(tuple, flow)| each(tuple, flow)))
+            .context("reading the flows table")
+    }
+
+    fn get(&self, tuple: &Tuple) -> Option<Flow> {
+        self.map.get(&Row(*tuple), 0).ok().map(|row| row.0)
+    }
+
+    /// The row of another form of the same flow.
+    fn other(&self, flow: &Flow, form: Form, protocol: Protocol) -> Option<Flow> {
+        let mut other = *flow;
+        let tuple = other.set_form(form, protocol);
+        self.get(&tuple).filter(|found| found.begun_s == flow.begun_s && found.form() == form)
+    }
+
+    /// Whether a flow may go, judged at the client's row; or whether a row is the rest of one that never was.
+    fn is_over(&self, tuple: &Tuple, flow: &Flow, now_s: u32) -> bool {
+        let Some(protocol) = tuple.protocol() else { return true };
+        let seen_s = flow.seen_s.max(flow.begun_s);
+        let idle_s = now_s.saturating_sub(seen_s);
+        if flow.form() != Form::Dialled {
+            return idle_s >= ORPHAN_S && self.other(flow, Form::Dialled, protocol).is_none();
+        }
+        if idle_s < SHORTEST_S {
+            return false;
+        }
+        let Some(backend) = self.other(flow, Form::Received, protocol) else { return true };
+        let last_s = seen_s.max(backend.seen_s);
+        now_s.saturating_sub(last_s) >= lifetime_s(protocol, flow.signs, backend.signs)
+    }
+
+    /// Removes all rows of a flow, or the one that has no flow.
+    fn remove(&self, tuple: &Tuple, flow: &Flow) -> anyhow::Result<()> {
+        let Some(protocol) = tuple.protocol() else { return self.remove_row(tuple, flow) };
+        if flow.form() == Form::Dialled {
+            for form in [Form::Received, Form::Forwarded] {
+                if let Some(mut other) = self.other(flow, form, protocol) {
+                    let tuple = other.set_form(form, protocol);
+                    self.remove_row(&tuple, flow)?;
+                }
+            }
+        }
+        self.remove_row(tuple, flow)
+    }
+
+    /// Removes a row, if it is still that flow's.
+    fn remove_row(&self, tuple: &Tuple, flow: &Flow) -> anyhow::Result<()> {
+        let taken: Option<Flow> = sys::take_row(self.data.fd().as_fd(), tuple).context("removing a flow")?;
+        let Some(taken) = taken.filter(|taken| taken.begun_s != flow.begun_s) else { return Ok(()) };
+        // A program ended the flow and began another in this very moment: that one keeps its row.
+        match aya::maps::HashMap::<_, Row<Tuple>, Row<Flow>>::try_from(Map::HashMap(self.reopen()?))?.insert(
+            Row(*tuple),
+            Row(taken),
+            NOEXIST,
+        ) {
+            Err(error) if !super::store::is_there(&error) => Err(error).context("putting back a flow"),
+            _ => Ok(()),
+        }
+    }
+
+    fn reopen(&self) -> anyhow::Result<MapData> {
+        Ok(MapData::from_fd(self.data.fd().as_fd().try_clone_to_owned()?)?)
+    }
+}
+
+/// Seconds since boot, suspended time included: the clock of the programs.
+fn seconds() -> anyhow::Result<u32> {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading the clock")?;
+    u32::try_from(time.tv_sec()).context("136 years after boot")
+}

@@ -1,0 +1,57 @@
+//! What is known of this node's network, as one value.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use weir_ebpf::abi::Mac;
+
+use crate::source::NodeAddress;
+
+/// This node's network at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Facts {
+    /// The cookie of this network namespace (`SO_NETNS_COOKIE`).
+    pub host_netns: u64,
+    /// Devices that lead to other nodes and the world, by their indexes.
+    pub devices: BTreeMap<u32, NodeDevice>,
+    /// Pods of this node, by the index of the host's end of their veth.
+    pub pods: BTreeMap<u32, Pod>,
+    /// This node's addresses, each once, in order; those that mean something on one link only left out.
+    pub addresses: Vec<NodeAddress>,
+    /// The node's own IPv4 address, under which others know it.
+    pub primary_v4: Option<IpAddr>,
+    /// The same in IPv6.
+    pub primary_v6: Option<IpAddr>,
+}
+
+/// A device that leads to other nodes and the world.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeDevice {
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address; `None` where its packets have no Ethernet header (tun, WireGuard, IP in IP).
+    pub mac: Option<Mac>,
+    /// The longest IP packet that it takes, in bytes.
+    pub mtu: u32,
+    /// Its first IPv4 address.
+    pub v4: Option<IpAddr>,
+    /// Its first IPv6 address beyond the link.
+    pub v6: Option<IpAddr>,
+}
+
+/// A pod: whoever is behind a veth of this namespace, in another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pod {
+    /// The name of the host's end.
+    pub name: String,
+    /// The Ethernet address of the host's end.
+    pub host_mac: Mac,
+    /// The Ethernet address of the pod's end.
+    pub mac: Mac,
+    /// The longest IP packet that either end takes, in bytes.
+    pub mtu: u32,
+    /// The cookie of the pod's network namespace; `None` as long as nobody has found a way into it.
+    pub netns: Option<u64>,
+    /// The pod's addresses on this device, those of the link left out.
+    pub addresses: Vec<IpAddr>,
+}

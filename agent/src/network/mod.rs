@@ -1,0 +1,27 @@
+//! This node's network, as the kernel tells it over rtnetlink: which devices lead to other nodes and the world, which
+//! are the host's ends of pods' veths, which addresses are whose. A source of facts about this machine, as
+//! [`crate::source`] is one about the cluster; `daemon` starts it and has `kernel` act on what it says.
+//!
+//! Nothing is polled: the kernel announces changes, of this network namespace and of every one that a veth of ours
+//! leads into (`NETLINK_LISTEN_ALL_NSID`), and only what it may have lost (`ENOBUFS`) is asked for again as a whole.
+//! What the kernel said is mirrored ([`mirror`]), judged by pure rules ([`classify`]), and handed on as one value,
+//! [`Facts`].
+
+pub(crate) mod channel;
+mod classify;
+mod facts;
+mod listener;
+mod mirror;
+pub(crate) mod netns;
+mod options;
+mod parse;
+mod query;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use facts::{Facts, NodeDevice, Pod};
+pub use options::Options;
+pub use rows::{Forwarding, NodeRows, RowOptions, SocketLb};
+pub use watch::{Watch, own_netns};

@@ -1,0 +1,133 @@
+//! From facts to rows: pure.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use weir_ebpf::abi::{Addr, Config, Device, Netns, Prefix, Workload};
+
+use super::facts::Facts;
+
+/// Which way translated packets go on (`--forwarding`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Forwarding {
+    /// Past the stack where the programs can, through it where not.
+    #[default]
+    Auto,
+    /// Through the stack and its netfilter.
+    Stack,
+    /// Past the stack.
+    Redirect,
+}
+
+/// Whose sockets are translated at connect (`--socket-lb`). All others are translated per packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SocketLb {
+    /// The node's and its pods'.
+    #[default]
+    All,
+    /// The node's own: nobody else could translate them in time.
+    Node,
+}
+
+/// What holds for the whole node, beside its network.
+#[derive(Clone, Debug)]
+pub struct RowOptions {
+    /// The networks of ClusterIPs, at most four.
+    pub service_networks: Vec<IpNet>,
+    /// First and last port that hidden clients get.
+    pub source_ports: (u16, u16),
+    /// Which way translated packets go on.
+    pub forwarding: Forwarding,
+    /// Whose sockets are translated.
+    pub socket_lb: SocketLb,
+    /// Clients outside stay visible to every backend of a ClusterIP (`--cluster-ip-clients show`).
+    pub shows_cluster_ip_clients: bool,
+}
+
+/// The rows of the tables `workloads`, `netns`, `devices` and `config`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeRows {
+    /// By the pod's address.
+    pub workloads: HashMap<Addr, Workload>,
+    /// By the namespace's cookie.
+    pub netns: HashMap<u64, Netns>,
+    /// By the device's index.
+    pub devices: HashMap<u32, Device>,
+    /// The only one.
+    pub config: Config,
+}
+
+impl NodeRows {
+    /// The rows that say these facts.
+    #[must_use]
+    pub fn compile(facts: &Facts, options: &RowOptions) -> Self {
+        let node = |ip: Option<IpAddr>| ip.map_or(Addr::from_words([0; 4]), Addr::from);
+        let (v4, v6) = (node(facts.primary_v4), node(facts.primary_v6));
+        let mut rows = Self {
+            workloads: HashMap::new(),
+            netns: HashMap::from([(facts.host_netns, Netns { v4, v6, flags: Netns::HOST })]),
+            devices: HashMap::new(),
+            config: compile_config(options, v4, v6),
+        };
+        for (&index, device) in &facts.devices {
+            let ethernet = if device.mac.is_none() { Device::NO_ETHERNET } else { 0 };
+            let row = Device {
+                v4: node(device.v4),
+                v6: node(device.v6),
+                mac: device.mac.unwrap_or_default(),
+                mtu: device.mtu,
+                flags: Device::NODE_FACING | ethernet,
+            };
+            rows.devices.insert(index, row);
+        }
+        let pod_flags = match options.socket_lb {
+            SocketLb::All => 0,
+            SocketLb::Node => Netns::NO_SOCKET_TRANSLATION,
+        };
+        // In the order of their indexes, which the kernel gives in order: where two pods claim an address, as when
+        // one is about to go, the younger has it.
+        for (&index, pod) in &facts.pods {
+            let (v4, v6) = (node(None), node(None));
+            rows.devices.insert(index, Device { v4, v6, mac: pod.host_mac, flags: 0, mtu: pod.mtu });
+            for &ip in &pod.addresses {
+                let row = Workload { ifindex: index, mac: pod.mac, host_mac: pod.host_mac };
+                rows.workloads.insert(ip.into(), row);
+            }
+            let Some(cookie) = pod.netns.filter(|cookie| *cookie != facts.host_netns) else { continue };
+            // A pod with several devices has the addresses of the first.
+            let row = rows.netns.entry(cookie).or_insert(Netns { v4, v6, flags: pod_flags });
+            for &ip in &pod.addresses {
+                let place = if ip.is_ipv4() { &mut row.v4 } else { &mut row.v6 };
+                if place.words() == [0; 4] {
+                    *place = ip.into();
+                }
+            }
+        }
+        rows
+    }
+}
+
+fn compile_config(options: &RowOptions, v4: Addr, v6: Addr) -> Config {
+    let mut service_networks = [Prefix::NONE; 4];
+    for (place, network) in service_networks.iter_mut().zip(&options.service_networks) {
+        let bits = u32::from(network.prefix_len()) + if network.addr().is_ipv4() { 96 } else { 0 };
+        *place = Prefix::new(network.addr().into(), bits);
+    }
+    let (first, last) = options.source_ports;
+    Config {
+        service_networks,
+        v4,
+        v6,
+        first_port: first,
+        ports: (last.saturating_sub(first)).saturating_add(1),
+        flags: config_flags(options),
+    }
+}
+
+fn config_flags(options: &RowOptions) -> u32 {
+    let redirect = if options.forwarding == Forwarding::Stack { Config::NO_REDIRECT } else { 0 };
+    let sockets = if options.socket_lb == SocketLb::Node { Config::SOME_WITHOUT_SOCKETS } else { 0 };
+    let clients = if options.shows_cluster_ip_clients { Config::SHOW_CLUSTER_IP_CLIENTS } else { 0 };
+    redirect | sockets | clients
+}

@@ -1,0 +1,544 @@
+//! Constructed messages of the kernel, as it sends them for the nodes that are described, and what they come to.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{DefaultNla, Emitable as _, Parseable as _};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use weir_ebpf::abi::{Addr, Config, Device, Netns, Prefix};
+
+use super::classify::{classify, pod_ends};
+use super::mirror::{Change, Inside, Mirror};
+use super::options::Options;
+use super::parse::parse;
+use super::rows::{Forwarding, NodeRows, RowOptions, SocketLb};
+
+const HOST: u64 = 1;
+
+/// A device as the kernel announces it, written and read again: the bytes are the kernel's.
+struct Announced(LinkMessage);
+
+fn device(index: u32, name: &str) -> Announced {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.link_layer_type = LinkLayerType::Ether;
+    message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+    message.attributes.push(LinkAttribute::IfName(name.into()));
+    let low = u8::try_from(index).unwrap();
+    message.attributes.push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, low]));
+    message.attributes.push(LinkAttribute::Mtu(1500));
+    Announced(message)
+}
+
+impl Announced {
+    fn kind(mut self, kind: InfoKind) -> Self {
+        self.0.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+        self
+    }
+
+    fn vxlan(mut self, lower: u32) -> Self {
+        let data = InfoData::Vxlan(vec![InfoVxlan::Id(1), InfoVxlan::Link(lower)]);
+        let info = vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(data)];
+        self.0.attributes.push(LinkAttribute::LinkInfo(info));
+        self
+    }
+
+    fn master(mut self, master: u32) -> Self {
+        self.0.attributes.push(LinkAttribute::Controller(master));
+        self
+    }
+
+    fn peer(mut self, index: u32, nsid: i32) -> Self {
+        self.0.attributes.push(LinkAttribute::Link(index));
+        self.0.attributes.push(LinkAttribute::LinkNetNsId(nsid));
+        self
+    }
+
+    fn without_ethernet(mut self) -> Self {
+        self.0.header.link_layer_type = LinkLayerType::None;
+        self.0.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::Address(_)));
+        self
+    }
+
+    fn down(mut self) -> Self {
+        self.0.header.flags = LinkFlags::empty();
+        self
+    }
+
+    fn loopback(mut self) -> Self {
+        self.0.header.flags |= LinkFlags::Loopback;
+        self.0.header.link_layer_type = LinkLayerType::Loopback;
+        self
+    }
+
+    fn of_a_bridge(mut self) -> Self {
+        self.0.header.interface_family = AddressFamily::Bridge;
+        self
+    }
+
+    fn new(self) -> RouteNetlinkMessage {
+        RouteNetlinkMessage::NewLink(self.reread())
+    }
+
+    fn gone(self) -> RouteNetlinkMessage {
+        RouteNetlinkMessage::DelLink(self.reread())
+    }
+
+    fn reread(self) -> LinkMessage {
+        let mut bytes = vec![0; self.0.buffer_len()];
+        self.0.emit(&mut bytes);
+        LinkMessage::parse(&bytes).unwrap()
+    }
+}
+
+fn address(index: u32, ip: &str) -> AddressMessage {
+    let ip: IpAddr = ip.parse().unwrap();
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.attributes =
+        vec![AddressAttribute::Address(ip), AddressAttribute::Flags(AddressFlags::Permanent)];
+    if ip.is_ipv4() {
+        message.attributes.push(AddressAttribute::Local(ip));
+    }
+    message
+}
+
+fn has(index: u32, ip: &str) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewAddress(address(index, ip))
+}
+
+fn has_with(index: u32, ip: &str, flags: AddressFlags) -> RouteNetlinkMessage {
+    let mut message = address(index, ip);
+    message.attributes.push(AddressAttribute::Flags(flags));
+    RouteNetlinkMessage::NewAddress(message)
+}
+
+fn lost(index: u32, ip: &str) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::DelAddress(address(index, ip))
+}
+
+/// A route through a gateway; `0.0.0.0/0` and `::/0` are default routes.
+fn route(index: u32, dst: &str, metric: u32, source: Option<&str>) -> RouteMessage {
+    let dst: ipnet::IpNet = dst.parse().unwrap();
+    let mut message = RouteMessage::default();
+    let v4 = dst.addr().is_ipv4();
+    message.header.address_family = if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.kind = RouteType::Unicast;
+    message.header.table = 254;
+    message.header.destination_prefix_length = dst.prefix_len();
+    if dst.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(dst.addr().into()));
+    }
+    let gateway: IpAddr = if v4 { "192.0.2.254" } else { "2001:db8::ff" }.parse().unwrap();
+    message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+    message.attributes.push(RouteAttribute::Oif(index));
+    message.attributes.push(RouteAttribute::Priority(metric));
+    if let Some(source) = source {
+        message.attributes.push(RouteAttribute::PrefSource(source.parse::<IpAddr>().unwrap().into()));
+    }
+    message
+}
+
+fn leads(index: u32, dst: &str) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewRoute(route(index, dst, 100, None))
+}
+
+fn mirror(messages: impl IntoIterator<Item = RouteNetlinkMessage>) -> Mirror {
+    let mut mirror = Mirror::default();
+    tell(&mut mirror, messages);
+    mirror
+}
+
+fn tell(mirror: &mut Mirror, messages: impl IntoIterator<Item = RouteNetlinkMessage>) {
+    for message in messages {
+        parse(&message).into_iter().for_each(|change| mirror.apply(change));
+    }
+}
+
+fn facing(mirror: &Mirror, options: &Options) -> Vec<String> {
+    classify(mirror, options, HOST).devices.into_values().map(|device| device.name).collect()
+}
+
+/// A pod whose end is `index` in namespace `nsid`, with these addresses.
+fn plug(mirror: &mut Mirror, nsid: i32, index: u32, addresses: &[&str]) {
+    let mac = Some([6, 0, 0, 0, 0, u8::try_from(nsid).unwrap()]);
+    mirror.inside.insert((nsid, index), Inside { mac, mtu: 1450, addresses: Vec::new() });
+    mirror.cookies.insert(nsid, 1000 + u64::try_from(nsid).unwrap());
+    for ip in addresses {
+        parse(&has(index, ip)).into_iter().for_each(|change| mirror.apply_inside(nsid, change));
+    }
+}
+
+/// An ordinary node: two network cards of which one is in use, docker's and the CNI plugin's bridges, flannel's VXLAN,
+/// three pods.
+fn ordinary() -> Mirror {
+    let mut mirror = mirror([
+        device(1, "lo").loopback().new(),
+        has(1, "127.0.0.1"),
+        has(1, "::1"),
+        device(2, "eth0").new(),
+        has(2, "192.0.2.1"),
+        has(2, "2001:db8::1"),
+        has(2, "fe80::1"),
+        leads(2, "0.0.0.0/0"),
+        leads(2, "::/0"),
+        device(3, "eth1").down().new(),
+        device(4, "docker0").kind(InfoKind::Bridge).new(),
+        has(4, "172.17.0.1"),
+        device(5, "flannel.1").vxlan(2).new(),
+        has(5, "10.244.1.0"),
+        leads(5, "10.244.2.0/24"),
+        device(6, "cni0").kind(InfoKind::Bridge).new(),
+        has(6, "10.244.1.1"),
+        device(7, "vethpod1").kind(InfoKind::Veth).master(6).peer(2, 11).new(),
+        device(8, "vethpod2").kind(InfoKind::Veth).master(6).peer(2, 12).new(),
+        device(9, "nodelocaldns").kind(InfoKind::Dummy).new(),
+        has(9, "169.254.20.10"),
+        device(10, "kube-ipvs0").kind(InfoKind::Dummy).new(),
+        has(10, "10.96.0.1"),
+    ]);
+    plug(&mut mirror, 11, 2, &["10.244.1.2", "fd00:1::2", "fe80::2"]);
+    plug(&mut mirror, 12, 2, &["10.244.1.3"]);
+    mirror
+}
+
+#[test]
+fn an_ordinary_node() {
+    let facts = classify(&ordinary(), &Options::default(), HOST);
+    let devices: Vec<&str> = facts.devices.values().map(|device| device.name.as_str()).collect();
+    assert_eq!(devices, ["eth0", "flannel.1"]);
+    assert_eq!(facts.devices[&2].v4, Some("192.0.2.1".parse().unwrap()));
+    assert_eq!(facts.devices[&2].v6, Some("2001:db8::1".parse().unwrap()));
+    assert_eq!(facts.devices[&5].v6, None);
+    let addresses: Vec<(String, bool)> =
+        facts.addresses.iter().map(|address| (address.addr.to_string(), address.primary)).collect();
+    let expected = [
+        ("10.244.1.0", false),
+        ("10.244.1.1", false),
+        ("127.0.0.1", false),
+        ("169.254.20.10", false),
+        ("172.17.0.1", false),
+        ("192.0.2.1", true),
+        ("::1", false),
+        ("2001:db8::1", true),
+    ];
+    assert_eq!(addresses, expected.map(|(addr, primary)| (addr.to_owned(), primary)));
+    assert_eq!(facts.pods.len(), 2);
+    let pod = &facts.pods[&7];
+    assert_eq!((pod.host_mac, pod.mac), ([2, 0, 0, 0, 0, 7], [6, 0, 0, 0, 0, 11]));
+    assert_eq!(pod.netns, Some(1011));
+    let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.244.1.2", "fd00:1::2"]);
+}
+
+/// What a node looks like, and which of its devices lead to other nodes and the world.
+#[test]
+fn what_is_node_facing() {
+    let rows: Vec<(&str, Vec<RouteNetlinkMessage>, &[&str])> = vec![
+        ("a card without an address or route", vec![device(2, "eth0").new()], &[]),
+        ("a card with a link-local address", vec![device(2, "eth0").new(), has(2, "fe80::1")], &[]),
+        (
+            "unnumbered cards: addresses on lo, default routes through both",
+            vec![
+                device(1, "lo").loopback().new(),
+                has(1, "192.0.2.1"),
+                device(2, "eth0").new(),
+                device(3, "eth1").new(),
+                leads(2, "0.0.0.0/0"),
+                leads(3, "0.0.0.0/0"),
+            ],
+            &["eth0", "eth1"],
+        ),
+        (
+            "a bond: the master, not its members",
+            vec![
+                device(2, "eth0").master(4).new(),
+                device(3, "eth1").master(4).new(),
+                device(4, "bond0").kind(InfoKind::Bond).new(),
+                has(4, "192.0.2.1"),
+            ],
+            &["bond0"],
+        ),
+        (
+            "a bridge over a card, with a virtual machine",
+            vec![
+                device(2, "eth0").master(4).new(),
+                device(3, "tap0").kind(InfoKind::Tun).master(4).new(),
+                device(4, "br0").kind(InfoKind::Bridge).new(),
+                has(4, "192.0.2.1"),
+            ],
+            &["br0"],
+        ),
+        (
+            "a bridge over a bond",
+            vec![
+                device(2, "eth0").master(3).new(),
+                device(3, "bond0").kind(InfoKind::Bond).master(4).new(),
+                device(4, "br0").kind(InfoKind::Bridge).new(),
+                has(4, "192.0.2.1"),
+            ],
+            &["br0"],
+        ),
+        (
+            "a VLAN",
+            vec![
+                device(2, "eth0").new(),
+                device(3, "eth0.7").kind(InfoKind::Vlan).new(),
+                has(3, "192.0.2.1"),
+            ],
+            &["eth0.7"],
+        ),
+        (
+            "a card in a VRF",
+            vec![
+                device(2, "eth0").master(3).new(),
+                has(2, "192.0.2.1"),
+                device(3, "blue").kind(InfoKind::Vrf).new(),
+            ],
+            &["eth0"],
+        ),
+        (
+            "WireGuard and tun; a tunnel that is down is a module's fallback",
+            vec![
+                device(2, "wg0").kind(InfoKind::Wireguard).without_ethernet().new(),
+                device(3, "tun0").kind(InfoKind::Tun).without_ethernet().new(),
+                device(4, "tunl0").kind(InfoKind::IpIp).without_ethernet().down().new(),
+            ],
+            &["wg0", "tun0"],
+        ),
+        (
+            "a node that is a container: its veth has the default route",
+            vec![
+                device(2, "eth0").kind(InfoKind::Veth).peer(9, 0).new(),
+                has(2, "172.18.0.2"),
+                leads(2, "0.0.0.0/0"),
+            ],
+            &["eth0"],
+        ),
+        (
+            "the same with gateways to other nodes only",
+            vec![device(2, "eth0").kind(InfoKind::Veth).peer(9, 0).new(), leads(2, "10.244.2.0/24")],
+            &["eth0"],
+        ),
+        (
+            "the same with nothing but a VXLAN on it",
+            vec![
+                device(2, "eth0").kind(InfoKind::Veth).peer(9, 0).new(),
+                device(3, "flannel.1").vxlan(2).new(),
+            ],
+            &["eth0", "flannel.1"],
+        ),
+        (
+            "ptp's veths carry the gateway's address",
+            vec![device(2, "veth1").kind(InfoKind::Veth).peer(2, 0).new(), has(2, "10.244.1.1")],
+            &[],
+        ),
+        (
+            "both ends of a veth are here",
+            vec![
+                device(2, "a").kind(InfoKind::Veth).new(),
+                device(3, "b").kind(InfoKind::Veth).new(),
+                has(2, "10.9.0.1"),
+                leads(2, "0.0.0.0/0"),
+            ],
+            &[],
+        ),
+    ];
+    for (node, messages, expected) in rows {
+        assert_eq!(facing(&mirror(messages), &Options::default()), expected, "{node}");
+    }
+}
+
+#[test]
+fn devices_can_be_named() {
+    let options = |patterns: &[&str]| Options {
+        devices: Options::devices(&patterns.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap(),
+        ..Options::default()
+    };
+    assert_eq!(facing(&ordinary(), &options(&["eth*", "docker0"])), ["eth0", "eth1", "docker0"]);
+    assert_eq!(facing(&ordinary(), &options(&["nothing"])), [""; 0]);
+    // A veth that is named leads to no pod.
+    let named = options(&["vethpod1"]);
+    assert_eq!(pod_ends(&ordinary(), &named).into_keys().collect::<Vec<_>>(), [8]);
+    assert!(Options::devices(&["[".into()]).is_err());
+    assert!(Options::devices(&[]).unwrap().is_none());
+}
+
+/// Messages about an ordinary node's addresses, and its primary address of IPv4 then.
+#[test]
+fn the_primary_address() {
+    let default =
+        |index, metric, source| RouteNetlinkMessage::NewRoute(route(index, "0.0.0.0/0", metric, source));
+    let cards = || {
+        vec![
+            device(1, "lo").loopback().new(),
+            device(2, "eth0").new(),
+            has(2, "192.0.2.1"),
+            has_with(2, "192.0.2.2", AddressFlags::Secondary),
+            device(3, "eth1").new(),
+            has(3, "198.51.100.1"),
+        ]
+    };
+    let primary = |mut messages: Vec<RouteNetlinkMessage>, more: Vec<RouteNetlinkMessage>| {
+        messages.extend(more);
+        classify(&mirror(messages), &Options::default(), HOST).primary_v4.map(|ip| ip.to_string())
+    };
+    let some = |ip: &str| Some(ip.to_owned());
+    assert_eq!(primary(cards(), vec![]), some("192.0.2.1"));
+    assert_eq!(primary(cards(), vec![has(1, "203.0.113.1")]), some("203.0.113.1"));
+    assert_eq!(primary(cards(), vec![default(3, 100, None)]), some("198.51.100.1"));
+    assert_eq!(primary(cards(), vec![default(3, 100, None), default(2, 50, None)]), some("192.0.2.1"));
+    assert_eq!(primary(cards(), vec![default(3, 100, Some("192.0.2.2"))]), some("192.0.2.2"));
+    assert_eq!(primary(cards(), vec![default(3, 100, Some("192.0.2.9"))]), some("198.51.100.1"));
+    assert_eq!(primary(vec![], vec![]), None);
+    let asked = Options { node_ips: vec!["192.0.2.2".parse().unwrap()], ..Options::default() };
+    let facts = classify(&mirror(cards()), &asked, HOST);
+    assert_eq!(facts.primary_v4, Some("192.0.2.2".parse().unwrap()));
+}
+
+#[test]
+fn an_address_that_is_refused_or_not_yet_ours_is_none() {
+    let mut node = mirror([
+        device(2, "eth0").new(),
+        has_with(2, "2001:db8::1", AddressFlags::Tentative),
+        has_with(2, "2001:db8::2", AddressFlags::Tentative | AddressFlags::Dadfailed),
+        has_with(2, "2001:db8::3", AddressFlags::Tentative | AddressFlags::Optimistic),
+    ]);
+    let primary = |mirror: &Mirror| classify(mirror, &Options::default(), HOST).primary_v6;
+    assert_eq!(primary(&node), Some("2001:db8::3".parse().unwrap()));
+    tell(&mut node, [has(2, "2001:db8::1")]);
+    assert_eq!(primary(&node), Some("2001:db8::1".parse().unwrap()));
+    tell(&mut node, [lost(2, "2001:db8::1"), lost(2, "2001:db8::3")]);
+    assert_eq!(primary(&node), None);
+}
+
+#[test]
+fn a_bridge_speaking_of_its_ports_removes_no_device() {
+    let mut node = ordinary();
+    tell(&mut node, [device(7, "vethpod1").of_a_bridge().gone(), device(8, "vethpod2").of_a_bridge().new()]);
+    assert_eq!(classify(&node, &Options::default(), HOST), classify(&ordinary(), &Options::default(), HOST));
+    tell(&mut node, [device(7, "vethpod1").gone()]);
+    assert_eq!(classify(&node, &Options::default(), HOST).pods.into_keys().collect::<Vec<_>>(), [8]);
+    assert!(!node.inside.contains_key(&(11, 2)), "what was behind it is forgotten");
+}
+
+#[test]
+fn a_number_that_is_given_to_another_namespace_says_nothing_of_the_old_one() {
+    let mut node = ordinary();
+    node.apply(Change::NetnsGone(11));
+    assert!(!node.cookies.contains_key(&11) && !node.inside.contains_key(&(11, 2)));
+    // Nothing is said of what was not asked for.
+    for message in [has(2, "10.244.1.9"), device(2, "eth0").new()] {
+        parse(&message).into_iter().for_each(|change| node.apply_inside(11, change));
+    }
+    assert_eq!(classify(&node, &Options::default(), HOST).pods.into_keys().collect::<Vec<_>>(), [8]);
+}
+
+#[test]
+fn a_peer_that_leaves_for_a_pod_makes_its_other_end_doubtful() {
+    let pair = |index: u32, name: &str, other: u32| {
+        let mut device = device(index, name).kind(InfoKind::Veth);
+        device.0.attributes.push(LinkAttribute::Link(other));
+        device
+    };
+    let mut node = mirror([pair(2, "veth1", 3).new(), pair(3, "eth0", 2).new(), device(4, "eth1").new()]);
+    tell(&mut node, [device(4, "eth1").gone()]);
+    assert!(!node.is_doubtful);
+    tell(&mut node, [pair(3, "eth0", 2).gone()]);
+    assert!(node.is_doubtful);
+}
+
+#[test]
+fn routes_go_with_their_device_and_its_last_address() {
+    let default = || leads(2, "0.0.0.0/0");
+    let count = |node: &Mirror| node.default_routes(false).len();
+    let mut node = mirror([device(2, "eth0").new(), has(2, "192.0.2.1"), has(2, "192.0.2.2"), default()]);
+    tell(&mut node, [lost(2, "192.0.2.1")]);
+    assert_eq!(count(&node), 1);
+    tell(&mut node, [lost(2, "192.0.2.2")]);
+    assert_eq!(count(&node), 0);
+    tell(&mut node, [default(), device(2, "eth0").down().new()]);
+    assert_eq!(count(&node), 0);
+    tell(&mut node, [default(), RouteNetlinkMessage::DelRoute(route(2, "0.0.0.0/0", 100, None))]);
+    assert_eq!(count(&node), 0);
+    // On the link, or to nowhere: leads to no other node.
+    let mut local = route(2, "192.0.2.0/24", 0, None);
+    local.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Gateway(_)));
+    let mut blackhole = route(2, "0.0.0.0/0", 0, None);
+    blackhole.header.kind = RouteType::BlackHole;
+    tell(&mut node, [RouteNetlinkMessage::NewRoute(local), RouteNetlinkMessage::NewRoute(blackhole)]);
+    assert!(node.routes.is_empty());
+}
+
+#[test]
+fn attributes_that_nobody_knows_are_no_trouble() {
+    let mut message = device(2, "eth0");
+    message.0.attributes.push(LinkAttribute::Other(DefaultNla::new(999, vec![1, 2, 3])));
+    message.0.attributes.push(LinkAttribute::Qdisc("noqueue".into()));
+    assert_eq!(facing(&mirror([message.new(), has(2, "192.0.2.1")]), &Options::default()), ["eth0"]);
+    let empty = RouteMessage::default();
+    assert_eq!(parse(&RouteNetlinkMessage::NewRoute(empty)), []);
+    assert_eq!(parse(&RouteNetlinkMessage::NewAddress(AddressMessage::default())), []);
+}
+
+fn row_options() -> RowOptions {
+    RowOptions {
+        service_networks: vec!["10.96.0.0/12".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+        source_ports: (16384, 29999),
+        forwarding: Forwarding::Stack,
+        socket_lb: SocketLb::All,
+        shows_cluster_ip_clients: false,
+    }
+}
+
+fn addr(text: &str) -> Addr {
+    text.parse::<IpAddr>().unwrap().into()
+}
+
+#[test]
+fn facts_become_rows() {
+    let rows = NodeRows::compile(&classify(&ordinary(), &Options::default(), HOST), &row_options());
+    assert_eq!(rows.workloads.len(), 3);
+    let workload = rows.workloads[&addr("fd00:1::2")];
+    assert_eq!(
+        (workload.ifindex, workload.mac, workload.host_mac),
+        (7, [6, 0, 0, 0, 0, 11], [2, 0, 0, 0, 0, 7])
+    );
+    let host = Netns { v4: addr("192.0.2.1"), v6: addr("2001:db8::1"), flags: Netns::HOST };
+    assert_eq!(rows.netns[&HOST], host);
+    assert_eq!(rows.netns[&1011], Netns { v4: addr("10.244.1.2"), v6: addr("fd00:1::2"), flags: 0 });
+    assert_eq!(rows.devices.len(), 4);
+    assert_eq!(rows.devices[&2].flags, Device::NODE_FACING);
+    assert_eq!(rows.devices[&5].address_like(addr("10.0.0.1")), Some(addr("10.244.1.0")));
+    assert_eq!(rows.devices[&5].address_like(addr("fd00::1")), None);
+    assert_eq!((rows.devices[&7].flags, rows.devices[&7].mtu, rows.devices[&2].mtu), (0, 1450, 1500));
+    let mut service_networks = [Prefix::NONE; 4];
+    service_networks[0] = Prefix::new(addr("10.96.0.0"), 108);
+    service_networks[1] = Prefix::new(addr("fd00:96::"), 112);
+    let (v4, v6) = (host.v4, host.v6);
+    let config =
+        Config { service_networks, v4, v6, first_port: 16384, ports: 13616, flags: Config::NO_REDIRECT };
+    assert_eq!(rows.config, config);
+}
+
+#[test]
+fn of_two_pods_with_one_address_the_younger_has_it_and_then_the_other() {
+    let ifindex = |node: &Mirror| {
+        let rows = NodeRows::compile(&classify(node, &Options::default(), HOST), &row_options());
+        rows.workloads.get(&addr("10.244.1.2")).map(|workload| workload.ifindex)
+    };
+    let mut node = ordinary();
+    assert_eq!(ifindex(&node), Some(7));
+    parse(&has(2, "10.244.1.2")).into_iter().for_each(|change| node.apply_inside(12, change));
+    assert_eq!(ifindex(&node), Some(8));
+    tell(&mut node, [device(7, "vethpod1").gone()]);
+    assert_eq!(ifindex(&node), Some(8));
+    parse(&lost(2, "10.244.1.2")).into_iter().for_each(|change| node.apply_inside(12, change));
+    assert_eq!(ifindex(&node), None);
+}

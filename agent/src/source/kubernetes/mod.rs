@@ -1,0 +1,75 @@
+//! `--source kubernetes`: lists and watches Services, EndpointSlices and this node's Node at an API server.
+//!
+//! - Each kind has a loop of its own ([`sync`]): list, watch, resume; they share one connection ([`link`]).
+//! - A list streams where the server can (KEP-3157), and comes in pages where it cannot. What a list no longer
+//!   mentions is removed at its end, not before: until then what was known stays in force.
+//! - While no server can be reached, everything known stays in force, and one line says what is wrong.
+//! - An API server that lost its data, or belongs to another cluster, is not believed: the nodes keep serving what
+//!   their pods still are. (See [`link`]; kube-proxy would take all Services away.)
+//! - Objects are decoded one by one into our own model ([`decode`]); no copy of the API's objects is kept, only
+//!   their keys ([`known`]).
+
+mod access;
+mod backoff;
+mod body;
+mod decode;
+mod fault;
+mod kind;
+mod known;
+mod link;
+mod memory;
+mod session;
+mod standing;
+mod sync;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tokio::sync::mpsc::Sender;
+
+use self::access::Access;
+pub use self::access::KubernetesOptions;
+use self::kind::Kind;
+use self::link::Link;
+use self::sync::Sync;
+use super::{Event, Health};
+
+/// A cluster's API server.
+#[derive(Debug)]
+pub struct Kubernetes {
+    node: Arc<str>,
+    link: Arc<Link>,
+    health: Health,
+}
+
+impl Kubernetes {
+    /// Finds the credentials. No server is asked yet.
+    ///
+    /// # Errors
+    /// There are no credentials, or what was given for them cannot be used.
+    pub fn open(options: KubernetesOptions) -> anyhow::Result<Self> {
+        // The one that is linked; where tests bring another, too, it would be ambiguous. It fails if it is set already.
+        let _set = rustls::crypto::ring::default_provider().install_default();
+        let (node, state_dir) = (Arc::from(options.node_name.as_str()), options.state_dir.clone());
+        let health = Health::default();
+        let link = Arc::new(Link::new(Access::find(options)?, state_dir, health.clone()));
+        Ok(Self { node, link, health })
+    }
+
+    /// How the connection stands, now and later.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Sends every object, then [`Event::Synced`], then changes, until the receiver is closed. Whatever is wrong
+    /// with the server or the way to it is said, and tried again.
+    pub async fn run(self, events: Sender<Event>) {
+        let unlisted = Arc::new(AtomicUsize::new(Kind::ALL.len()));
+        let sync = |kind| {
+            Sync::new(kind, self.node.clone(), self.link.clone(), events.clone(), unlisted.clone()).sync()
+        };
+        let [services, slices, nodes] = Kind::ALL.map(sync);
+        tokio::join!(services, slices, nodes);
+    }
+}

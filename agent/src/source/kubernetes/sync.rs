@@ -1,0 +1,383 @@
+//! The loop of one kind: a full list, then a watch for as long as it goes, from where it broke off for as long as
+//! the server remembers, and another full list when it does not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc::Sender;
+use tokio::time::{Instant, sleep};
+
+use super::backoff::{Backoff, SOON};
+use super::body::{Lines, SILENCE, read_all};
+use super::decode::{Decoded, Line, Page, decode_bookmark, decode_object};
+use super::fault::Fault;
+use super::kind::{API_SERVICE, Kind};
+use super::known::Known;
+use super::link::Link;
+use super::session::Session;
+use crate::source::{Event, ObjectKey, ObjectRef, Problem};
+
+/// How long a watch is asked to last, in seconds; up to twice as long, so that those of many nodes do not end together.
+const WATCH_S: u64 = 300;
+
+/// The longest that a streaming list may take: pages end by themselves, and may take as long as they need.
+const LONGEST_LIST: Duration = Duration::from_secs(45);
+
+/// A server that ends a watch so early does it for a reason of its own.
+const EARLY: Duration = Duration::from_secs(30);
+
+/// Why a loop stops.
+#[derive(Debug)]
+enum Stop {
+    /// Nobody listens any more.
+    Closed,
+    /// There is no connection.
+    NoSession(Fault),
+    Fault(Fault),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// How a watch ended that had no fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ended {
+    /// When it was to.
+    InTime,
+    /// The connection broke, or the server closed it: it may be another one by now.
+    Early,
+}
+
+/// One kind of object.
+#[derive(Debug)]
+pub(super) struct Sync {
+    kind: Kind,
+    node: Arc<str>,
+    link: Arc<Link>,
+    events: Sender<Event>,
+    /// How many kinds have not been listed yet; the last one says [`Event::Synced`].
+    unlisted: Arc<AtomicUsize>,
+    known: Known,
+    /// Up to where changes are known; `None`: ask for a full list.
+    version: Option<Arc<str>>,
+    /// When it was set.
+    advanced: Instant,
+    /// There was a full list.
+    listed: bool,
+    /// Whether the next list is to stream, if the server can.
+    stream: bool,
+    /// A list took so long that its pages expired: ask for it in one piece.
+    whole: bool,
+    /// The version was forgotten, and nothing new has come since.
+    expired: bool,
+    backoff: Backoff,
+}
+
+impl Sync {
+    pub(super) fn new(
+        kind: Kind,
+        node: Arc<str>,
+        link: Arc<Link>,
+        events: Sender<Event>,
+        unlisted: Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            kind,
+            node,
+            link,
+            events,
+            unlisted,
+            known: Known::new(kind),
+            version: None,
+            advanced: Instant::now(),
+            listed: false,
+            stream: true,
+            whole: false,
+            expired: false,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Runs until nobody listens any more.
+    pub(super) async fn sync(mut self) {
+        let events = self.events.clone();
+        loop {
+            let result = tokio::select! {
+                result = self.attempt() => result,
+                () = events.closed() => return,
+            };
+            let wait = match result {
+                Err(Stop::Closed) => return,
+                Ok(Ended::InTime) => Duration::ZERO,
+                Ok(Ended::Early) => self.backoff.fail(SOON, None),
+                Err(Stop::NoSession(fault)) => {
+                    // The link itself takes its time before the next attempt.
+                    self.link.standing.bad(self.kind, &fault);
+                    Duration::ZERO
+                }
+                Err(Stop::Fault(Fault::Expired)) => {
+                    self.version = None;
+                    // The first time it is in order; again, before anything came, it is not.
+                    if std::mem::replace(&mut self.expired, true) {
+                        self.backoff.fail(SOON, None)
+                    } else {
+                        Duration::ZERO
+                    }
+                }
+                Err(Stop::Fault(fault)) => {
+                    self.link.standing.bad(self.kind, &fault);
+                    let (cap, asked) = fault.patience();
+                    self.backoff.fail(cap, asked)
+                }
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = events.closed() => return,
+            }
+        }
+    }
+
+    /// One connection's worth: lists if need be, then watches.
+    async fn attempt(&mut self) -> Result<Ended, Stop> {
+        let session = self.link.session().await.map_err(Stop::NoSession)?;
+        let result = self.attempt_on(&session).await;
+        match &result {
+            Err(Stop::Fault(fault)) if fault.is_servers() => self.link.give_up(&session, fault).await,
+            Ok(Ended::Early) => {
+                let fault = Fault::Unreachable("the connection was closed".into());
+                self.link.give_up(&session, &fault).await;
+            }
+            _ => {}
+        }
+        result
+    }
+
+    async fn attempt_on(&mut self, session: &Session) -> Result<Ended, Stop> {
+        if self.is_ahead_of(session) {
+            tracing::warn!("the API server went back in time: listing {} anew", self.kind.resource());
+            self.version = None;
+        }
+        if self.version.is_none() {
+            // Where one way broke off, the other is next: perhaps something between us does not let it through.
+            let stream = self.stream;
+            self.stream = !stream;
+            if stream && !self.whole && session.may_stream() {
+                match self.list_streaming(session).await {
+                    Err(Stop::Fault(Fault::Rejected(why))) => {
+                        tracing::debug!("no streaming lists: {why}");
+                        session.no_streaming();
+                    }
+                    result => return result,
+                }
+            }
+            self.list_pages(session).await?;
+        }
+        self.watch(session).await
+    }
+
+    /// Whether the server's newest version is older than what it told us before.
+    fn is_ahead_of(&self, session: &Session) -> bool {
+        let known: Option<u64> = self.version.as_ref().and_then(|version| version.parse().ok());
+        let (Some(known), Some((asked, newest))) = (known, session.newest) else { return false };
+        self.advanced < asked && known > newest
+    }
+
+    /// A watch that begins with the list.
+    async fn list_streaming(&mut self, session: &Session) -> Result<Ended, Stop> {
+        let seconds = watch_seconds();
+        let path = self.kind.streaming_list(&self.node, seconds);
+        let answer = session.get(self.kind, "watch", &path).await?;
+        self.link.standing.listing();
+        self.known.begin_list();
+        self.follow(Lines::new(answer.into_body()), seconds, false).await
+    }
+
+    async fn watch(&mut self, session: &Session) -> Result<Ended, Stop> {
+        let seconds = watch_seconds();
+        let version = self.version.clone().unwrap_or_default();
+        let path = self.kind.watch(&self.node, &version, seconds);
+        let answer = session.get(self.kind, "watch", &path).await?;
+        self.link.standing.good(self.kind);
+        self.follow(Lines::new(answer.into_body()), seconds, true).await
+    }
+
+    async fn list_pages(&mut self, session: &Session) -> Result<(), Stop> {
+        self.link.standing.listing();
+        self.known.begin_list();
+        let mut token = String::new();
+        loop {
+            let more = Some(token.as_str()).filter(|token| !token.is_empty());
+            let path = self.kind.list(&self.node, more, self.whole);
+            let answer = match session.get(self.kind, "list", &path).await {
+                Err(Fault::Expired) => {
+                    self.whole = true;
+                    return Err(Fault::Expired.into());
+                }
+                answer => answer?,
+            };
+            let body = read_all(answer.into_body()).await?;
+            let page: Page<'_> =
+                serde_json::from_slice(&body).map_err(|error| Fault::Protocol(error.to_string()))?;
+            for item in page.items.unwrap_or_default() {
+                self.take(item.get(), false).await?;
+            }
+            token = page.metadata.token;
+            if token.is_empty() {
+                self.whole = false;
+                return self.end_list(page.metadata.resource_version.into()).await;
+            }
+        }
+    }
+
+    /// Takes the lines of a watch until it ends. `listed`: it begins behind a full list, not with one.
+    async fn follow(&mut self, mut lines: Lines, seconds: u64, mut listed: bool) -> Result<Ended, Stop> {
+        let begun = Instant::now();
+        // A server that forgets to end it: its timeout, and some grace.
+        let deadline = Duration::from_secs(seconds) + SILENCE;
+        loop {
+            if !listed && begun.elapsed() > LONGEST_LIST {
+                let seconds = LONGEST_LIST.as_secs();
+                return Err(Fault::Unreachable(format!("a list had no end after {seconds} s")).into());
+            }
+            let patience = if listed { deadline.saturating_sub(begun.elapsed()) } else { SILENCE };
+            let line = match lines.next(patience).await {
+                Ok(Some(line)) => line,
+                Ok(None) if !listed => return Err(Fault::Unreachable("a list broke off".into()).into()),
+                Ok(None) if begun.elapsed() < EARLY => return Ok(Ended::Early),
+                Ok(None) => return Ok(Ended::InTime),
+                // As usual as it is with load balancers; if the server does not come back, that is said.
+                Err(Fault::Unreachable(why)) if listed => {
+                    tracing::debug!("the watch of {} broke: {why}", self.kind.resource());
+                    return Ok(Ended::Early);
+                }
+                Err(fault) => return Err(fault.into()),
+            };
+            let line: Line<'_> =
+                serde_json::from_slice(line).map_err(|error| Fault::Protocol(error.to_string()))?;
+            match &*line.change {
+                "ADDED" | "MODIFIED" => self.take(line.object.get(), listed).await?,
+                "DELETED" => self.take_deleted(line.object.get(), listed).await?,
+                "BOOKMARK" => {
+                    let bookmark = decode_bookmark(line.object.get());
+                    let bookmark = bookmark.map_err(|error| Fault::Protocol(error.to_string()))?;
+                    if bookmark.listed && !listed {
+                        listed = true;
+                        self.end_list(bookmark.version).await?;
+                        self.link.standing.good(self.kind);
+                        continue;
+                    }
+                    self.set_version(&bookmark.version, listed);
+                }
+                "ERROR" => return Err(self.watch_error(line.object.get()).into()),
+                other => return Err(Fault::Protocol(format!("a watch event of type {other:?}")).into()),
+            }
+            if listed {
+                self.backoff.reset();
+                self.expired = false;
+            }
+        }
+    }
+
+    fn watch_error(&self, text: &str) -> Fault {
+        match serde_json::from_str::<kube::core::Status>(text) {
+            Ok(status) => match Fault::of_status(self.kind, "watch", status.code, &status) {
+                // Within a watch it is not about the request.
+                Fault::Rejected(why) => Fault::Server(status.code, why, None),
+                fault => fault,
+            },
+            Err(error) => Fault::Protocol(error.to_string()),
+        }
+    }
+
+    /// An object that is there. `live`: it has come just now, and is not part of a list.
+    async fn take(&mut self, text: &str, live: bool) -> Result<(), Stop> {
+        let decoded = match decode_object(self.kind, text) {
+            Ok(decoded) => decoded,
+            Err(problem) => return self.tell_nameless(problem).await,
+        };
+        if let Some(version) = &decoded.version {
+            self.set_version(version, live);
+        }
+        if live {
+            self.follow_cluster(&decoded.key, decoded.uid.as_ref());
+        }
+        let mut events = Vec::new();
+        self.known.upsert(decoded, &mut events);
+        self.send(events).await
+    }
+
+    async fn take_deleted(&mut self, text: &str, live: bool) -> Result<(), Stop> {
+        let Decoded { key, version, .. } = match decode_object(self.kind, text) {
+            Ok(decoded) => decoded,
+            Err(problem) => return self.tell_nameless(problem).await,
+        };
+        if let Some(version) = &version {
+            self.set_version(version, live);
+        }
+        self.follow_cluster(&key, None);
+        let mut events = Vec::new();
+        self.known.remove(&key, &mut events);
+        self.send(events).await
+    }
+
+    fn set_version(&mut self, version: &str, live: bool) {
+        // Up to the end of a list there is nothing to go on from.
+        if live && !version.is_empty() {
+            self.version = Some(version.into());
+            self.advanced = Instant::now();
+        }
+    }
+
+    fn follow_cluster(&self, key: &ObjectKey, uid: Option<&String>) {
+        if self.kind == Kind::Service && (&*key.namespace, &*key.name) == API_SERVICE {
+            self.link.follow_cluster(uid);
+        }
+    }
+
+    async fn end_list(&mut self, version: Arc<str>) -> Result<(), Stop> {
+        if version.is_empty() {
+            return Err(Fault::Protocol("a list without a resourceVersion".into()).into());
+        }
+        let mut events = Vec::new();
+        self.known.end_list(&mut events);
+        self.send(events).await?;
+        self.version = Some(version);
+        self.advanced = Instant::now();
+        self.stream = true;
+        self.link.commit();
+        if !std::mem::replace(&mut self.listed, true) && self.unlisted.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.send(vec![Event::Synced]).await?;
+        }
+        Ok(())
+    }
+
+    /// An object that cannot even be named.
+    async fn tell_nameless(&self, problem: Problem) -> Result<(), Stop> {
+        let object = ObjectRef { kind: self.kind.name(), namespace: "".into(), name: "(no name)".into() };
+        self.send(vec![Event::Problems(object, vec![problem])]).await
+    }
+
+    async fn send(&self, events: Vec<Event>) -> Result<(), Stop> {
+        for event in events {
+            match &event {
+                Event::EndpointSlice(key, slice) if *key.namespace == *API_SERVICE.0 => {
+                    let of_api = slice.as_ref().is_none_or(|slice| *slice.service == *API_SERVICE.1);
+                    if of_api {
+                        self.link.remember_servers(&key.name, slice.as_ref());
+                    }
+                }
+                _ => {}
+            }
+            self.events.send(event).await.map_err(|_| Stop::Closed)?;
+        }
+        Ok(())
+    }
+}
+
+fn watch_seconds() -> u64 {
+    fastrand::u64(WATCH_S..2 * WATCH_S)
+}

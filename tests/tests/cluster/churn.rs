@@ -1,0 +1,53 @@
+//! An API server that misbehaves in every way it can, while the cluster changes: then the tables are true, soon.
+
+use std::time::{Duration, Instant};
+
+use weir_tests::apiserver::{ApiServer, Faults};
+
+use super::node::{Node, Table, put, put_api_service};
+
+/// How long each fault lasts, and how long the tables may then take.
+const FAULT: Duration = Duration::from_millis(700);
+const SOON: Duration = Duration::from_secs(2);
+
+const SERVICES: usize = 200;
+
+/// One change, from a number that counts up: Services and slices come, grow, shrink and go.
+fn change(server: &ApiServer, table: &mut Table, turn: usize) {
+    // A prime: it comes past every Service, and past each in every state.
+    let number = turn * 61 % SERVICES;
+    if turn.is_multiple_of(3) && table.remove(&format!("ns-{}/service-{number}", number % 100)).is_some() {
+        let (namespace, name) = (format!("ns-{}", number % 100), format!("service-{number}"));
+        server.delete("Service", &namespace, &name).unwrap();
+        server.delete("EndpointSlice", &namespace, &format!("{name}-abcde")).unwrap();
+    } else {
+        put(server, table, number, turn % 7);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_in_turn_then_true_tables() {
+    let server = ApiServer::start().await.unwrap();
+    let (mut node, mut table, mut turn) = (Node::new(), Table::new(), 0);
+    put_api_service(&server, &mut table);
+    node.set_kubeconfig(&server.kubeconfig());
+    node.start();
+    node.until_ready().await;
+    for (name, fault) in Faults::each() {
+        server.faults(|faults| *faults = fault);
+        server.drop_connections();
+        let begun = Instant::now();
+        while begun.elapsed() < FAULT {
+            for _ in 0..10 {
+                change(&server, &mut table, turn);
+                turn += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.heal().await.unwrap();
+        let healed = Instant::now();
+        node.until_table(&table).await;
+        assert!(healed.elapsed() < SOON, "{name}: {:?}\n{}", healed.elapsed(), node.log());
+    }
+    assert!(turn > SERVICES, "{turn} changes are none");
+}

@@ -1,0 +1,79 @@
+//! Changes without pause, under every fault in turn: then the truth, soon.
+
+use std::time::{Duration, Instant};
+
+use weir_tests::apiserver::Faults;
+
+use super::world::{Watcher, World, service, slice};
+
+/// How long it may take until all is true after the server behaves again.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Numbers from a seed, as tests want them.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+}
+
+fn change(world: &World, numbers: &mut Numbers) {
+    let number = numbers.below(200);
+    match numbers.below(5) {
+        0 => drop(world.server.delete("Service", "shop", &format!("svc-{number}"))),
+        1 => drop(world.server.delete("EndpointSlice", "shop", &format!("svc-{number}-1"))),
+        2 => drop(world.server.put(&service(number, 80 + u16::try_from(numbers.below(9)).unwrap())).unwrap()),
+        _ => drop(world.server.put(&slice(number, numbers.below(10))).unwrap()),
+    }
+}
+
+/// Changes for some time, while the source is read.
+async fn churn(world: &World, watcher: &mut Watcher, numbers: &mut Numbers, time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        for _ in 0..20 {
+            change(world, numbers);
+        }
+        if numbers.below(20) == 0 {
+            world.server.compact();
+        }
+        watcher.drain().await;
+    }
+}
+
+#[tokio::test]
+async fn five_seconds_of_churn_then_the_truth() {
+    let world = World::new().await;
+    let mut watcher = world.watch().await;
+    let mut numbers = Numbers(1);
+    churn(&world, &mut watcher, &mut numbers, Duration::from_secs(5)).await;
+    let begun = Instant::now();
+    watcher.until_true(&world.server).await;
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert_eq!(watcher.connection().errors, 0, "{:?}", watcher.connection());
+}
+
+#[tokio::test]
+async fn every_fault_in_turn_then_the_truth() {
+    let world = World::new().await;
+    let mut watcher = world.watch().await;
+    let mut numbers = Numbers(2);
+    for (name, fault) in Faults::each() {
+        world.server.faults(|faults| *faults = fault);
+        world.server.drop_connections();
+        churn(&world, &mut watcher, &mut numbers, Duration::from_millis(700)).await;
+        world.server.heal().await.unwrap();
+        let begun = Instant::now();
+        watcher.until_true(&world.server).await;
+        assert!(begun.elapsed() < SOON, "{name}: {:?}", begun.elapsed());
+    }
+    world.server.refuse_connections().await;
+    world.server.drop_connections();
+    churn(&world, &mut watcher, &mut numbers, Duration::from_secs(3)).await;
+    world.server.heal().await.unwrap();
+    let begun = Instant::now();
+    watcher.until_true(&world.server).await;
+    assert!(begun.elapsed() < SOON, "refused: {:?}", begun.elapsed());
+}

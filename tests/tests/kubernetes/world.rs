@@ -1,0 +1,271 @@
+//! An API server, a source that watches it, and what the source's events add up to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node as ApiNode, Service as ApiService};
+use k8s_openapi::api::discovery::v1::EndpointSlice as ApiSlice;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use weir_agent::source::{
+    Connection, EndpointSlice, Event, Health, Kubernetes, KubernetesOptions, Node, ObjectKey, ObjectRef,
+    Problem, Service, parse_node, parse_service, parse_slice,
+};
+use weir_tests::apiserver::{ApiServer, ServerOptions};
+
+/// The node that the source is on.
+pub(crate) const NODE: &str = "node-a";
+
+/// How long a test waits for what must happen. Nothing is slower when it passes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The objects that count, as events tell them or as a server holds them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Objects {
+    pub(crate) services: BTreeMap<ObjectKey, Service>,
+    pub(crate) slices: BTreeMap<ObjectKey, EndpointSlice>,
+    pub(crate) nodes: BTreeMap<Arc<str>, Node>,
+}
+
+impl Objects {
+    /// What a source on [`NODE`] should know.
+    pub(crate) fn of(server: &ApiServer) -> Self {
+        let mut objects = Self::default();
+        for value in server.truth("Service") {
+            let Ok(api) = serde_json::from_value::<ApiService>(value.clone()) else { continue };
+            objects.services.extend(parse_service(&api).object.map(|object| (key(&value), object)));
+        }
+        for value in server.truth("EndpointSlice") {
+            let api: ApiSlice = serde_json::from_value(value.clone()).unwrap();
+            objects.slices.extend(parse_slice(&api).object.map(|object| (key(&value), object)));
+        }
+        for value in server.truth("Node") {
+            let api: ApiNode = serde_json::from_value(value.clone()).unwrap();
+            let name = key(&value).name;
+            objects.nodes.extend(parse_node(&api).object.filter(|_| *name == *NODE).map(|node| (name, node)));
+        }
+        objects
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Service(key, Some(service)) => drop(self.services.insert(key, service)),
+            Event::Service(key, None) => drop(self.services.remove(&key)),
+            Event::EndpointSlice(key, Some(slice)) => drop(self.slices.insert(key, slice)),
+            Event::EndpointSlice(key, None) => drop(self.slices.remove(&key)),
+            Event::Node(name, Some(node)) => drop(self.nodes.insert(name, node)),
+            Event::Node(name, None) => drop(self.nodes.remove(&name)),
+            Event::NodeAddresses(_) | Event::Problems(..) | Event::Synced => {}
+        }
+    }
+}
+
+fn key(object: &Value) -> ObjectKey {
+    let text = |field| object["metadata"][field].as_str().unwrap_or_default();
+    ObjectKey::new(text("namespace"), text("name"))
+}
+
+/// A source that runs, and all that it told.
+pub(crate) struct Watcher {
+    events: Receiver<Event>,
+    pub(crate) health: Health,
+    pub(crate) told: Objects,
+    pub(crate) problems: HashMap<ObjectRef, Vec<Problem>>,
+    /// The removals since [`Watcher::removed`] was last asked.
+    removed: Vec<String>,
+    pub(crate) synced: usize,
+    task: JoinHandle<()>,
+}
+
+impl Watcher {
+    pub(crate) fn start(options: KubernetesOptions) -> Self {
+        let source = Kubernetes::open(options).unwrap();
+        let health = source.health();
+        let (sender, events) = channel(16);
+        Self {
+            events,
+            health,
+            told: Objects::default(),
+            problems: HashMap::new(),
+            removed: Vec::new(),
+            synced: 0,
+            task: tokio::spawn(source.run(sender)),
+        }
+    }
+
+    /// Takes events until `condition` holds.
+    pub(crate) async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let wait = async {
+            while !condition(self) {
+                // The connection changes without an event: look again now and then. It is no part of what is tested.
+                let event = timeout(Duration::from_millis(20), self.events.recv()).await;
+                if let Ok(event) = event {
+                    self.take(event.expect("the source ended"));
+                }
+            }
+        };
+        if timeout(PATIENCE, wait).await.is_err() {
+            panic!("{what}: not within {PATIENCE:?}; {:?}; problems {:?}", self.connection(), self.problems);
+        }
+    }
+
+    /// Takes events until all has been told that `server` holds, which nobody changes meanwhile.
+    pub(crate) async fn until_true(&mut self, server: &ApiServer) {
+        let truth = Objects::of(server);
+        let wait = async {
+            while self.synced == 0 || self.told != truth {
+                let event = self.events.recv().await.expect("the source ended");
+                self.take(event);
+                while let Ok(event) = self.events.try_recv() {
+                    self.take(event);
+                }
+            }
+        };
+        if timeout(PATIENCE, wait).await.is_err() {
+            let told = &self.told;
+            panic!(
+                "not true within {PATIENCE:?}; {:?};\ntold {told:#?}\ntruth {truth:#?}",
+                self.connection()
+            );
+        }
+    }
+
+    pub(crate) async fn until_error(&mut self, words: &str) {
+        self.until(words, |watcher| watcher.connection().error.contains(words)).await;
+    }
+
+    pub(crate) async fn until_connected(&mut self) {
+        self.until("connected", |watcher| watcher.connection().connected).await;
+    }
+
+    /// Takes what is there, and lets the others run.
+    pub(crate) async fn drain(&mut self) {
+        while let Ok(Some(event)) = timeout(Duration::from_millis(1), self.events.recv()).await {
+            self.take(event);
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match &event {
+            Event::Service(key, None) => self.removed.push(format!("Service {key}")),
+            Event::EndpointSlice(key, None) => self.removed.push(format!("EndpointSlice {key}")),
+            Event::Node(name, None) => self.removed.push(format!("Node {name}")),
+            Event::Problems(object, problems) if problems.is_empty() => {
+                self.problems.remove(object);
+            }
+            Event::Problems(object, problems) => {
+                self.problems.insert(object.clone(), problems.clone());
+            }
+            Event::Synced => self.synced += 1,
+            _ => {}
+        }
+        self.told.apply(event);
+    }
+
+    /// What was removed since the last call, sorted.
+    pub(crate) fn removed(&mut self) -> Vec<String> {
+        self.removed.sort();
+        std::mem::take(&mut self.removed)
+    }
+
+    pub(crate) fn connection(&self) -> Connection {
+        self.health.read()
+    }
+
+    /// Ends it, as an agent's end would.
+    pub(crate) async fn stop(self) {
+        drop(self.events);
+        timeout(PATIENCE, self.task).await.expect("the source does not end with its receiver").unwrap();
+    }
+}
+
+/// A server with a cluster's first objects, and a place for files.
+pub(crate) struct World {
+    pub(crate) server: ApiServer,
+    pub(crate) dir: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let options = ServerOptions { bookmark_every: None, ..ServerOptions::default() };
+        let server = ApiServer::start_with(options).await.unwrap();
+        server.put(&api_service()).unwrap();
+        server.put(&node(NODE, "zone-1")).unwrap();
+        server.put(&node("node-b", "zone-2")).unwrap();
+        Self { server, dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// A source's options: the server's administrator, at the server's address alone.
+    pub(crate) fn options(&self) -> KubernetesOptions {
+        self.options_with(&self.server.kubeconfig())
+    }
+
+    pub(crate) fn options_with(&self, kubeconfig: &str) -> KubernetesOptions {
+        let path = self.dir.path().join("kubeconfig");
+        std::fs::write(&path, kubeconfig).unwrap();
+        KubernetesOptions {
+            node_name: NODE.into(),
+            kubeconfig: Some(path),
+            api_servers: Vec::new(),
+            state_dir: self.dir.path().join("state"),
+            host_root: self.dir.path().join("host"),
+            service_account: self.dir.path().join("account"),
+            service_address: None,
+        }
+    }
+
+    /// A source that has told all that there is.
+    pub(crate) async fn watch(&self) -> Watcher {
+        let mut watcher = Watcher::start(self.options());
+        watcher.until_true(&self.server).await;
+        watcher.until_connected().await;
+        watcher
+    }
+
+    /// Writes a Service and its slice.
+    pub(crate) fn put(&self, number: usize, endpoints: usize) {
+        self.server.put(&service(number, 80)).unwrap();
+        self.server.put(&slice(number, endpoints)).unwrap();
+    }
+
+    /// Removes a Service and its slice.
+    pub(crate) fn delete(&self, number: usize) {
+        self.server.delete("Service", "shop", &format!("svc-{number}")).unwrap();
+        self.server.delete("EndpointSlice", "shop", &format!("svc-{number}-1")).unwrap();
+    }
+}
+
+/// The Service that every API server makes for itself.
+pub(crate) fn api_service() -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "default", "name": "kubernetes"},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443}]}})
+}
+
+pub(crate) fn service(number: usize, port: u16) -> Value {
+    let ip = format!("10.97.{}.{}", number / 250, 1 + number % 250);
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "shop", "name": format!("svc-{number}")},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"name": "web", "port": port}]}})
+}
+
+pub(crate) fn slice(number: usize, endpoints: usize) -> Value {
+    let endpoints: Vec<Value> = (0..endpoints)
+        .map(|n| {
+            let ip = format!("10.{}.{}.{}", 128 + n, number / 250, 1 + number % 250);
+            json!({"addresses": [ip], "nodeName": "node-b", "conditions": {"ready": true}})
+        })
+        .collect();
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"namespace": "shop", "name": format!("svc-{number}-1"),
+            "labels": {"kubernetes.io/service-name": format!("svc-{number}")}},
+        "addressType": "IPv4", "ports": [{"name": "web", "port": 8080}], "endpoints": endpoints})
+}
+
+pub(crate) fn node(name: &str, zone: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}})
+}
