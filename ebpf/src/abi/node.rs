@@ -143,10 +143,9 @@ impl Config {
     /// Translated packets that the stack forwards get the firewall mark 0x4000: flannel's masquerade leaves them alone.
     /// Not while kube-proxy's rules are there, which masquerade what has it.
     pub const MARK_FORWARDED: u32 = 4;
-
     /// Clients outside stay visible to every backend of a ClusterIP, for networks that bring its answers back through
     /// this node by themselves (`--cluster-ip-clients show`).
-    pub const SHOW_CLUSTER_IP_CLIENTS: u32 = 4;
+    pub const SHOW_CLUSTER_IP_CLIENTS: u32 = 8;
 
     /// Before the agent has written one: nothing is refused, nothing hidden.
     pub const EMPTY: Self = Self {
@@ -158,3 +157,19 @@ impl Config {
         flags: 0,
     };
 }
+
+const _: () = {
+    let flags = [
+        Config::NO_REDIRECT,
+        Config::SOME_WITHOUT_SOCKETS,
+        Config::MARK_FORWARDED,
+        Config::SHOW_CLUSTER_IP_CLIENTS,
+    ];
+    let mut all = 0;
+    let mut at = 0;
+    while at < flags.len() {
+        assert!(all & flags[at] == 0, "two flags with one bit");
+        all |= flags[at];
+        at += 1;
+    }
+};

@@ -150,6 +150,10 @@ fn walk_extensions(bytes: &(impl Bytes + ?Sized), headers: &mut Headers) -> Resu
 
 #[inline(always)]
 fn walk_fragment(bytes: &(impl Bytes + ?Sized), headers: &mut Headers) -> Result<(), Unusable> {
+    // A piece of a piece: what is in it is known only after it was put together twice.
+    if !matches!(headers.fragment, Fragment::Whole) {
+        return Err(Unusable::Malformed);
+    }
     let header: [u8; 8] = bytes.load(headers.l4).ok_or(Unusable::Malformed)?;
     let offset = u16::from_be_bytes([header[2], header[3]]);
     let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
@@ -230,4 +234,28 @@ pub fn parse_quoted(bytes: &(impl Bytes + ?Sized), error: &Packet) -> Option<Quo
         l3,
         l4: headers.l4,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IPv6 packet with two fragment headers, whose second and third bytes of offset and flags are these; UDP.
+    fn twice_in_pieces(outer: u8, inner: u8) -> Result<Packet, Unusable> {
+        let mut bytes = [0; 64];
+        (bytes[0], bytes[5], bytes[6], bytes[7]) = (0x60, 24, number::FRAGMENT, 64);
+        (bytes[8], bytes[24]) = (0xfd, 0xfd);
+        (bytes[40], bytes[43], bytes[47]) = (number::FRAGMENT, outer, 1);
+        (bytes[48], bytes[51], bytes[55]) = (Protocol::Udp as u8, inner, 2);
+        parse(bytes.as_slice(), 0, IPV6)
+    }
+
+    #[test]
+    fn a_piece_of_a_piece_is_no_whole_datagram() {
+        let [whole, first] = [0, 1];
+        assert_eq!(twice_in_pieces(first, whole), Err(Unusable::Malformed));
+        assert_eq!(twice_in_pieces(first, first), Err(Unusable::Malformed));
+        assert_eq!(twice_in_pieces(whole, first).map(|packet| packet.fragment), Ok(Fragment::First(2)));
+        assert_eq!(twice_in_pieces(whole, whole).map(|packet| packet.fragment), Ok(Fragment::Whole));
+    }
 }

@@ -158,8 +158,11 @@ fn lookup_backend_side<'a, T: PacketTables>(
 pub(super) fn forget<T: PacketTables>(tables: &T, packet: &Packet, protocol: Protocol) {
     let (tuple, _) = Tuple::new(packet.src, packet.dst, protocol);
     let Some(flow) = tables.lookup_flow(&tuple) else { return };
-    for form in [Form::Forwarded, Form::Received] {
-        let (client, server) = flow.ends(form);
+    let (client, server) = flow.ends(Form::Received);
+    tables.delete_flow(&Tuple::new(client, server, protocol).0);
+    // Past the stack the flow has no such row, and the tuple may be another's.
+    if flow.path() == Path::Stack && flow.hides_client() {
+        let (client, server) = flow.ends(Form::Forwarded);
         tables.delete_flow(&Tuple::new(client, server, protocol).0);
     }
     tables.delete_flow(&tuple);

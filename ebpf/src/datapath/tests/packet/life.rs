@@ -68,6 +68,27 @@ fn the_port_of_a_connection_that_is_over_may_be_used_again_at_once() {
 }
 
 #[test]
+fn a_connection_that_is_over_takes_no_other_with_it() {
+    for mut world in World::both() {
+        world.set_backends(2..3);
+        let (src, node) = (world.client(4000), world.node());
+        let there = translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, src, node));
+        assert_eq!((there.src.addr, there.onward), (node.addr, Onward::Route));
+        // Another connection of the client's to the backend, which sees it; by chance it has the same source port.
+        let mut other = Flow::new(world.client(5000), world.vip(), there.dst, SERVICE, 1000);
+        other.set_source(Peer { addr: src.addr, port: there.src.port });
+        for form in [Form::Received, Form::Dialled] {
+            let key = other.set_form(form, Protocol::Tcp);
+            world.tables.flows.borrow_mut().insert(key, other);
+        }
+        translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_RST, src, node));
+        translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, src, node));
+        let reply = world.send(Hook::FromNet, Protocol::Tcp, TCP_ACK, other.backend(), other.source());
+        assert_eq!(reply, Verdict::PassToLast, "the other one is still there");
+    }
+}
+
+#[test]
 fn a_backend_that_opens_a_connection_of_its_own_is_no_reply() {
     for mut world in World::both() {
         world.set_backends(0..1);
