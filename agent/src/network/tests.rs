@@ -499,6 +499,7 @@ fn row_options() -> RowOptions {
         forwarding: Forwarding::Stack,
         socket_lb: SocketLb::All,
         shows_cluster_ip_clients: false,
+        marks_forwarded: false,
     }
 }
 

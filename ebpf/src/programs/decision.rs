@@ -34,24 +34,22 @@ pub(crate) trait Hook {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Todo {
-    /// The packet is none of ours.
+    /// The packet stays as it is.
     Pass = 0,
-    /// It is the last hook's.
-    PassToLast = 1,
     /// It becomes what stands in the map.
-    Translate = 2,
+    Translate = 1,
     /// Its sender gets the answer in the map.
-    Answer = 3,
+    Answer = 2,
     /// It goes no further.
-    Drop = 4,
+    Drop = 3,
     /// It may have a flow.
-    LookUp = 5,
+    LookUp = 4,
     /// It is an ICMP error.
-    Follow = 6,
+    Follow = 5,
     /// It may begin a flow.
-    Begin = 7,
+    Begin = 6,
     /// It may begin a flow in the place of another.
-    BeginAgain = 8,
+    BeginAgain = 7,
 }
 
 /// Reads the packet whose IP header is at `L3` into the map.
@@ -159,7 +157,6 @@ pub(crate) fn give_up_flow(row: &mut Decision) -> Todo {
 fn conclude(row: &mut Decision, verdict: Verdict) -> Todo {
     match verdict {
         Verdict::Pass => Todo::Pass,
-        Verdict::PassToLast => Todo::PassToLast,
         Verdict::Translate(translation) => {
             row.translation = translation;
             Todo::Translate

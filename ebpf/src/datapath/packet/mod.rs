@@ -271,7 +271,7 @@ fn remember_piece<T: PacketTables, M: Moment, N: Network>(
     protocol: Protocol,
     verdict: &Verdict,
 ) {
-    if let (Fragment::First(id), Verdict::Translate(_) | Verdict::PassToLast) = (packet.fragment, verdict) {
+    if let (Fragment::First(id), Verdict::Translate(_)) = (packet.fragment, verdict) {
         let key = FragmentKey::new(packet.src.addr, packet.dst.addr, id, protocol as u8);
         let seen_s = node.moment.seconds();
         node.tables.put_fragment(&key, &FragmentRow { src: packet.src.port, dst: packet.dst.port, seen_s });
