@@ -28,9 +28,9 @@ pub(super) fn commands(number: u8) -> Vec<String> {
             mac(number, family)
         ));
         commands.push(format!("link set {device} up"));
-        let (bits, own) = (if family == 0 { 32 } else { 128 }, &own(number)[family]);
+        let bits = if family == 0 { 32 } else { 128 };
         let nodad = if family == 0 { "" } else { " nodad" };
-        commands.push(format!("addr add {own}/{bits} dev {device}{nodad}"));
+        commands.push(format!("addr add {}/{bits} dev {device}{nodad}", own(number)[family]));
         for other in (1..=NODES).filter(|other| *other != number) {
             let (gateway, cidr) = (&own(other)[family], &pod_cidrs(other)[family]);
             commands.push(format!(
