@@ -1,7 +1,5 @@
 //! Which backend a new flow gets.
 
-use core::cmp::Ordering;
-
 use crate::abi::{
     AffinityKey, AffinityRow, Backend, Client, Counter, DropReason, Frontend, Origin, Run, mix,
 };
@@ -9,6 +7,10 @@ use crate::datapath::{Moment, Tables};
 
 /// A run holds fewer than 2^20 backends: one step of the search for each bit.
 const SEARCH_STEPS: u32 = 20;
+
+/// Backends of one run that may stand at one place of the ring and still be found. Among a million there are a hundred
+/// pairs, and hardly three of them together.
+const SAME_PLACE: u32 = 4;
 
 /// Points on the ring that are tried for one client. The busiest of many backends then has about 1/16 more than its
 /// share (multi-probe consistent hashing, Appleton and O'Reilly 2015).
@@ -106,10 +108,17 @@ pub(super) fn select_consistent(tables: &impl Tables, run: Run, seed: u32) -> u3
     best
 }
 
-/// The place in the run of the first backend at or after a point on the ring. A binary search without branches: the
-/// verifier would follow both ways at each of its steps, for each of the probes.
+/// The place in the run of the first backend at or after a point on the ring: after the last comes the first.
 #[inline(always)]
 fn lookup_next(tables: &impl Tables, run: Run, point: u32) -> u32 {
+    let at = lower_bound(tables, run, point);
+    at & is_less(at, run.len)
+}
+
+/// How many backends of the run, which is sorted by [`Backend::order`], stand before a point on the ring. A binary search
+/// without branches: the verifier would follow both ways at each of its steps.
+#[inline(always)]
+fn lower_bound(tables: &impl Tables, run: Run, point: u32) -> u32 {
     let (mut low, mut high) = (0, run.len);
     for _ in 0..SEARCH_STEPS {
         let middle = low + (high - low) / 2;
@@ -121,8 +130,7 @@ fn lookup_next(tables: &impl Tables, run: Run, point: u32) -> u32 {
         let is_after = !is_before & is_open;
         high = (high & !is_after) | (middle & is_after);
     }
-    // After the last comes the first.
-    low & is_less(low, run.len)
+    low
 }
 
 /// All bits where `a` is less than `b`, none otherwise.
@@ -132,20 +140,19 @@ const fn is_less(a: u32, b: u32) -> u32 {
     0_u32.wrapping_sub(((a as u64).wrapping_sub(b as u64) >> 63) as u32)
 }
 
-/// This backend as the run, which is sorted by [`Backend::order`], has it.
+/// This backend as the run has it.
 #[inline(always)]
 pub(super) fn lookup_in_run(tables: &impl Tables, run: Run, wanted: &Backend) -> Option<Backend> {
-    let (mut low, mut high) = (0, run.len);
-    for _ in 0..SEARCH_STEPS {
-        if low >= high {
+    let first = lower_bound(tables, run, wanted.place());
+    // Counted from 0, so that the verifier sees an end.
+    for step in 0..SAME_PLACE {
+        let at = first.wrapping_add(step);
+        if at >= run.len {
             return None;
         }
-        let middle = low + (high - low) / 2;
-        let backend = tables.lookup_backend(run.offset.wrapping_add(middle))?;
-        match backend.order(wanted) {
-            Ordering::Equal => return Some(backend),
-            Ordering::Less => low = middle + 1,
-            Ordering::Greater => high = middle,
+        let backend = tables.lookup_backend(run.offset.wrapping_add(at))?;
+        if backend.peer() == wanted.peer() {
+            return Some(backend);
         }
     }
     None
