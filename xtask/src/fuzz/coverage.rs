@@ -57,7 +57,9 @@ pub(super) fn report(
 fn build_replay(workspace: &Workspace, tools: &Tools, folder: &Path) -> Result<PathBuf> {
     let mut build = tools.nightly("cargo".as_ref());
     build.args(["build", "--package=weir-fuzz", "--bin=replay", "--target-dir"]).arg(folder);
-    run_quietly(build.current_dir(&workspace.root).env("RUSTFLAGS", "-Cinstrument-coverage"))?;
+    run_quietly(
+        build.current_dir(&workspace.root).env("RUSTFLAGS", "-Cinstrument-coverage -Clink-dead-code"),
+    )?;
     Ok(folder.join("debug/replay"))
 }
 

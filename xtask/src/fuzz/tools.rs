@@ -25,7 +25,7 @@ impl Tools {
     /// # Errors
     /// What is missing, and how to get it.
     pub(crate) fn lookup(workspace: &Workspace) -> Result<Self> {
-        if !succeeds(&mut nightly("rustc".as_ref()).arg("--version")) {
+        if !succeeds(nightly("rustc".as_ref()).arg("--version")) {
             bail!("no nightly compiler; `rustup toolchain install nightly` brings one");
         }
         let Some(cargo_fuzz) = lookup_cargo_fuzz(workspace) else {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use weir_ebpf::abi::{DropReason, Flow, Form, FrontendKey, Path, Tuple};
+use weir_ebpf::datapath::lifetime::lifetime_s;
 use weir_ebpf::datapath::packet::{Answer, Translation, Verdict};
-use weir_ebpf::testing::Outcome;
+use weir_ebpf::testing::{Outcome, apply_too_long};
 use weir_ebpf::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse, parse_quoted};
 
 use super::Hook;
@@ -56,6 +57,8 @@ impl State {
             let (client, server) = flow.ends(flow.form());
             let (tuple, client_is_low) = Tuple::new(client, server, protocol);
             assert_eq!((tuple, flow.is_forward(client_is_low)), (*key, true), "{flow:?}");
+            // Between a reset and a day: nothing is kept for ever, or forgotten at once.
+            assert!((10..=86_400).contains(&lifetime_s(protocol, flow.signs, flow.signs)));
             if flow.form() != Form::Dialled {
                 continue;
             }
@@ -145,6 +148,16 @@ impl Asked<'_> {
             }
             (Verdict::Answer(answer), Outcome::Answered) => self.is_answered(*answer, became),
             (verdict, outcome) => panic!("{verdict:?} became {outcome:?}"),
+        }
+    }
+
+    /// The way on may turn out to be too narrow.
+    pub(super) fn is_told_what_is_too_long(&self) {
+        let mut became = self.frame.clone();
+        match apply_too_long(&mut became.bytes, self.packet, 1280) {
+            Outcome::Answered => self.is_answered(Answer::TimeExceeded, &became),
+            Outcome::Untouched => assert_eq!(became.bytes, self.frame.bytes),
+            outcome => assert_eq!(outcome, Outcome::Dropped(None)),
         }
     }
 
