@@ -6,6 +6,7 @@ use weir_ebpf::abi::{DropReason, Flow, Form, FrontendKey, Path, Tuple};
 use weir_ebpf::datapath::lifetime::lifetime_s;
 use weir_ebpf::datapath::packet::{Answer, Translation, Verdict};
 use weir_ebpf::testing::{Outcome, apply_too_long};
+use weir_ebpf::wire::answer::is_error;
 use weir_ebpf::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse, parse_quoted};
 
 use super::Hook;
@@ -187,7 +188,8 @@ impl Asked<'_> {
         if answer == Answer::EchoReply && ends(self.frame).is_none() {
             return;
         }
-        let (from, to, _) = ends(became).expect("an answer is a packet");
+        let (from, to, number) = ends(became).expect("an answer is a packet");
+        assert_eq!(is_error(self.packet, &answer), answer != Answer::EchoReply && number != 6, "{number}");
         assert_eq!((from, to), (dst.addr.into(), src.addr.into()));
         let (were, are) = (checksums(self.frame), checksums(became));
         let right = if answer == Answer::EchoReply { were.survived(are) } else { are.are_right() };
