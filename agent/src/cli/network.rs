@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 
 use crate::network::{Forwarding, Options, RowOptions, SocketLb};
@@ -36,6 +36,10 @@ pub(super) struct NetworkArgs {
     /// this node, as where this node is its gateway.
     #[arg(long, env = "WEIR_CLUSTER_IP_CLIENTS", value_enum, default_value_t)]
     cluster_ip_clients: ClientsArg,
+    /// Whether translated packets that go through the stack are marked 0x4000: flannel then leaves their source alone.
+    /// Rules that kube-proxy has left behind do the opposite: remove those, or say `false`.
+    #[arg(long, env = "WEIR_MARK_FORWARDED", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    mark_forwarded: bool,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -95,6 +99,7 @@ impl NetworkArgs {
             forwarding,
             socket_lb,
             shows_cluster_ip_clients,
+            marks_forwarded: self.mark_forwarded,
         }
     }
 }

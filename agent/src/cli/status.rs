@@ -146,18 +146,6 @@ fn print(status: &Status) {
     }
 }
 
-/// Where the source watches, and whether it hears of changes.
-fn describe(connection: &Connection) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let for_s = now.saturating_sub(connection.since_s);
-    let Connection { server, error, errors, .. } = connection;
-    if connection.connected {
-        return format!("{server}: connected for {for_s} s ({errors} errors so far)");
-    }
-    let why = if error.is_empty() { "connecting" } else { error };
-    format!("{server}: NOT CONNECTED for {for_s} s, what is known stays in force: {why}")
-}
-
 fn print_network(agent: &Report) {
     let network = &agent.network;
     let devices: Vec<String> = network
@@ -182,6 +170,18 @@ fn print_network(agent: &Report) {
         "flows     {} rows, the oldest began {} s ago, {} swept",
         flows.rows, flows.oldest_s, flows.swept
     );
+}
+
+/// Where the source watches, and whether it hears of changes.
+fn describe(connection: &Connection) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let for_s = now.saturating_sub(connection.since_s);
+    let Connection { server, error, errors, .. } = connection;
+    if connection.connected {
+        return format!("{server}: connected for {for_s} s ({errors} errors so far)");
+    }
+    let why = if error.is_empty() { "connecting" } else { error };
+    format!("{server}: NOT CONNECTED for {for_s} s, what is known stays in force: {why}")
 }
 
 fn print_kernel(status: &Status) {

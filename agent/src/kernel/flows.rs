@@ -109,6 +109,38 @@ pub fn remove_flows(generation: &Generation, stale: &HashSet<FlowBackend>) -> an
     Ok(found.len())
 }
 
+/// Begins a flow as the programs do, with these rows: the direction of each, when it was last seen, and what was seen.
+///
+/// # Errors
+/// The kernel's.
+#[cfg(feature = "testing")]
+pub fn insert_flow(
+    generation: &Generation,
+    protocol: Protocol,
+    flow: &Flow,
+    rows: &[(Form, u32, Signs)],
+) -> anyhow::Result<()> {
+    let mut table = FlowTable::open(generation)?;
+    for &(form, seen_s, signs) in rows {
+        let mut row = *flow;
+        let tuple = row.set_form(form, protocol);
+        (row.seen_s, row.signs) = (seen_s, signs);
+        table.map.insert(Row(tuple), Row(row), NOEXIST)?;
+    }
+    Ok(())
+}
+
+/// The forms of this flow that are in the table.
+///
+/// # Errors
+/// The kernel's.
+#[cfg(feature = "testing")]
+pub fn flow_forms(generation: &Generation, protocol: Protocol, flow: &Flow) -> anyhow::Result<Vec<Form>> {
+    let table = FlowTable::open(generation)?;
+    let forms = [Form::Dialled, Form::Forwarded, Form::Received];
+    Ok(forms.into_iter().filter(|form| table.other(flow, *form, protocol).is_some()).collect())
+}
+
 /// The table, open.
 struct FlowTable {
     map: HashMap<MapData, Row<Tuple>, Row<Flow>>,

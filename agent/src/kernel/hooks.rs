@@ -39,6 +39,7 @@ const CGROUP_HOOKS: [&str; 11] = [
 #[derive(Debug)]
 pub struct Hooks {
     programs: Ebpf,
+    has_tcx: bool,
 }
 
 /// A hook that is pinned: its name, the program's id, and whether it is still attached.
@@ -66,7 +67,25 @@ impl Hooks {
         for (name, ..) in TC_HOOKS {
             load(program(&mut programs, name)?).map_err(|error| explain(name, &error))?;
         }
-        Ok(Self { programs })
+        let mut hooks = Self { programs, has_tcx: false };
+        hooks.has_tcx = tc::has_tcx(hooks.device_program(TC_HOOKS[0].0)?.fd);
+        Ok(hooks)
+    }
+
+    /// The same as on a kernel without TCX links.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn without_tcx(self) -> Self {
+        Self { has_tcx: false, ..self }
+    }
+
+    fn device_program(&self, name: &str) -> anyhow::Result<Loaded<'_>> {
+        let program: &SchedClassifier = self
+            .programs
+            .program(name)
+            .ok_or_else(|| anyhow!("the object has no program {name}"))?
+            .try_into()?;
+        Ok(Loaded { fd: program.fd()?.as_fd(), id: program.info()?.id() })
     }
 
     /// Gives every wanted device its programs, and takes them from all others. Returns what is wrong with which.
@@ -78,17 +97,8 @@ impl Hooks {
         root: &PinRoot,
         wanted: &BTreeMap<u32, DeviceKind>,
     ) -> anyhow::Result<Vec<(u32, String)>> {
-        let program = |name: &str| {
-            let program: &SchedClassifier = self
-                .programs
-                .program(name)
-                .ok_or_else(|| anyhow!("the object has no program {name}"))?
-                .try_into()?;
-            Ok(Loaded { fd: program.fd()?.as_fd(), id: program.info()?.id() })
-        };
-        let (first, ..) = TC_HOOKS[0];
-        let clsact = if tc::has_tcx(program(first)?.fd) { None } else { Some(Clsact::open()?) };
-        tc::sync_devices(root, wanted, program, clsact.as_ref())
+        let clsact = if self.has_tcx { None } else { Some(Clsact::open()?) };
+        tc::sync_devices(root, wanted, |name| self.device_program(name), clsact.as_ref())
     }
 
     /// Attaches every program to the cgroup, or replaces the one that an earlier agent attached there: the kernel

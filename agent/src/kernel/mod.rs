@@ -23,6 +23,8 @@ mod view;
 
 pub use bpf_fs::{PinRoot, cleanup};
 pub use flows::{FlowBackend, Swept, flow_backends, remove_flows, sweep_flows};
+#[cfg(feature = "testing")]
+pub use flows::{flow_forms, insert_flow};
 pub use generation::Generation;
 pub use grace::Grace;
 pub use hooks::{Attached, Hooks, attached, expected};

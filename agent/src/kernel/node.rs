@@ -44,6 +44,17 @@ impl NodeTables {
         })
     }
 
+    /// What they hold.
+    #[must_use]
+    pub fn held(&self) -> NodeRows {
+        NodeRows {
+            workloads: self.workloads.held.clone(),
+            netns: self.netns.held.clone(),
+            devices: self.devices.held.clone(),
+            config: self.config.get(&0, 0).map_or(Config::EMPTY, |row| row.0),
+        }
+    }
+
     /// Adds what is new and replaces what is different: before programs are attached to new devices. What the kernel
     /// refuses is returned, and tried again the next time.
     pub fn put(&mut self, rows: &NodeRows) -> Vec<String> {

@@ -43,6 +43,9 @@ pub struct RowOptions {
     pub socket_lb: SocketLb,
     /// Clients outside stay visible to every backend of a ClusterIP (`--cluster-ip-clients show`).
     pub shows_cluster_ip_clients: bool,
+    /// Packets that go through the stack get the mark that asks neighbours not to masquerade them
+    /// (`--mark-forwarded`).
+    pub marks_forwarded: bool,
 }
 
 /// The rows of the tables `workloads`, `netns`, `devices` and `config`.
@@ -129,5 +132,6 @@ fn config_flags(options: &RowOptions) -> u32 {
     let redirect = if options.forwarding == Forwarding::Stack { Config::NO_REDIRECT } else { 0 };
     let sockets = if options.socket_lb == SocketLb::Node { Config::SOME_WITHOUT_SOCKETS } else { 0 };
     let clients = if options.shows_cluster_ip_clients { Config::SHOW_CLUSTER_IP_CLIENTS } else { 0 };
-    redirect | sockets | clients
+    let mark = if options.marks_forwarded { Config::MARK_FORWARDED } else { 0 };
+    redirect | sockets | clients | mark
 }

@@ -81,7 +81,7 @@ impl Announced {
         self
     }
 
-    fn new(self) -> RouteNetlinkMessage {
+    fn there(self) -> RouteNetlinkMessage {
         RouteNetlinkMessage::NewLink(self.reread())
     }
 
@@ -179,28 +179,28 @@ fn plug(mirror: &mut Mirror, nsid: i32, index: u32, addresses: &[&str]) {
 /// three pods.
 fn ordinary() -> Mirror {
     let mut mirror = mirror([
-        device(1, "lo").loopback().new(),
+        device(1, "lo").loopback().there(),
         has(1, "127.0.0.1"),
         has(1, "::1"),
-        device(2, "eth0").new(),
+        device(2, "eth0").there(),
         has(2, "192.0.2.1"),
         has(2, "2001:db8::1"),
         has(2, "fe80::1"),
         leads(2, "0.0.0.0/0"),
         leads(2, "::/0"),
-        device(3, "eth1").down().new(),
-        device(4, "docker0").kind(InfoKind::Bridge).new(),
+        device(3, "eth1").down().there(),
+        device(4, "docker0").kind(InfoKind::Bridge).there(),
         has(4, "172.17.0.1"),
-        device(5, "flannel.1").vxlan(2).new(),
+        device(5, "flannel.1").vxlan(2).there(),
         has(5, "10.244.1.0"),
         leads(5, "10.244.2.0/24"),
-        device(6, "cni0").kind(InfoKind::Bridge).new(),
+        device(6, "cni0").kind(InfoKind::Bridge).there(),
         has(6, "10.244.1.1"),
-        device(7, "vethpod1").kind(InfoKind::Veth).master(6).peer(2, 11).new(),
-        device(8, "vethpod2").kind(InfoKind::Veth).master(6).peer(2, 12).new(),
-        device(9, "nodelocaldns").kind(InfoKind::Dummy).new(),
+        device(7, "vethpod1").kind(InfoKind::Veth).master(6).peer(2, 11).there(),
+        device(8, "vethpod2").kind(InfoKind::Veth).master(6).peer(2, 12).there(),
+        device(9, "nodelocaldns").kind(InfoKind::Dummy).there(),
         has(9, "169.254.20.10"),
-        device(10, "kube-ipvs0").kind(InfoKind::Dummy).new(),
+        device(10, "kube-ipvs0").kind(InfoKind::Dummy).there(),
         has(10, "10.96.0.1"),
     ]);
     plug(&mut mirror, 11, 2, &["10.244.1.2", "fd00:1::2", "fe80::2"]);
@@ -239,17 +239,18 @@ fn an_ordinary_node() {
 
 /// What a node looks like, and which of its devices lead to other nodes and the world.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_is_node_facing() {
     let rows: Vec<(&str, Vec<RouteNetlinkMessage>, &[&str])> = vec![
-        ("a card without an address or route", vec![device(2, "eth0").new()], &[]),
-        ("a card with a link-local address", vec![device(2, "eth0").new(), has(2, "fe80::1")], &[]),
+        ("a card without an address or route", vec![device(2, "eth0").there()], &[]),
+        ("a card with a link-local address", vec![device(2, "eth0").there(), has(2, "fe80::1")], &[]),
         (
             "unnumbered cards: addresses on lo, default routes through both",
             vec![
-                device(1, "lo").loopback().new(),
+                device(1, "lo").loopback().there(),
                 has(1, "192.0.2.1"),
-                device(2, "eth0").new(),
-                device(3, "eth1").new(),
+                device(2, "eth0").there(),
+                device(3, "eth1").there(),
                 leads(2, "0.0.0.0/0"),
                 leads(3, "0.0.0.0/0"),
             ],
@@ -258,9 +259,9 @@ fn what_is_node_facing() {
         (
             "a bond: the master, not its members",
             vec![
-                device(2, "eth0").master(4).new(),
-                device(3, "eth1").master(4).new(),
-                device(4, "bond0").kind(InfoKind::Bond).new(),
+                device(2, "eth0").master(4).there(),
+                device(3, "eth1").master(4).there(),
+                device(4, "bond0").kind(InfoKind::Bond).there(),
                 has(4, "192.0.2.1"),
             ],
             &["bond0"],
@@ -268,9 +269,9 @@ fn what_is_node_facing() {
         (
             "a bridge over a card, with a virtual machine",
             vec![
-                device(2, "eth0").master(4).new(),
-                device(3, "tap0").kind(InfoKind::Tun).master(4).new(),
-                device(4, "br0").kind(InfoKind::Bridge).new(),
+                device(2, "eth0").master(4).there(),
+                device(3, "tap0").kind(InfoKind::Tun).master(4).there(),
+                device(4, "br0").kind(InfoKind::Bridge).there(),
                 has(4, "192.0.2.1"),
             ],
             &["br0"],
@@ -278,9 +279,9 @@ fn what_is_node_facing() {
         (
             "a bridge over a bond",
             vec![
-                device(2, "eth0").master(3).new(),
-                device(3, "bond0").kind(InfoKind::Bond).master(4).new(),
-                device(4, "br0").kind(InfoKind::Bridge).new(),
+                device(2, "eth0").master(3).there(),
+                device(3, "bond0").kind(InfoKind::Bond).master(4).there(),
+                device(4, "br0").kind(InfoKind::Bridge).there(),
                 has(4, "192.0.2.1"),
             ],
             &["br0"],
@@ -288,8 +289,8 @@ fn what_is_node_facing() {
         (
             "a VLAN",
             vec![
-                device(2, "eth0").new(),
-                device(3, "eth0.7").kind(InfoKind::Vlan).new(),
+                device(2, "eth0").there(),
+                device(3, "eth0.7").kind(InfoKind::Vlan).there(),
                 has(3, "192.0.2.1"),
             ],
             &["eth0.7"],
@@ -297,25 +298,25 @@ fn what_is_node_facing() {
         (
             "a card in a VRF",
             vec![
-                device(2, "eth0").master(3).new(),
+                device(2, "eth0").master(3).there(),
                 has(2, "192.0.2.1"),
-                device(3, "blue").kind(InfoKind::Vrf).new(),
+                device(3, "blue").kind(InfoKind::Vrf).there(),
             ],
             &["eth0"],
         ),
         (
             "WireGuard and tun; a tunnel that is down is a module's fallback",
             vec![
-                device(2, "wg0").kind(InfoKind::Wireguard).without_ethernet().new(),
-                device(3, "tun0").kind(InfoKind::Tun).without_ethernet().new(),
-                device(4, "tunl0").kind(InfoKind::IpIp).without_ethernet().down().new(),
+                device(2, "wg0").kind(InfoKind::Wireguard).without_ethernet().there(),
+                device(3, "tun0").kind(InfoKind::Tun).without_ethernet().there(),
+                device(4, "tunl0").kind(InfoKind::IpIp).without_ethernet().down().there(),
             ],
             &["wg0", "tun0"],
         ),
         (
             "a node that is a container: its veth has the default route",
             vec![
-                device(2, "eth0").kind(InfoKind::Veth).peer(9, 0).new(),
+                device(2, "eth0").kind(InfoKind::Veth).peer(9, 0).there(),
                 has(2, "172.18.0.2"),
                 leads(2, "0.0.0.0/0"),
             ],
@@ -323,27 +324,27 @@ fn what_is_node_facing() {
         ),
         (
             "the same with gateways to other nodes only",
-            vec![device(2, "eth0").kind(InfoKind::Veth).peer(9, 0).new(), leads(2, "10.244.2.0/24")],
+            vec![device(2, "eth0").kind(InfoKind::Veth).peer(9, 0).there(), leads(2, "10.244.2.0/24")],
             &["eth0"],
         ),
         (
             "the same with nothing but a VXLAN on it",
             vec![
-                device(2, "eth0").kind(InfoKind::Veth).peer(9, 0).new(),
-                device(3, "flannel.1").vxlan(2).new(),
+                device(2, "eth0").kind(InfoKind::Veth).peer(9, 0).there(),
+                device(3, "flannel.1").vxlan(2).there(),
             ],
             &["eth0", "flannel.1"],
         ),
         (
             "ptp's veths carry the gateway's address",
-            vec![device(2, "veth1").kind(InfoKind::Veth).peer(2, 0).new(), has(2, "10.244.1.1")],
+            vec![device(2, "veth1").kind(InfoKind::Veth).peer(2, 0).there(), has(2, "10.244.1.1")],
             &[],
         ),
         (
             "both ends of a veth are here",
             vec![
-                device(2, "a").kind(InfoKind::Veth).new(),
-                device(3, "b").kind(InfoKind::Veth).new(),
+                device(2, "a").kind(InfoKind::Veth).there(),
+                device(3, "b").kind(InfoKind::Veth).there(),
                 has(2, "10.9.0.1"),
                 leads(2, "0.0.0.0/0"),
             ],
@@ -377,11 +378,11 @@ fn the_primary_address() {
         |index, metric, source| RouteNetlinkMessage::NewRoute(route(index, "0.0.0.0/0", metric, source));
     let cards = || {
         vec![
-            device(1, "lo").loopback().new(),
-            device(2, "eth0").new(),
+            device(1, "lo").loopback().there(),
+            device(2, "eth0").there(),
             has(2, "192.0.2.1"),
             has_with(2, "192.0.2.2", AddressFlags::Secondary),
-            device(3, "eth1").new(),
+            device(3, "eth1").there(),
             has(3, "198.51.100.1"),
         ]
     };
@@ -405,7 +406,7 @@ fn the_primary_address() {
 #[test]
 fn an_address_that_is_refused_or_not_yet_ours_is_none() {
     let mut node = mirror([
-        device(2, "eth0").new(),
+        device(2, "eth0").there(),
         has_with(2, "2001:db8::1", AddressFlags::Tentative),
         has_with(2, "2001:db8::2", AddressFlags::Tentative | AddressFlags::Dadfailed),
         has_with(2, "2001:db8::3", AddressFlags::Tentative | AddressFlags::Optimistic),
@@ -421,7 +422,10 @@ fn an_address_that_is_refused_or_not_yet_ours_is_none() {
 #[test]
 fn a_bridge_speaking_of_its_ports_removes_no_device() {
     let mut node = ordinary();
-    tell(&mut node, [device(7, "vethpod1").of_a_bridge().gone(), device(8, "vethpod2").of_a_bridge().new()]);
+    tell(
+        &mut node,
+        [device(7, "vethpod1").of_a_bridge().gone(), device(8, "vethpod2").of_a_bridge().there()],
+    );
     assert_eq!(classify(&node, &Options::default(), HOST), classify(&ordinary(), &Options::default(), HOST));
     tell(&mut node, [device(7, "vethpod1").gone()]);
     assert_eq!(classify(&node, &Options::default(), HOST).pods.into_keys().collect::<Vec<_>>(), [8]);
@@ -434,7 +438,7 @@ fn a_number_that_is_given_to_another_namespace_says_nothing_of_the_old_one() {
     node.apply(Change::NetnsGone(11));
     assert!(!node.cookies.contains_key(&11) && !node.inside.contains_key(&(11, 2)));
     // Nothing is said of what was not asked for.
-    for message in [has(2, "10.244.1.9"), device(2, "eth0").new()] {
+    for message in [has(2, "10.244.1.9"), device(2, "eth0").there()] {
         parse(&message).into_iter().for_each(|change| node.apply_inside(11, change));
     }
     assert_eq!(classify(&node, &Options::default(), HOST).pods.into_keys().collect::<Vec<_>>(), [8]);
@@ -447,7 +451,8 @@ fn a_peer_that_leaves_for_a_pod_makes_its_other_end_doubtful() {
         device.0.attributes.push(LinkAttribute::Link(other));
         device
     };
-    let mut node = mirror([pair(2, "veth1", 3).new(), pair(3, "eth0", 2).new(), device(4, "eth1").new()]);
+    let mut node =
+        mirror([pair(2, "veth1", 3).there(), pair(3, "eth0", 2).there(), device(4, "eth1").there()]);
     tell(&mut node, [device(4, "eth1").gone()]);
     assert!(!node.is_doubtful);
     tell(&mut node, [pair(3, "eth0", 2).gone()]);
@@ -458,12 +463,12 @@ fn a_peer_that_leaves_for_a_pod_makes_its_other_end_doubtful() {
 fn routes_go_with_their_device_and_its_last_address() {
     let default = || leads(2, "0.0.0.0/0");
     let count = |node: &Mirror| node.default_routes(false).len();
-    let mut node = mirror([device(2, "eth0").new(), has(2, "192.0.2.1"), has(2, "192.0.2.2"), default()]);
+    let mut node = mirror([device(2, "eth0").there(), has(2, "192.0.2.1"), has(2, "192.0.2.2"), default()]);
     tell(&mut node, [lost(2, "192.0.2.1")]);
     assert_eq!(count(&node), 1);
     tell(&mut node, [lost(2, "192.0.2.2")]);
     assert_eq!(count(&node), 0);
-    tell(&mut node, [default(), device(2, "eth0").down().new()]);
+    tell(&mut node, [default(), device(2, "eth0").down().there()]);
     assert_eq!(count(&node), 0);
     tell(&mut node, [default(), RouteNetlinkMessage::DelRoute(route(2, "0.0.0.0/0", 100, None))]);
     assert_eq!(count(&node), 0);
@@ -481,7 +486,7 @@ fn attributes_that_nobody_knows_are_no_trouble() {
     let mut message = device(2, "eth0");
     message.0.attributes.push(LinkAttribute::Other(DefaultNla::new(999, vec![1, 2, 3])));
     message.0.attributes.push(LinkAttribute::Qdisc("noqueue".into()));
-    assert_eq!(facing(&mirror([message.new(), has(2, "192.0.2.1")]), &Options::default()), ["eth0"]);
+    assert_eq!(facing(&mirror([message.there(), has(2, "192.0.2.1")]), &Options::default()), ["eth0"]);
     let empty = RouteMessage::default();
     assert_eq!(parse(&RouteNetlinkMessage::NewRoute(empty)), []);
     assert_eq!(parse(&RouteNetlinkMessage::NewAddress(AddressMessage::default())), []);
@@ -494,6 +499,7 @@ fn row_options() -> RowOptions {
         forwarding: Forwarding::Stack,
         socket_lb: SocketLb::All,
         shows_cluster_ip_clients: false,
+        marks_forwarded: false,
     }
 }
 

@@ -19,11 +19,12 @@ pub fn is_refused(
     netns: impl FnOnce() -> u64,
 ) -> bool {
     let is_taken = is_node_port(tables, protocol, local) && is_served(tables, local.addr);
-    if !is_taken || !tables.lookup_netns(netns()).is_some_and(|netns| netns.flags & Netns::HOST != 0) {
-        return false;
+    let is_refused =
+        is_taken && tables.lookup_netns(netns()).is_some_and(|netns| netns.flags & Netns::HOST != 0);
+    if is_refused {
+        tables.count(Counter::BindRefused);
     }
-    tables.count(Counter::BindRefused);
-    true
+    is_refused
 }
 
 /// A socket at `::` takes what comes over IPv4 as well. Whether it renounced that (`IPV6_V6ONLY`) is not to be seen here;
@@ -46,7 +47,8 @@ fn is_served(tables: &impl Tables, addr: Addr) -> bool {
             .is_some_and(|row| row.uses().contains(AddressUses::NODE_PORTS))
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use super::*;
     use crate::abi::{Frontend, FrontendKind, ServiceId};

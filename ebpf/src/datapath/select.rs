@@ -127,7 +127,6 @@ fn lookup_next(tables: &impl Tables, run: Run, point: u32) -> u32 {
 
 /// All bits where `a` is less than `b`, none otherwise.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "all bits or none")]
 const fn is_less(a: u32, b: u32) -> u32 {
     // The borrow of the subtraction.
     0_u32.wrapping_sub(((a as u64).wrapping_sub(b as u64) >> 63) as u32)

@@ -30,8 +30,7 @@ const FORWARDED: u32 = 0x4000;
 pub(crate) fn act<H: Hook>(skb: Skb, row: &Decision, todo: Todo) -> i32 {
     match todo {
         Todo::Pass if H::ORIGIN.is_none() => NEXT,
-        Todo::Pass => pass(skb, Note::Done),
-        Todo::PassToLast => pass(skb, Note::LookAgain),
+        Todo::Pass => pass(skb, Note::LookAgain),
         Todo::Translate if row.translation.is_beyond(&row.packet) => {
             give_answer::<H>(skb.raw(), &row.packet, &Answer::TimeExceeded)
         }

@@ -2,11 +2,11 @@
 //! whole stack for itself.
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_ebpf::abi::{Counter, DropReason, Flow, Origin};
+use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Origin};
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::packet::{
-    Answer, Known, Node, Stage, Translation, Verdict, choose, enter, finish, follow_error, forget, give_up,
-    recognise, reserve, withdraw,
+    Answer, Known, Node, Stage, Translation, Verdict, choose, enter, find, finish, follow_error, forget,
+    give_up, recognise, reserve, withdraw,
 };
 use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
 
@@ -20,6 +20,7 @@ pub(crate) struct Decision {
     pub(crate) packet: Packet,
     pub(crate) translation: Translation,
     pub(crate) answer: Answer,
+    frontend: Frontend,
     flow: Flow,
 }
 
@@ -33,24 +34,22 @@ pub(crate) trait Hook {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Todo {
-    /// The packet is none of ours.
+    /// The packet stays as it is.
     Pass = 0,
-    /// It is the last hook's.
-    PassToLast = 1,
     /// It becomes what stands in the map.
-    Translate = 2,
+    Translate = 1,
     /// Its sender gets the answer in the map.
-    Answer = 3,
+    Answer = 2,
     /// It goes no further.
-    Drop = 4,
+    Drop = 3,
     /// It may have a flow.
-    LookUp = 5,
+    LookUp = 4,
     /// It is an ICMP error.
-    Follow = 6,
+    Follow = 5,
     /// It may begin a flow.
-    Begin = 7,
+    Begin = 6,
     /// It may begin a flow in the place of another.
-    BeginAgain = 8,
+    BeginAgain = 7,
 }
 
 /// Reads the packet whose IP header is at `L3` into the map.
@@ -99,11 +98,23 @@ pub(crate) fn follow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
     conclude(row, verdict)
 }
 
+/// The frontend that the packet in the map is for, into the map; or a verdict.
+#[inline(never)]
+pub(crate) fn find_frontend(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    match find(&Here::of(raw).node(), &row.packet) {
+        Ok(frontend) => {
+            row.frontend = frontend;
+            Todo::Begin
+        }
+        Err(verdict) => conclude(row, verdict),
+    }
+}
+
 /// The flow that the packet in the map begins, into the map; or a verdict.
 #[inline(never)]
 pub(crate) fn choose_flow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
     let Some(origin) = H::ORIGIN else { return Todo::Pass };
-    match choose(&Here::of(raw).node(), origin, &row.packet) {
+    match choose(&Here::of(raw).node(), origin, &row.packet, &row.frontend) {
         Ok(flow) => {
             row.flow = flow;
             Todo::Begin
@@ -146,7 +157,6 @@ pub(crate) fn give_up_flow(row: &mut Decision) -> Todo {
 fn conclude(row: &mut Decision, verdict: Verdict) -> Todo {
     match verdict {
         Verdict::Pass => Todo::Pass,
-        Verdict::PassToLast => Todo::PassToLast,
         Verdict::Translate(translation) => {
             row.translation = translation;
             Todo::Translate

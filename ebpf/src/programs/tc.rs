@@ -17,8 +17,8 @@ use weir_ebpf::wire::ethernet::ETHERNET;
 
 use crate::act::{NEXT, act};
 use crate::decision::{
-    Decision, Hook, Todo, choose_flow, enter_flow, follow, forget_flow, give_up_flow, look_up, read,
-    reserve_flow, withdraw_flow,
+    Decision, Hook, Todo, choose_flow, enter_flow, find_frontend, follow, forget_flow, give_up_flow, look_up,
+    read, reserve_flow, withdraw_flow,
 };
 use crate::maps::DECISION;
 use crate::skb::Skb;
@@ -65,6 +65,10 @@ fn decide<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision) -> Todo {
     match look_up::<H>(raw, row) {
         Todo::Begin if H::ORIGIN.is_some() => {}
         Todo::BeginAgain if H::ORIGIN.is_some() => forget_flow(row),
+        todo => return todo,
+    }
+    match find_frontend(raw, row) {
+        Todo::Begin => {}
         todo => return todo,
     }
     match choose_flow::<H>(raw, row) {

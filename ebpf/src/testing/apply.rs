@@ -14,10 +14,8 @@ use crate::wire::{Bytes, Packet};
 /// What happens to a packet after a hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It goes on as it came, and no later hook looks at it.
-    Untouched,
     /// It goes on as it came; the last hook looks at it.
-    Later,
+    Untouched,
     /// It goes on through the stack with what was written into it; the last hook looks at it.
     Stack,
     /// It leaves by the route to its destination.
@@ -36,7 +34,6 @@ pub enum Outcome {
 pub fn apply(frame: &mut Vec<u8>, packet: &Packet, verdict: &Verdict) -> Outcome {
     let done = match verdict {
         Verdict::Pass => Ok(Outcome::Untouched),
-        Verdict::PassToLast => Ok(Outcome::Later),
         Verdict::Drop(reason) => Ok(Outcome::Dropped(Some(*reason))),
         Verdict::Answer(what) => answer(&mut Buffer(frame), packet, *what)
             .map(|answered| if answered { Outcome::Answered } else { Outcome::Dropped(None) }),

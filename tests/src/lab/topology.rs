@@ -106,9 +106,12 @@ impl Lab {
             let cgroup = cgroup.join(format!("n{number}"));
             netns.ensure_sysctls(FORWARDING)?;
             netns.ip(&node_commands(number))?;
-            if settings.network == Network::Overlay {
-                netns.ip(&overlay::commands(number))?;
-                netns.bridge(&overlay::forwarding(number))?;
+            match settings.network {
+                Network::Routed => netns.ip(&peer_commands(number))?,
+                Network::Overlay => {
+                    netns.ip(&overlay::commands(number))?;
+                    netns.bridge(&overlay::forwarding(number))?;
+                }
             }
             let place = place(&format!("n{number}"), netns, cgroup.join("host"))?;
             nodes.push(Node { number, place, cgroup, pods: Vec::new() });
@@ -256,11 +259,14 @@ fn node_commands(number: u8) -> Vec<String> {
             .into();
     commands.extend(address_commands("eth0", address::node(number)));
     commands.extend(address_commands("cni0", address::gateway(number)));
-    for other in (1..=address::NODES).filter(|other| *other != number) {
-        commands.extend(route_commands(&address::pod_cidrs(other), address::node(other)));
-    }
     commands.extend(default_commands(address::ROUTER));
     commands
+}
+
+/// The routes to other nodes' pods.
+fn peer_commands(number: u8) -> Vec<String> {
+    let others = (1..=address::NODES).filter(|other| *other != number);
+    others.flat_map(|other| route_commands(&address::pod_cidrs(other), address::node(other))).collect()
 }
 
 fn client_commands() -> Vec<String> {

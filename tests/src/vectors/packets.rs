@@ -79,7 +79,7 @@ fn walk(world: &World, draw: &Draw, origin: Origin, packet: &Packet) -> Result<W
     let node = packet::Node { tables: &world.tables, moment: draw, network: &world.network };
     let nothing: &[u8] = &[];
     let (src, dst) = match packet::arrive(&node, origin, packet, nothing) {
-        Verdict::Pass | Verdict::PassToLast => (packet.src, packet.dst),
+        Verdict::Pass => (packet.src, packet.dst),
         Verdict::Translate(Translation { src, dst, onward: Onward::Stack, .. }) => (src, dst),
         Verdict::Translate(Translation { src, dst, .. }) => return Ok(Walked::Out(src, dst)),
         Verdict::Answer(packet::Answer::Refusal(_)) => return Ok(Walked::Answered(Answer::Refuse)),

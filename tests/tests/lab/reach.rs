@@ -104,7 +104,9 @@ fn exposed(
     objects
 }
 
-/// Who asks, and what the backend may see of it.
+const CLUSTER_IP: &str = "ClusterIP";
+
+/// Who asks.
 const CLIENTS: [&str; 4] = ["outside", "n1-a", "n1", "n2-b"];
 
 /// Everything in one scene.
@@ -117,7 +119,8 @@ pub(crate) fn everybody_reaches_everything(scene: &Scene) -> Result<()> {
             for (from, how, form) in askers() {
                 let to = addresses.dial(form, port);
                 asked += 1;
-                if let Err(error) = ask_one(&cluster, from, how, to, endpoint) {
+                let view = View { scene, from, endpoint, kind };
+                if let Err(error) = view.ask(&cluster, how, to) {
                     wrong.push(format!("{from} -> {name} by {kind} {to}, {how}: {error:#}"));
                 }
             }
@@ -127,7 +130,7 @@ pub(crate) fn everybody_reaches_everything(scene: &Scene) -> Result<()> {
         for (node, endpoint) in [(1, "n1-b"), (2, "n2-a")] {
             let to = address::node(node).dial(form, LOCAL.1);
             asked += 1;
-            if let Err(error) = ask_local(&cluster, from, how, to, endpoint) {
+            if let Err(error) = ask_local(scene, &cluster, from, how, to, endpoint) {
                 wrong.push(format!("{from} -> local {to}, {how}: {error:#}"));
             }
         }
@@ -139,7 +142,7 @@ pub(crate) fn everybody_reaches_everything(scene: &Scene) -> Result<()> {
 
 fn addresses_of(number: u8, node_port: u16) -> [(&'static str, DualStack, u16); 4] {
     [
-        ("ClusterIP", address::service(number), 80),
+        (CLUSTER_IP, address::service(number), 80),
         ("node port", address::node(1), node_port),
         ("load balancer", address::balancer(number), 80),
         ("external IP", address::external(number), 80),
@@ -173,38 +176,71 @@ fn ask(cluster: &Cluster, from: &str, how: How, to: SocketAddr) -> Result<Answer
     Ok(answer)
 }
 
-fn ask_one(cluster: &Cluster, from: &str, how: How, to: SocketAddr, endpoint: &str) -> Result<()> {
-    let answer = ask(cluster, from, how, to)?;
-    ensure!(answer.server == endpoint, "{} answered", answer.server);
-    ensure_client(cluster, from, &answer, may_be_hidden(from, endpoint, to))
+/// Who asks whom, by what kind of address.
+struct View<'a> {
+    scene: &'a Scene,
+    from: &'a str,
+    endpoint: &'a str,
+    kind: &'a str,
 }
 
-/// Policy Local: the node's own endpoint for who is outside, any for who is inside; nobody is hidden.
-fn ask_local(cluster: &Cluster, from: &str, how: How, to: SocketAddr, endpoint: &str) -> Result<()> {
+impl View<'_> {
+    fn ask(&self, cluster: &Cluster, how: How, to: SocketAddr) -> Result<()> {
+        let answer = ask(cluster, self.from, how, to)?;
+        ensure!(answer.server == self.endpoint, "{} answered", answer.server);
+        ensure_client(cluster, self.from, &answer, self.may_be_hidden())
+    }
+
+    /// Whether the endpoint may see a node where the client is.
+    fn may_be_hidden(&self) -> bool {
+        let (from_n1, is_near) = (self.from.starts_with("n1"), self.endpoint.starts_with("n1"));
+        // All but ClusterIPs lead to n1. Who comes to it from elsewhere is hidden from an endpoint that is not there.
+        let by_n1 = self.from == "outside" || self.kind != CLUSTER_IP;
+        let by_us = by_n1 && !from_n1 && !is_near;
+        // A pod that speaks to what is no pod is masqueraded by such neighbours; a ClusterIP is a pod by then.
+        let by_neighbour = self.scene.masquerades()
+            && self.from.contains('-')
+            && !from_n1
+            && (self.kind != CLUSTER_IP || self.endpoint == "n1");
+        by_us || by_neighbour
+    }
+}
+
+impl Scene {
+    /// Whether somebody hides pods from what is no pod.
+    fn masquerades(&self) -> bool {
+        let masquerade = [Neighbour::Flannel, Neighbour::Kindnet];
+        self.neighbours.iter().any(|neighbour| masquerade.contains(neighbour))
+    }
+}
+
+/// Policy Local: the node's own endpoint for who is outside, any for who is inside.
+fn ask_local(
+    scene: &Scene,
+    cluster: &Cluster,
+    from: &str,
+    how: How,
+    to: SocketAddr,
+    endpoint: &str,
+) -> Result<()> {
     let answer = ask(cluster, from, how, to)?;
     if from == "outside" {
         ensure!(answer.server == endpoint, "{} answered", answer.server);
     }
     let on_node = |node: &str| cluster.addresses(node).is_ok_and(|own| own.has(to.ip()));
-    let inside = from.split('-').next().is_some_and(on_node);
-    ensure_client(cluster, from, &answer, inside && from != "outside")
+    let leaves_its_node = from.contains('-') && !from.split('-').next().is_some_and(on_node);
+    ensure_client(cluster, from, &answer, leaves_its_node && scene.masquerades())
 }
 
-/// A client that is not of node n1, or of no node, comes to n1 from outside; an endpoint elsewhere then sees the node.
-fn may_be_hidden(from: &str, endpoint: &str, _to: SocketAddr) -> bool {
-    !from.starts_with("n1") && !endpoint.starts_with("n1")
-}
-
+/// The backend saw the client, or a node where that may be. A node speaks to pods from whichever of its addresses the
+/// route says.
 fn ensure_client(cluster: &Cluster, from: &str, answer: &Answer, may_be_hidden: bool) -> Result<()> {
     let seen = answer.client.ip();
-    // A node speaks to pods from whichever of its addresses the route says.
-    let is_node = (1..=2).any(|node| {
-        [address::node(node), address::gateway(node), address::tunnel(node)].iter().any(|own| own.has(seen))
-    });
+    let of_nodes =
+        (1..=2).flat_map(|node| [address::node(node), address::gateway(node), address::tunnel(node)]);
+    let is_node = of_nodes.into_iter().any(|own| own.has(seen));
+    let from_node = from == "n1" || from == "n2";
     let is_own = cluster.addresses(from)?.has(seen);
-    ensure!(
-        is_own || ((may_be_hidden || !from.contains('-') && from != "outside") && is_node),
-        "the backend saw {seen}"
-    );
+    ensure!(is_own || (is_node && (may_be_hidden || from_node)), "the backend saw {seen}");
     Ok(())
 }

@@ -91,10 +91,8 @@ impl Asked<'_> {
 
     /// Only what is translated, or has no hop left, begins a flow; and of pieces only what is translated is remembered.
     pub(super) fn enters_nothing_if_refused(&self, before: &State, after: &State, raced: bool) {
-        let translated = matches!(
-            self.verdict,
-            Verdict::Translate(_) | Verdict::PassToLast | Verdict::Answer(Answer::TimeExceeded)
-        );
+        let translated =
+            matches!(self.verdict, Verdict::Translate(_) | Verdict::Answer(Answer::TimeExceeded));
         if translated || raced {
             return;
         }
@@ -138,7 +136,7 @@ impl Asked<'_> {
     /// The bytes say what the verdict says.
     pub(super) fn is_carried_out(&self, outcome: Outcome, became: &Frame) {
         match (self.verdict, outcome) {
-            (Verdict::Pass, Outcome::Untouched) | (Verdict::PassToLast, Outcome::Later) => {
+            (Verdict::Pass, Outcome::Untouched) => {
                 assert_eq!(became.bytes, self.frame.bytes);
             }
             (Verdict::Drop(reason), Outcome::Dropped(Some(dropped))) => assert_eq!(*reason, dropped),

@@ -191,7 +191,7 @@ fn send(world: &World, hook: Hook, frame: &Frame, raced: bool, last: &mut Option
             as_received,
         });
     }
-    if matches!(outcome, Outcome::Stack | Outcome::Later) {
+    if matches!(outcome, Outcome::Stack | Outcome::Untouched) {
         send(world, Hook::Last, &became, false, &mut None);
     }
 }

@@ -73,9 +73,9 @@ fn is_own(peer: Peer) -> bool {
 /// On from the first hook.
 fn last_hook(world: &World, outcome: Outcome, frame: Frame) -> Option<Frame> {
     match outcome {
-        Outcome::Untouched | Outcome::Routed | Outcome::Delivered(_) => Some(frame),
+        Outcome::Routed | Outcome::Delivered(_) => Some(frame),
         Outcome::Answered | Outcome::Dropped(_) => None,
-        Outcome::Stack | Outcome::Later => {
+        Outcome::Stack | Outcome::Untouched => {
             let (packet, verdict, _) = ask(world, Hook::Last, &frame, false)?;
             let (outcome, frame) = carry_out(&frame, &packet, &verdict);
             (!matches!(outcome, Outcome::Dropped(_) | Outcome::Answered)).then_some(frame)

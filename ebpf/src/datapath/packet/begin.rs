@@ -17,30 +17,40 @@ const ATTEMPTS: u32 = 32;
 /// Ports below are privileged: a server may ask for one (NFS), so a client keeps its own.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// What a packet without a flow is to get: a flow, or a verdict without one.
+/// The frontend that a packet without a flow is for, or what becomes of the packet.
+#[inline(always)]
+pub(super) fn find<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+) -> Result<Frontend, Verdict> {
+    // Of TCP only what opens a connection: anything else is another's in mid-stream, or lost, and the stack's.
+    if !has_ports(packet) || (protocol == Protocol::Tcp && !is_opening(packet)) {
+        return Err(Verdict::Pass);
+    }
+    match lookup_frontend(node, packet, protocol) {
+        Ok(Some(frontend)) => Ok(frontend),
+        Ok(None) => Err(Verdict::Pass),
+        Err(reason) => Err(deny(node.tables, reason)),
+    }
+}
+
+/// The flow that its client gets, or what becomes of the packet.
 #[inline(always)]
 pub(super) fn choose<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     origin: Origin,
     packet: &Packet,
     protocol: Protocol,
+    frontend: &Frontend,
 ) -> Result<Flow, Verdict> {
-    // Of TCP only what opens a connection: anything else is another's in mid-stream, or lost, and the stack's.
-    if !has_ports(packet) || (protocol == Protocol::Tcp && !is_opening(packet)) {
-        return Err(Verdict::Pass);
-    }
     let tables = node.tables;
-    let frontend = match lookup_frontend(node, packet, protocol) {
-        Ok(Some(frontend)) => frontend,
-        Ok(None) => return Err(Verdict::Pass),
-        Err(reason) => return Err(deny(tables, reason)),
-    };
     let choice = match origin {
-        Origin::Outside if frontend.has(Frontend::CONSISTENT) => Choice::Consistent(seed(packet, &frontend)),
+        Origin::Outside if frontend.has(Frontend::CONSISTENT) => Choice::Consistent(seed(packet, frontend)),
         _ => Choice::Any,
     };
     let client = || Client::from_addr(packet.src.addr);
-    let backend = match select_backend(tables, node.moment, &frontend, origin, choice, client) {
+    let backend = match select_backend(tables, node.moment, frontend, origin, choice, client) {
         Ok(backend) => backend,
         Err(reason) => return Err(deny(tables, reason)),
     };

@@ -19,41 +19,24 @@ pub(super) fn translate<T: PacketTables>(
     let Some(flow) = tables.lookup_flow(&tuple) else { return Verdict::Pass };
     // Who sent what the error quotes is whom it is for.
     let to_client = flow.is_forward(src_is_low);
-    let form = match select_form(stage, &flow, to_client) {
-        Next::Form(form) => form,
-        Next::LastHook => return Verdict::PassToLast,
-        Next::Pass => return Verdict::Pass,
-    };
+    let Some(form) = select_form(stage, &flow, to_client) else { return Verdict::Pass };
     tables.count(Counter::PacketError);
     Verdict::Translate(translation(tables, stage, &flow, packet, quoted, form, to_client))
 }
 
-/// What becomes of an error.
-enum Next {
-    /// It quotes the flow in this form.
-    Form(Form),
-    /// It is the last hook's.
-    LastHook,
-    /// It is none of ours, or finished.
-    Pass,
-}
-
 /// As with the packets of the flow: past the stack at once to the other end's form, through it by way of the form that
-/// netfilter knows.
+/// netfilter knows. `None`: it is none of ours, finished, or the last hook's.
 #[inline(always)]
-fn select_form(stage: Stage, flow: &Flow, to_client: bool) -> Next {
+fn select_form(stage: Stage, flow: &Flow, to_client: bool) -> Option<Form> {
     match (stage, flow.form(), to_client, flow.path()) {
-        (Stage::Arrive, Form::Received, true, Path::Redirect) => Next::Form(Form::Dialled),
-        (Stage::Arrive, Form::Received, true, Path::Stack) if flow.hides_client() => {
-            Next::Form(Form::Forwarded)
-        }
-        (Stage::Arrive, Form::Received, true, Path::Stack) => Next::LastHook,
-        (Stage::Arrive, Form::Dialled, false, Path::Redirect) => Next::Form(Form::Received),
-        (Stage::Arrive, Form::Dialled, false, Path::Stack) => Next::Form(Form::Forwarded),
-        (Stage::Leave, Form::Forwarded, true, _) => Next::Form(Form::Dialled),
-        (Stage::Leave, Form::Forwarded, false, _) => Next::Form(Form::Received),
-        (Stage::Leave, Form::Received, true, _) if !flow.hides_client() => Next::Form(Form::Dialled),
-        _ => Next::Pass,
+        (Stage::Arrive, Form::Received, true, Path::Redirect) => Some(Form::Dialled),
+        (Stage::Arrive, Form::Received, true, Path::Stack) if flow.hides_client() => Some(Form::Forwarded),
+        (Stage::Arrive, Form::Dialled, false, Path::Redirect) => Some(Form::Received),
+        (Stage::Arrive, Form::Dialled, false, Path::Stack) => Some(Form::Forwarded),
+        (Stage::Leave, Form::Forwarded, true, _) => Some(Form::Dialled),
+        (Stage::Leave, Form::Forwarded, false, _) => Some(Form::Received),
+        (Stage::Leave, Form::Received, true, _) if !flow.hides_client() => Some(Form::Dialled),
+        _ => None,
     }
 }
 

@@ -99,7 +99,8 @@ fn reply_verdict<T: PacketTables, M: Moment, N: Network>(
             let (client, backend) = flow.ends(Form::Forwarded);
             Verdict::Translate(Translation::new(backend, client, Onward::Stack))
         }
-        (Path::Stack, false) => Verdict::PassToLast,
+        // The last hook's.
+        (Path::Stack, false) => Verdict::Pass,
     }
 }
 

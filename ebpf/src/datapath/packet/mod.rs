@@ -17,8 +17,8 @@ pub use known::Known;
 pub use verdict::{Answer, Onward, Translation, Verdict};
 
 use crate::abi::{
-    AddressUses, Counter, DropReason, End, Flow, FragmentKey, FragmentRow, FrontendKey, Origin, Path, Peer,
-    Protocol, Tuple,
+    AddressUses, Counter, DropReason, End, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Origin,
+    Path, Peer, Protocol, Tuple,
 };
 use crate::datapath::socket::is_unallocated;
 use crate::datapath::{Moment, Network, PacketTables};
@@ -78,7 +78,11 @@ fn arrive_anywhere<T: PacketTables, M: Moment, N: Network>(
         Known::New => {}
         Known::Again => forget(node.tables, packet),
     }
-    let mut flow = match choose(node, origin, packet) {
+    let frontend = match find(node, packet) {
+        Ok(frontend) => frontend,
+        Err(verdict) => return verdict,
+    };
+    let mut flow = match choose(node, origin, packet, &frontend) {
         Ok(flow) => flow,
         Err(verdict) => return verdict,
     };
@@ -124,6 +128,19 @@ pub fn forget<T: PacketTables>(tables: &T, packet: &Packet) {
     }
 }
 
+/// A step of [`arrive`]: the frontend that the packet is for.
+///
+/// # Errors
+/// What becomes of the packet if it is for none.
+#[inline(always)]
+pub fn find<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+) -> Result<Frontend, Verdict> {
+    let Kind::Transport(protocol) = packet.kind else { return Err(Verdict::Pass) };
+    begin::find(node, packet, protocol)
+}
+
 /// A step of [`arrive`]: the flow that the packet begins.
 ///
 /// # Errors
@@ -133,9 +150,10 @@ pub fn choose<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     origin: Origin,
     packet: &Packet,
+    frontend: &Frontend,
 ) -> Result<Flow, Verdict> {
     let Kind::Transport(protocol) = packet.kind else { return Err(Verdict::Pass) };
-    begin::choose(node, origin, packet, protocol)
+    begin::choose(node, origin, packet, protocol, frontend)
 }
 
 /// A step of [`arrive`]: the flow gets a source port, and its backend's side is entered in the tables.
@@ -253,7 +271,7 @@ fn remember_piece<T: PacketTables, M: Moment, N: Network>(
     protocol: Protocol,
     verdict: &Verdict,
 ) {
-    if let (Fragment::First(id), Verdict::Translate(_) | Verdict::PassToLast) = (packet.fragment, verdict) {
+    if let (Fragment::First(id), Verdict::Translate(_)) = (packet.fragment, verdict) {
         let key = FragmentKey::new(packet.src.addr, packet.dst.addr, id, protocol as u8);
         let seen_s = node.moment.seconds();
         node.tables.put_fragment(&key, &FragmentRow { src: packet.src.port, dst: packet.dst.port, seen_s });

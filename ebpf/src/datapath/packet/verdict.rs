@@ -7,10 +7,9 @@ use crate::wire::{Packet, Quoted};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Verdict {
-    /// None of ours: as it is, and nobody need look again.
+    /// As it is: none of ours, or (at the first hook) one for the last hook to translate. The first cannot tell these apart:
+    /// netfilter may be about to change a packet into one of ours, as it does with replies to who was masqueraded.
     Pass,
-    /// As it is for now; the last hook has to translate it.
-    PassToLast,
     /// With other addresses.
     Translate(Translation),
     /// Not delivered; its sender gets this instead.

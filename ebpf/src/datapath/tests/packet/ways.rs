@@ -105,7 +105,7 @@ fn through_the_stack_to_a_backend_here_only_the_reply_waits() {
             Verdict::Pass,
             "it is finished"
         );
-        assert_eq!(world.send(Hook::FromPod, Protocol::Udp, 0, first.dst, first.src), Verdict::PassToLast);
+        assert_eq!(world.send(Hook::FromPod, Protocol::Udp, 0, first.dst, first.src), Verdict::Pass);
         let done = translated(world.send(Hook::Last, Protocol::Udp, 0, first.dst, first.src));
         assert_eq!((done.src, done.dst), (world.node(), src));
         assert_eq!(world.rows(), 2);
