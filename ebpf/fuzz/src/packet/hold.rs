@@ -1,6 +1,7 @@
 //! What holds after every packet.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use weir_ebpf::abi::{DropReason, Flow, Form, FrontendKey, Path, Tuple};
 use weir_ebpf::datapath::lifetime::lifetime_s;
@@ -180,6 +181,9 @@ impl Asked<'_> {
     fn is_answered(&self, answer: Answer, became: &Frame) {
         let Packet { src, dst, kind, tcp_flags, .. } = *self.packet;
         assert_ne!(kind, Kind::IcmpError, "nobody answers an error");
+        let asker = IpAddr::from(src.addr);
+        let is_a_hosts = !(asker.is_unspecified() || asker.is_loopback() || asker.is_multicast());
+        assert!(is_a_hosts, "nobody answers {asker}");
         assert!(answer == Answer::TimeExceeded || tcp_flags & TCP_RST == 0, "nobody answers a reset");
         assert!(became.bytes.len() <= self.frame.bytes.len().max(ETHERNET + 1280), "{}", became.bytes.len());
         // A reply has the length that the request said, if it had it or not.
