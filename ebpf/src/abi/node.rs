@@ -140,7 +140,8 @@ impl Config {
     pub const NO_REDIRECT: u32 = 1;
     /// Some network namespace has [`Netns::NO_SOCKET_TRANSLATION`]: only then is it looked for.
     pub const SOME_WITHOUT_SOCKETS: u32 = 2;
-    /// Translated packets that the stack forwards get the firewall mark 0x4000: flannel's masquerade leaves them alone.
+    /// Packets of clients outside that the stack forwards get the firewall mark 0x4000: flannel's masquerade leaves them
+    /// alone.
     /// Not while kube-proxy's rules are there, which masquerade what has it.
     pub const MARK_FORWARDED: u32 = 4;
     /// Clients outside stay visible to every backend of a ClusterIP, for networks that bring its answers back through

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
-use weir_ebpf::abi::{Config, Counter, Workload};
+use weir_ebpf::abi::{Config, Counter, Origin, Workload};
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::packet::{Answer, Onward, Translation};
 use weir_ebpf::wire::answer::{answer, answer_too_long, is_error};
@@ -77,7 +77,9 @@ fn through_stack<H: Hook>(skb: &mut Skb, packet: &Packet, translation: &Translat
     if H::ORIGIN.is_none() {
         return Ok(pass(*skb, Note::Done));
     }
-    if KernelTables.config().flags & Config::MARK_FORWARDED != 0 {
+    // A pod's own packets are the CNI plugin's to masquerade or not.
+    let is_from_outside = matches!(H::ORIGIN, Some(Origin::Outside));
+    if is_from_outside && KernelTables.config().flags & Config::MARK_FORWARDED != 0 {
         skb.add_mark(FORWARDED);
     }
     Ok(pass(*skb, Note::LookAgain))

@@ -179,7 +179,10 @@ fn select_way<T: PacketTables, M: Moment, N: Network>(
     let (client, server) = (flow.client().addr, flow.backend().addr);
     let there = lookup_way(node, client, server);
     let back = lookup_way(node, server, client);
-    let may_redirect = node.tables.config().flags & Config::NO_REDIRECT == 0;
+    // A pod's packets that leave the node do so as all of its packets do: by way of the CNI plugin's netfilter rules, which
+    // may masquerade it where the other side would not know it.
+    let is_pods_own = !hides && !matches!(there, Way::Workload(_));
+    let may_redirect = node.tables.config().flags & Config::NO_REDIRECT == 0 && !is_pods_own;
     if may_redirect && can_redirect(there.mtu(), back.mtu(), protocol) {
         flow.set_path(Path::Redirect);
     }
