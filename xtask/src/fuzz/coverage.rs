@@ -57,10 +57,12 @@ pub(super) fn report(
 fn build_replay(workspace: &Workspace, tools: &Tools, folder: &Path) -> Result<PathBuf> {
     let mut build = tools.nightly("cargo".as_ref());
     build.args(["build", "--package=weir-fuzz", "--bin=replay", "--target-dir"]).arg(folder);
+    // With a target named, build scripts and macros are built without counters.
+    build.args(["--target", &tools.triple]);
     run_quietly(
         build.current_dir(&workspace.root).env("RUSTFLAGS", "-Cinstrument-coverage -Clink-dead-code"),
     )?;
-    Ok(folder.join("debug/replay"))
+    Ok(folder.join(&tools.triple).join("debug/replay"))
 }
 
 /// The files with the counters, one for each target.
