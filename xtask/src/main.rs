@@ -2,6 +2,7 @@
 //! ([`setup`]) and ends with a useful exit code: 0 done, 1 something failed, 2 not everything could run (CI only).
 
 mod check;
+mod fuzz;
 mod setup;
 mod shell;
 mod suite;
@@ -47,6 +48,15 @@ enum Command {
         #[arg(value_enum)]
         layers: Vec<Layer>,
     },
+    /// Look for inputs that break the datapath; says how many were tried and which lines they reach
+    Fuzz {
+        /// What to fuzz; all in turn without it
+        #[arg(value_enum)]
+        target: Option<fuzz::Target>,
+        /// For how long, altogether
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+    },
     /// Two nodes in network namespaces, an agent on each, and real connections through a Service
     Demo,
     /// Measure traffic through a Service against traffic without Weir
@@ -91,6 +101,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             return Ok(if outcome.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Test { layers } => return suite::run_layers(&workspace, &layers),
+        Command::Fuzz { target, seconds } => return fuzz::run(&workspace, target, seconds),
         Command::Demo => {
             setup::ensure(&workspace, &[Need::Toolchain, Need::Lab])?;
             build_agent(&workspace, Profile::Dev)?;

@@ -5,7 +5,7 @@
 
 use crate::abi::{DropReason, Workload};
 use crate::datapath::packet::{Onward, Translation, Verdict};
-use crate::wire::answer::{Reshape, answer};
+use crate::wire::answer::{Reshape, answer, answer_too_long};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{ETHERNET, addressed};
 use crate::wire::rewrite::{Covered, Frame, Stuck, rewrite};
@@ -40,6 +40,16 @@ pub fn apply(frame: &mut Vec<u8>, packet: &Packet, verdict: &Verdict) -> Outcome
         Verdict::Translate(translation) => translate(frame, packet, translation),
     };
     done.unwrap_or(Outcome::Dropped(None))
+}
+
+/// What the programs do where the way on takes only packets of `mtu` bytes: the sender is told, if it wants to know, and
+/// otherwise the packet is the stack's.
+pub fn apply_too_long(frame: &mut Vec<u8>, packet: &Packet, mtu: u16) -> Outcome {
+    match answer_too_long(&mut Buffer(frame), packet, mtu) {
+        Ok(true) => Outcome::Answered,
+        Ok(false) => Outcome::Untouched,
+        Err(Stuck) => Outcome::Dropped(None),
+    }
 }
 
 fn translate(frame: &mut Vec<u8>, packet: &Packet, translation: &Translation) -> Result<Outcome, Stuck> {

@@ -4,5 +4,5 @@ mod apply;
 pub mod frame;
 mod tables;
 
-pub use apply::{Outcome, apply};
+pub use apply::{Outcome, apply, apply_too_long};
 pub use tables::{FakeMoment, FakeNetwork, FakeSocket, FlowCopy, MemoryTables};

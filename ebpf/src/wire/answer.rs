@@ -69,13 +69,17 @@ const PORT_UNREACHABLE: Error = Error { v4: [3, 3], v6: [1, 4], mtu: 0 };
 const TIME_EXCEEDED: Error = Error { v4: [11, 0], v6: [3, 0], mtu: 0 };
 
 /// Turns the packet into its answer, ready to leave by the device that it came from. `false`: to this one there is no
-/// answer (RFC 9293 section 3.10.7.1: a reset; RFC 1122 section 3.2.2: a later fragment, an ICMP error).
+/// answer (RFC 9293 section 3.10.7.1: a reset; RFC 1122 section 3.2.2: a later fragment, an ICMP error, an address that is
+/// not one host's).
 ///
 /// # Errors
 /// [`Stuck`]
 #[inline(always)]
 pub fn answer<F: Reshape>(frame: &mut F, packet: &Packet, answer: Answer) -> Result<bool, Stuck> {
     if matches!(packet.fragment, Fragment::Later(_)) || matches!(packet.kind, Kind::IcmpError) {
+        return Ok(false);
+    }
+    if !is_a_hosts(packet.src.addr) {
         return Ok(false);
     }
     match answer {
@@ -100,6 +104,9 @@ pub fn answer_too_long<F: Reshape>(frame: &mut F, packet: &Packet, mtu: u16) -> 
     if !matches!(packet.fragment, Fragment::Whole) || matches!(packet.kind, Kind::IcmpError) {
         return Ok(false);
     }
+    if !is_a_hosts(packet.src.addr) {
+        return Ok(false);
+    }
     if packet.dst.addr.is_v4() {
         let [flags] = frame.load(packet.l3 + 6).ok_or(Stuck)?;
         if flags & DONT_FRAGMENT == 0 {
@@ -108,6 +115,18 @@ pub fn answer_too_long<F: Reshape>(frame: &mut F, packet: &Packet, mtu: u16) -> 
     }
     send_error(frame, packet, &Error { v4: [3, 4], v6: [2, 0], mtu })?;
     Ok(true)
+}
+
+/// Whether a packet can come from there: from one host, and not from within it. Past the stack nobody else asks. RFC 1122
+/// section 3.2.1.3 (this network, loopback, multicast, broadcast); RFC 4291 sections 2.5.2, 2.5.3 and 2.7.
+#[inline(always)]
+const fn is_a_hosts(addr: Addr) -> bool {
+    let [a, b, c, d] = addr.words();
+    if addr.is_v4() {
+        let first = u32::from_be(d) >> 24;
+        return first != 0 && first != 127 && first < 224;
+    }
+    u32::from_be(a) >> 24 != 0xff && (a | b | c != 0 || u32::from_be(d) > 1)
 }
 
 /// Whether the answer is an ICMP error, of which RFC 1812 section 4.3.2.8 and RFC 4443 section 2.4 (f) want a limit.
@@ -391,6 +410,24 @@ mod tests {
             assert_eq!(sum(&reply[14..34]).checksum(), 0, "the header's checksum");
             let pseudo = sum(&reply[26..34]).word(u16::from_ne_bytes([0, 6])).word(20_u16.to_be());
             assert_eq!(pseudo.and(sum(&reply[34..])).checksum(), 0, "the segment's checksum");
+        }
+    }
+
+    #[test]
+    fn who_is_no_host_is_not_answered() {
+        for (first, answered) in [(0, false), (1, true), (126, true), (127, false), (223, true), (224, false)]
+        {
+            assert_eq!(is_a_hosts(std::net::IpAddr::from([first, 0, 0, 1]).into()), answered, "{first}");
+        }
+        for (text, answered) in
+            [("::", false), ("::1", false), ("::2", true), ("ff02::1", false), ("fe80::1", true)]
+        {
+            assert_eq!(is_a_hosts(text.parse::<std::net::IpAddr>().unwrap().into()), answered, "{text}");
+        }
+        let mut sent = frame(17, &[0x82, 0x35, 0, 53, 0, 8, 0, 0]);
+        sent[26..30].copy_from_slice(&[127, 0, 0, 1]);
+        for verdict in [REFUSAL, Verdict::Answer(Answer::TimeExceeded)] {
+            assert_eq!(answered(&sent, &verdict), (Outcome::Dropped(None), sent.clone()));
         }
     }
 

@@ -139,6 +139,6 @@ mod tests {
     fn the_present_layout_names_version_and_rows() {
         let layout = layout().unwrap();
         assert_eq!(version(&layout).unwrap(), weir_ebpf::abi::ABI_VERSION);
-        assert!(layout.lines().any(|line| line.starts_with("Backend 20: ")), "{layout}");
+        assert!(layout.lines().any(|line| line.starts_with("Backend 24: ")), "{layout}");
     }
 }

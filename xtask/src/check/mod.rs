@@ -2,6 +2,7 @@
 
 mod abi;
 mod deny;
+mod fuzz;
 mod layers;
 mod object;
 mod style;
@@ -36,7 +37,7 @@ enum Finding {
 type Check = fn(&Workspace) -> Result<Finding>;
 
 /// The quick ones first.
-const CHECKS: [(&str, &[Need], Check); 9] = [
+const CHECKS: [(&str, &[Need], Check); 10] = [
     ("layers", &[], layers::check),
     ("abi", &[], abi::check),
     ("format", &[Need::Style], style::check_format),
@@ -45,6 +46,7 @@ const CHECKS: [(&str, &[Need], Check); 9] = [
     ("programs without warnings", &[Need::Toolchain], object::check_warnings),
     ("same programs from two folders", &[Need::Toolchain], object::check_deterministic),
     ("clippy", &[Need::Style, Need::Toolchain], style::check_clippy),
+    ("fuzz targets", &[], fuzz::check),
     ("clippy, with all features", &[Need::Style, Need::Toolchain], style::check_features),
 ];
 

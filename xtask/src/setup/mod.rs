@@ -19,6 +19,8 @@ pub(crate) enum Need {
     Style,
     /// cargo-deny.
     Deny,
+    /// cargo-fuzz.
+    Fuzz,
 }
 
 /// Installs what is missing.
@@ -32,6 +34,7 @@ pub(crate) fn ensure(workspace: &Workspace, needs: &[Need]) -> Result<()> {
             Need::Lab => apt::ensure_programs(&LAB_PROGRAMS)?,
             Need::Style => rust::ensure_style(workspace)?,
             Need::Deny => rust::ensure_deny(workspace)?,
+            Need::Fuzz => rust::ensure_fuzz(workspace)?,
         }
     }
     Ok(())

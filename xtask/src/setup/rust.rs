@@ -18,6 +18,7 @@ const PACKAGES: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 /// Exactly this one: two machines have the same linker.
 const LINKER_VERSION: &str = "0.13.0";
 const DENY_VERSION: &str = "0.20.2";
+const FUZZ_VERSION: &str = "0.13.2";
 
 /// A toolchain for the eBPF programs.
 pub(super) fn ensure_toolchain(workspace: &Workspace) -> Result<()> {
@@ -137,4 +138,16 @@ pub(super) fn ensure_deny(workspace: &Workspace) -> Result<()> {
     // Unoptimized: it is built in half the time and reads our few hundred crates in a second.
     install.args(["install", "--locked", "--debug", "--no-default-features", "--version", DENY_VERSION]);
     run_quietly(install.arg("--root").arg(root).arg("cargo-deny"))
+}
+
+/// cargo-fuzz, under `target/tools`.
+pub(super) fn ensure_fuzz(workspace: &Workspace) -> Result<()> {
+    let root = workspace.tools_root();
+    if root.join("bin/cargo-fuzz").is_file() {
+        return Ok(());
+    }
+    announce(&format!("cargo install cargo-fuzz into {} (half a minute)", root.display()));
+    let mut install = cargo(workspace);
+    install.args(["install", "--locked", "--debug", "--version", FUZZ_VERSION, "--root"]).arg(root);
+    run_quietly(install.arg("cargo-fuzz")).context("cargo-fuzz is missing")
 }

@@ -69,6 +69,7 @@ impl Layer {
             Self::Check => &[],
             Self::Unit => &[
                 &["test", "--package=weir-ebpf", "--features=testing"],
+                &["test", "--package=weir-fuzz"],
                 &["test", "--package=weir-agent", "--no-default-features", "--lib"],
                 &["test", "--package=weir-toolchain", "--package=xtask"],
                 &["test", "--package=weir-tests", "--package=weir-bench", "--lib", "--bins"],

@@ -1,10 +1,13 @@
 //! What holds after every packet.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use weir_ebpf::abi::{DropReason, Flow, Form, FrontendKey, Path, Tuple};
+use weir_ebpf::datapath::lifetime::lifetime_s;
 use weir_ebpf::datapath::packet::{Answer, Translation, Verdict};
-use weir_ebpf::testing::Outcome;
+use weir_ebpf::testing::{Outcome, apply_too_long};
+use weir_ebpf::wire::answer::is_error;
 use weir_ebpf::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse, parse_quoted};
 
 use super::Hook;
@@ -56,6 +59,8 @@ impl State {
             let (client, server) = flow.ends(flow.form());
             let (tuple, client_is_low) = Tuple::new(client, server, protocol);
             assert_eq!((tuple, flow.is_forward(client_is_low)), (*key, true), "{flow:?}");
+            // Between a reset and a day: nothing is kept for ever, or forgotten at once.
+            assert!((10..=86_400).contains(&lifetime_s(protocol, flow.signs, flow.signs)));
             if flow.form() != Form::Dialled {
                 continue;
             }
@@ -146,6 +151,16 @@ impl Asked<'_> {
         }
     }
 
+    /// The way on may turn out to be too narrow.
+    pub(super) fn is_told_what_is_too_long(&self) {
+        let mut became = self.frame.clone();
+        match apply_too_long(&mut became.bytes, self.packet, 1280) {
+            Outcome::Answered => self.is_answered(Answer::TimeExceeded, &became),
+            Outcome::Untouched => assert_eq!(became.bytes, self.frame.bytes),
+            outcome => assert_eq!(outcome, Outcome::Dropped(None)),
+        }
+    }
+
     fn is_translated(&self, to: &Translation, became: &Frame) {
         assert_eq!(became.bytes.len(), self.frame.bytes.len());
         let bytes = became.bytes.as_slice();
@@ -166,13 +181,17 @@ impl Asked<'_> {
     fn is_answered(&self, answer: Answer, became: &Frame) {
         let Packet { src, dst, kind, tcp_flags, .. } = *self.packet;
         assert_ne!(kind, Kind::IcmpError, "nobody answers an error");
+        let asker = IpAddr::from(src.addr);
+        let is_a_hosts = !(asker.is_unspecified() || asker.is_loopback() || asker.is_multicast());
+        assert!(is_a_hosts, "nobody answers {asker}");
         assert!(answer == Answer::TimeExceeded || tcp_flags & TCP_RST == 0, "nobody answers a reset");
         assert!(became.bytes.len() <= self.frame.bytes.len().max(ETHERNET + 1280), "{}", became.bytes.len());
         // A reply has the length that the request said, if it had it or not.
         if answer == Answer::EchoReply && ends(self.frame).is_none() {
             return;
         }
-        let (from, to, _) = ends(became).expect("an answer is a packet");
+        let (from, to, number) = ends(became).expect("an answer is a packet");
+        assert_eq!(is_error(self.packet, &answer), answer != Answer::EchoReply && number != 6, "{number}");
         assert_eq!((from, to), (dst.addr.into(), src.addr.into()));
         let (were, are) = (checksums(self.frame), checksums(became));
         let right = if answer == Answer::EchoReply { were.survived(are) } else { are.are_right() };

@@ -177,6 +177,9 @@ fn send(world: &World, hook: Hook, frame: &Frame, raced: bool, last: &mut Option
     after.rows_agree();
     let (outcome, became) = carry_out(frame, &packet, &verdict);
     step.is_carried_out(outcome, &became);
+    if outcome == Outcome::Routed {
+        step.is_told_what_is_too_long();
+    }
     if hook == Hook::Last {
         return;
     }

@@ -1,14 +1,15 @@
 //! A small node in a small cluster, from a fuzzer's bytes.
 
+mod flow;
+
 use arbitrary::Arbitrary;
 use weir_ebpf::abi::{
-    Addr, AddressUses, Backend, Config, Device, DropReason, End as FlowEnd, Flow, Form, Frontend,
-    FrontendKey, FrontendKind, Netns, Path, Peer, Prefix, Protocol, Run, Scope, ServiceId, SetWord, Signs,
-    SourceRangeKey, Tuple, Workload,
+    Addr, AddressUses, Backend, Config, Device, DropReason, Frontend, FrontendKey, FrontendKind, Netns, Peer,
+    Prefix, Protocol, Run, Scope, ServiceId, SetWord, SourceRangeKey, Workload,
 };
-use weir_ebpf::datapath::PacketTables as _;
 use weir_ebpf::testing::{FakeMoment, FakeNetwork, MemoryTables};
 
+use self::flow::FlowSeed;
 use crate::pool::{End, FIRST_PORT, Place, PortSeed, Transport};
 
 /// Rows of the table of backends: [`SLOT`] for each set.
@@ -120,21 +121,6 @@ struct DeviceSeed {
     flags: u8,
     small: bool,
     without_address: bool,
-}
-
-/// A flow that was there before.
-#[derive(Arbitrary, Clone, Debug)]
-struct FlowSeed {
-    v6: bool,
-    client: End,
-    dialled: End,
-    source: End,
-    backend: End,
-    protocol: Transport,
-    redirect: bool,
-    local: u8,
-    hidden: bool,
-    signs: [u8; 2],
 }
 
 /// A node that packets and sockets can ask.
@@ -306,40 +292,6 @@ impl DeviceSeed {
             mac: [2, 0, 0, 0, 0, 9],
             flags: facing | u16::from(self.flags) & Device::NO_ETHERNET,
             mtu: if self.small { 1400 } else { 1500 },
-        }
-    }
-}
-
-impl FlowSeed {
-    /// As the datapath itself enters flows: all rows or none, the client's last.
-    fn enter(&self, tables: &MemoryTables) {
-        let (v6, protocol) = (self.v6, self.protocol.protocol());
-        let (client, dialled, backend) = (self.client.peer(v6), self.dialled.peer(v6), self.backend.peer(v6));
-        let mut flow = Flow::new(client, dialled, backend, service_id(0, v6), 0);
-        let source = self.source.peer(v6);
-        let addr = if self.hidden { Place::Node.addr(v6) } else { client.addr };
-        flow.set_source(Peer { addr, port: source.port });
-        if self.redirect {
-            flow.set_path(Path::Redirect);
-        }
-        for (bit, end) in [(1, FlowEnd::Client), (2, FlowEnd::Backend)] {
-            if self.local & bit != 0 {
-                flow.set_local(end);
-            }
-        }
-        let mut forms = vec![(Form::Received, self.signs[1]), (Form::Dialled, self.signs[0])];
-        if flow.hides_client() && flow.path() == Path::Stack {
-            forms.insert(1, (Form::Forwarded, 0));
-        }
-        let mut entered: Vec<Tuple> = Vec::new();
-        for (form, signs) in forms {
-            let key = flow.set_form(form, protocol);
-            flow.signs = Signs(signs & 7);
-            if tables.create_flow(&key, &flow).is_err() {
-                entered.iter().for_each(|key| tables.delete_flow(key));
-                return;
-            }
-            entered.push(key);
         }
     }
 }
