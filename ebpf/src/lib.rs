@@ -9,6 +9,7 @@
 
 pub mod abi;
 pub mod datapath;
+mod repeat;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod wire;

@@ -1,9 +1,12 @@
 //! Which backend a new flow gets.
 
+use core::ops::ControlFlow;
+
 use crate::abi::{
     AffinityKey, AffinityRow, Backend, Client, Counter, DropReason, Frontend, Origin, Run, mix,
 };
 use crate::datapath::{Moment, Tables};
+use crate::repeat::repeat;
 
 /// A run holds fewer than 2^20 backends: one step of the search for each bit.
 const SEARCH_STEPS: u32 = 20;
@@ -95,16 +98,19 @@ pub(super) fn select_consistent(tables: &impl Tables, run: Run, seed: u32) -> u3
         return 0;
     }
     let (mut best, mut nearest) = (0, u32::MAX);
-    for probe in 0..PROBES {
+    repeat(PROBES, |probe| {
         let point = mix(seed, probe);
         let at = lookup_next(tables, run, point);
-        let Some(next) = tables.lookup_backend(run.offset.wrapping_add(at)) else { break };
+        let Some(next) = tables.lookup_backend(run.offset.wrapping_add(at)) else {
+            return ControlFlow::Break(());
+        };
         let distance = next.place().wrapping_sub(point);
         if distance < nearest {
             nearest = distance;
             best = at;
         }
-    }
+        ControlFlow::Continue(())
+    });
     best
 }
 
@@ -112,32 +118,25 @@ pub(super) fn select_consistent(tables: &impl Tables, run: Run, seed: u32) -> u3
 #[inline(always)]
 fn lookup_next(tables: &impl Tables, run: Run, point: u32) -> u32 {
     let at = lower_bound(tables, run, point);
-    at & is_less(at, run.len)
+    if at < run.len { at } else { 0 }
 }
 
-/// How many backends of the run, which is sorted by [`Backend::order`], stand before a point on the ring. A binary search
-/// without branches: the verifier would follow both ways at each of its steps.
+/// How many backends of the run, which is sorted by [`Backend::order`], stand before a point on the ring.
 #[inline(always)]
 fn lower_bound(tables: &impl Tables, run: Run, point: u32) -> u32 {
     let (mut low, mut high) = (0, run.len);
-    for _ in 0..SEARCH_STEPS {
+    repeat(SEARCH_STEPS, |_| {
+        if low >= high {
+            return ControlFlow::Break(());
+        }
         let middle = low + (high - low) / 2;
-        let is_open = is_less(low, high);
-        // Where the search is over, `middle` may be the end of the run; what stands there does not count.
-        let Some(backend) = tables.lookup_backend(run.offset.wrapping_add(middle)) else { break };
-        let is_before = is_less(backend.place(), point) & is_open;
-        low = (low & !is_before) | ((middle + 1) & is_before);
-        let is_after = !is_before & is_open;
-        high = (high & !is_after) | (middle & is_after);
-    }
+        match tables.lookup_backend(run.offset.wrapping_add(middle)) {
+            Some(backend) if backend.place() < point => low = middle + 1,
+            _ => high = middle,
+        }
+        ControlFlow::Continue(())
+    });
     low
-}
-
-/// All bits where `a` is less than `b`, none otherwise.
-#[inline(always)]
-const fn is_less(a: u32, b: u32) -> u32 {
-    // The borrow of the subtraction.
-    0_u32.wrapping_sub(((a as u64).wrapping_sub(b as u64) >> 63) as u32)
 }
 
 /// This backend as the run has it.

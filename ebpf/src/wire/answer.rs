@@ -3,12 +3,15 @@
 //! The packet is turned into its answer in place. Called by the programs and by [`crate::testing`], as
 //! [`super::rewrite`] is.
 
+use core::ops::ControlFlow;
+
 use super::checksum::Sum;
 use super::ethernet::{ETHERNET, addresses};
 use super::rewrite::{Frame, Stuck};
 use super::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::abi::{Addr, Protocol};
 use crate::datapath::packet::Answer;
+use crate::repeat::repeat;
 
 /// A frame that can become another packet.
 pub trait Reshape: Frame {
@@ -328,20 +331,29 @@ fn sum_of(bytes: &impl Bytes, offset: u32, length: u32) -> Result<Sum, Stuck> {
     const BLOCK: u32 = 32;
     let mut sum = Sum::ZERO;
     let blocks = length / BLOCK;
-    // Without `break`: both loops then have a fixed number of steps, which the kernel wants to see.
-    for block in 0..ICMPV6_MAX / BLOCK {
-        if block < blocks {
-            sum = sum.bytes(&bytes.load::<{ BLOCK as usize }>(offset + block * BLOCK).ok_or(Stuck)?);
+    let mut done = Ok(());
+    repeat(blocks, |block| match bytes.load::<{ BLOCK as usize }>(offset + block * BLOCK) {
+        Some(bytes) => {
+            sum = sum.bytes(&bytes);
+            ControlFlow::Continue(())
         }
-    }
+        None => {
+            done = Err(Stuck);
+            ControlFlow::Break(())
+        }
+    });
     let rest = blocks * BLOCK;
-    for word in 0..BLOCK / 4 {
-        let at = rest + word * 4;
-        if at < length {
-            sum = sum.bytes(&bytes.load::<4>(offset + at).ok_or(Stuck)?);
+    repeat((length - rest) / 4, |word| match bytes.load::<4>(offset + rest + word * 4) {
+        Some(bytes) => {
+            sum = sum.bytes(&bytes);
+            ControlFlow::Continue(())
         }
-    }
-    Ok(sum)
+        None => {
+            done = Err(Stuck);
+            ControlFlow::Break(())
+        }
+    });
+    done.map(|()| sum)
 }
 
 #[cfg(test)]

@@ -83,13 +83,14 @@ pub enum Fragment {
 
 /// The packet that an ICMP error is about, as the error quotes it: 8 bytes after its IP headers are certain, no more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct Quoted {
+    /// Its protocol.
+    pub protocol: Protocol,
     /// Who sent it.
     pub src: Peer,
     /// Whom it was for.
     pub dst: Peer,
-    /// Its protocol.
-    pub protocol: Protocol,
     /// Bytes from the beginning of the frame to its IP header.
     pub l3: u32,
     /// Bytes from the beginning of the frame to its ports.

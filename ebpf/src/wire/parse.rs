@@ -205,10 +205,11 @@ fn parse_icmp(
     ether_type: u16,
     l4: u32,
 ) -> Result<Kind, Unusable> {
-    let is_icmp = protocol == number::ICMP && ether_type == IPV4;
-    if !is_icmp && !(protocol == number::ICMPV6 && ether_type == IPV6) {
-        return Ok(Kind::Other);
-    }
+    let is_icmp = match (protocol, ether_type) {
+        (number::ICMP, IPV4) => true,
+        (number::ICMPV6, IPV6) => false,
+        _ => return Ok(Kind::Other),
+    };
     let [kind] = bytes.load(l4).ok_or(Unusable::Malformed)?;
     Ok(match (is_icmp, kind) {
         (true, 8) | (false, 128) => Kind::EchoRequest,

@@ -1,5 +1,7 @@
 //! The first packet of a flow: whose is it, which backend does it get, and on which way.
 
+use core::ops::ControlFlow;
+
 use super::known::{forward_verdict, has_ports, is_opening, signs};
 use super::{Node, Verdict, drop, refuse};
 use crate::abi::{
@@ -9,6 +11,7 @@ use crate::abi::{
 use crate::datapath::select::{Choice, select_backend};
 use crate::datapath::socket::is_unallocated;
 use crate::datapath::{CreateError, Moment, Network, PacketTables};
+use crate::repeat::repeat;
 use crate::wire::Packet;
 
 /// Source ports that are tried for one flow. With half of them taken towards one backend, one flow of four billion finds
@@ -55,7 +58,7 @@ pub(super) fn choose<T: PacketTables, M: Moment, N: Network>(
         Err(reason) => return Err(deny(tables, reason)),
     };
     let mut flow = Flow::new(packet.src, packet.dst, backend.peer(), frontend.service, node.moment.seconds());
-    let hides = hides_client(tables, origin, &frontend, &backend, &flow);
+    let hides = hides_client(tables, origin, frontend, &backend, &flow);
     select_way(node, protocol, hides, &mut flow);
     Ok(flow)
 }
@@ -254,22 +257,29 @@ fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
     }
     let hash =
         mix(hash_addr(u32::from(own.host()), flow.client().addr), u32::from(flow.dialled().port.host()));
-    for attempt in 0..ATTEMPTS {
+    let mut done = Err(DropReason::NoSourcePort);
+    repeat(ATTEMPTS, |attempt| {
         let port = if attempt == 0 && own.host() < FIRST_UNPRIVILEGED && !flow.hides_client() {
             own
         } else {
-            // The high half of the product is uniform below `ports`.
-            let at = (u64::from(mix(hash, attempt)) * u64::from(config.ports)) >> 32;
-            Port::new(config.first_port.wrapping_add(at as u16))
+            Port::new(config.first_port.wrapping_add(nth(mix(hash, attempt), config.ports)))
         };
         flow.set_source(Peer { addr: source, port });
-        match try_create(node, protocol, flow) {
-            Ok(()) => return Ok(()),
-            Err(CreateError::Exists) => {}
-            Err(CreateError::Full) => return Err(DropReason::FlowsFull),
-        }
-    }
-    Err(DropReason::NoSourcePort)
+        done = match try_create(node, protocol, flow) {
+            Ok(()) => Ok(()),
+            Err(CreateError::Exists) => return ControlFlow::Continue(()),
+            Err(CreateError::Full) => Err(DropReason::FlowsFull),
+        };
+        ControlFlow::Break(())
+    });
+    done
+}
+
+/// A number below `count` that follows from the hash: the high half of the product is uniform there.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "below `count`")]
+const fn nth(hash: u32, count: u16) -> u16 {
+    ((hash as u64 * count as u64) >> 32) as u16
 }
 
 /// The backend's row, and the stack's where that is another.
