@@ -43,7 +43,7 @@ struct Program {
     package: &'static str,
 }
 
-const LAB_PROGRAMS: [Program; 7] = [
+const LAB_PROGRAMS: [Program; 8] = [
     Program { name: "ip", package: "iproute2" },
     Program { name: "ss", package: "iproute2" },
     Program { name: "nsenter", package: "util-linux" },
@@ -51,4 +51,5 @@ const LAB_PROGRAMS: [Program; 7] = [
     Program { name: "sysctl", package: "procps" },
     Program { name: "nft", package: "nftables" },
     Program { name: "iptables", package: "iptables" },
+    Program { name: "ethtool", package: "ethtool" },
 ];
