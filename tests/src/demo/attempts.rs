@@ -70,7 +70,14 @@ pub(super) const OUTSIDE: &[Attempt] = &[
         "n1's own, sees the client",
     ),
     attempt("outside", NodePort(2, "web", 80), Tcp, 10, Expect::One(&["web-2"]), "n2's own, sees the client"),
-    attempt("outside", Balancer("web", 80), Tcp, 10, Expect::One(&["web-1"]), "routed to n1, sees the client"),
+    attempt(
+        "outside",
+        Balancer("web", 80),
+        Tcp,
+        10,
+        Expect::One(&["web-1"]),
+        "routed to n1, sees the client",
+    ),
     attempt(
         "outside",
         Balancer("web", 9090),

@@ -156,9 +156,10 @@ impl Lab {
     /// # Errors
     /// What `ethtool` said.
     pub fn ensure_no_offload(&self) -> Result<()> {
-        let nodes = self.nodes.iter().flat_map(|node| {
-            node.pods.iter().map(|pod| &pod.place).chain(std::iter::once(&node.place))
-        });
+        let nodes = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.pods.iter().map(|pod| &pod.place).chain(std::iter::once(&node.place)));
         nodes.chain([&self.router, &self.client]).try_for_each(|place| offload::ensure_off(place.netns()))
     }
 

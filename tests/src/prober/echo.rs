@@ -66,7 +66,8 @@ fn request(words: &Words) -> Vec<u8> {
 }
 
 fn is_reply(words: &Words, bytes: &[u8], request: &[u8]) -> bool {
-    let header = if words.has_header { bytes.first().map_or(0, |first| usize::from(first & 15) * 4) } else { 0 };
+    let header =
+        if words.has_header { bytes.first().map_or(0, |first| usize::from(first & 15) * 4) } else { 0 };
     let Some(message) = bytes.get(header..) else { return false };
     let sum_holds = !words.has_header || checksum(message) == 0;
     sum_holds && message.starts_with(&[words.reply, 0]) && message.get(4..) == request.get(4..)

@@ -12,8 +12,8 @@ use weir_tests::prober::{Command, How, Outcome};
 
 use crate::SETTINGS;
 use crate::exposed::{self, FILE};
-use crate::support::{ask, eventually};
 use crate::http;
+use crate::support::{ask, eventually};
 
 const FORMS: [Form; 2] = [Form::V4, Form::V6];
 const NODE_PORT: u16 = 30_080;
@@ -64,7 +64,8 @@ pub(crate) fn node_ports_at_loopback() -> Result<()> {
         for (how, form) in How::ALL.into_iter().flat_map(|how| FORMS.map(|form| (how, form))) {
             let to = LOOPBACK.dial(form, NODE_PORT);
             for from in ["n1", "n2"] {
-                let answer = ask(&cluster, from, how, to).with_context(|| format!("{from} to {to}, {how}"))?;
+                let answer =
+                    ask(&cluster, from, how, to).with_context(|| format!("{from} to {to}, {how}"))?;
                 ensure!(answer.server == endpoint, "{from} to {to}: {} answered", answer.server);
                 ensure!(answer.peer.is_none_or(|peer| peer == to), "{answer:?}");
             }

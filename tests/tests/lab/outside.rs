@@ -9,9 +9,9 @@ use weir_tests::cases::spec::{Endpoint, ready, service, terminating};
 use weir_tests::lab::{Cluster, Form, address};
 use weir_tests::prober::{Answer, Command, How, Pending};
 
+use crate::SETTINGS;
 use crate::exposed::{self, FILE};
 use crate::support::{ensure_all_delivered, exchange, load};
-use crate::SETTINGS;
 
 const CLIENT: &str = "outside";
 const FORMS: [Form; 2] = [Form::V4, Form::V6];
@@ -34,7 +34,8 @@ impl Kept {
     }
 
     fn exchange(&self, cluster: &Cluster) -> Result<Answer> {
-        exchange(cluster, CLIENT, self.socket, self.to).with_context(|| format!("{} to {}", self.how, self.to))
+        exchange(cluster, CLIENT, self.socket, self.to)
+            .with_context(|| format!("{} to {}", self.how, self.to))
     }
 
     /// The same server still sees the same client, which hears from whom it asked.

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use weir_tests::cases::spec::service;
 use weir_tests::cases::CAST;
+use weir_tests::cases::spec::service;
 use weir_tests::lab::{Cluster, Form, Neighbour, Network, Settings, address};
 use weir_tests::prober::{Answer, Command, How, Outcome};
 

@@ -117,8 +117,7 @@ fn inside_the_same(cluster: &Cluster) -> Result<()> {
         for form in FORMS {
             let to = address::balancer(22).dial(form, 80);
             let outcome = cluster.prober(from)?.call(Command::Ask { how: How::Tcp, to })?;
-            let is_told =
-                matches!(&outcome, Outcome::Failed(failure) if failure.error == "EHOSTUNREACH");
+            let is_told = matches!(&outcome, Outcome::Failed(failure) if failure.error == "EHOSTUNREACH");
             ensure!(is_told, "{from} to {to}, which is not in the ranges: {outcome:?}");
         }
     }
