@@ -16,7 +16,8 @@ pub(super) struct NetworkArgs {
     /// The node's own addresses, at most one of each family. Default: the one towards the default route.
     #[arg(long, env = "WEIR_NODE_IP", value_delimiter = ',', value_name = "ADDRESS")]
     node_ip: Vec<IpAddr>,
-    /// Where node ports are served: `primary` (the node's own addresses), or networks with commas between them.
+    /// Where node ports are served: `primary` (the node's own addresses, and the node's sockets at loopback addresses),
+    /// or networks with commas between them.
     #[arg(long, env = "WEIR_NODE_PORT_ADDRESSES", default_value = "primary", value_name = "NETWORKS")]
     pub(super) node_port_addresses: NodePortAddresses,
     /// The networks of ClusterIPs, at most four: their addresses without a Service are refused, instead of being sent

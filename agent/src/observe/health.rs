@@ -46,8 +46,9 @@ pub struct Health {
 pub struct HealthCheck {
     /// `spec.healthCheckNodePort`
     pub port: u16,
-    /// Ready endpoints on this node: different addresses.
-    pub endpoints: usize,
+    /// Ready endpoints on this node with an IPv4 address, and with an IPv6 address. Whoever asks hears of those in the
+    /// family in which it asks, as from kube-proxy: a pod with an address of each is one endpoint.
+    pub endpoints: [usize; 2],
 }
 
 impl HealthCheck {
@@ -62,7 +63,13 @@ impl HealthCheck {
         let endpoints = view.slices.iter().flat_map(|slice| slice.endpoints.iter());
         let local = endpoints.filter(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(node));
         let addresses: BTreeSet<IpAddr> = local.map(|endpoint| endpoint.addr).collect();
-        Some(Self { port, endpoints: addresses.len() })
+        let of_v6 = addresses.iter().filter(|addr| addr.is_ipv6()).count();
+        Some(Self { port, endpoints: [addresses.len() - of_v6, of_v6] })
+    }
+
+    fn endpoints_like(&self, asked: IpAddr) -> usize {
+        let [v4, v6] = self.endpoints;
+        if asked.is_ipv4() { v4 } else { v6 }
     }
 }
 
@@ -213,7 +220,8 @@ impl Servers {
             match TcpListener::bind(address).await {
                 Ok(listener) => {
                     self.refused.remove(address);
-                    let server = tokio::spawn(serve_check(listener, service.clone(), health.clone()));
+                    let server =
+                        tokio::spawn(serve_check(listener, address.ip(), service.clone(), health.clone()));
                     self.running.insert(*address, (service.clone(), server));
                 }
                 Err(error) if self.refused.insert(*address) => {
@@ -234,17 +242,20 @@ impl Drop for Servers {
     }
 }
 
-async fn serve_check(listener: TcpListener, service: ObjectKey, health: watch::Receiver<Health>) {
+async fn serve_check(listener: TcpListener, at: IpAddr, service: ObjectKey, health: watch::Receiver<Health>) {
     // Whatever the path, as kube-proxy.
-    let routes = Router::new().fallback(any(check)).with_state((service.clone(), health));
+    let routes = Router::new().fallback(any(check)).with_state((at, service.clone(), health));
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::warn!("Service {service}: serving its health check: {error}");
     }
 }
 
-async fn check(State((service, health)): State<(ObjectKey, watch::Receiver<Health>)>) -> Response {
+/// The address at which a health check is asked, whose it is, and what there is to tell.
+type Asked = (IpAddr, ObjectKey, watch::Receiver<Health>);
+
+async fn check(State((at, service, health)): State<Asked>) -> Response {
     let health = health.borrow();
-    let count = health.checks.get(&service).map_or(0, |check| check.endpoints);
+    let count = health.checks.get(&service).map_or(0, |check| check.endpoints_like(at));
     let healthy = health.is_healthy();
     let body = format!(
         "{{\n\t\"service\": {{\n\t\t\"namespace\": \"{}\",\n\t\t\"name\": \"{}\"\n\t}},\n\t\"localEndpoints\": \
@@ -308,17 +319,25 @@ mod tests {
     #[test]
     fn a_services_health() {
         runtime().block_on(async {
-            for (synced, endpoints, status) in [(true, 2, 200), (true, 0, 503), (false, 2, 503)] {
+            // Asked in this family; ready endpoints in each.
+            for (synced, at, endpoints, count, status) in [
+                (true, "192.0.2.1", [2, 1], 2, 200),
+                (true, "2001:db8::1", [2, 1], 1, 200),
+                (true, "2001:db8::1", [2, 0], 0, 503),
+                (true, "192.0.2.1", [0, 0], 0, 503),
+                (false, "192.0.2.1", [2, 2], 2, 503),
+            ] {
                 let mut health = Health { synced, ..Health::default() };
                 assert!(health.set_check(&key("web"), Some(HealthCheck { port: 30000, endpoints })));
                 assert!(!health.set_check(&key("web"), Some(HealthCheck { port: 30000, endpoints })));
                 let (_sender, receiver) = watch::channel(health);
-                let (found, body, headers) = read(check(State((key("web"), receiver))).await).await;
+                let state = State((at.parse().unwrap(), key("web"), receiver));
+                let (found, body, headers) = read(check(state).await).await;
                 assert_eq!(found, status);
-                assert_eq!(headers["x-load-balancing-endpoint-weight"], endpoints.to_string());
+                assert_eq!(headers["x-load-balancing-endpoint-weight"], count.to_string());
                 let expected = serde_json::json!({
                     "service": { "namespace": "default", "name": "web" },
-                    "localEndpoints": endpoints,
+                    "localEndpoints": count,
                     "serviceProxyHealthy": synced,
                 });
                 assert_eq!(body, expected);
@@ -334,7 +353,7 @@ mod tests {
             let loopback: IpAddr = "127.0.0.1".parse().unwrap();
             let mut health = Health { synced: true, addresses: vec![loopback], ..Health::default() };
             let (first, second) = (free(), free());
-            health.set_check(&key("a"), Some(HealthCheck { port: first, endpoints: 1 }));
+            health.set_check(&key("a"), Some(HealthCheck { port: first, endpoints: [1, 0] }));
             let (sender, receiver) = watch::channel(health);
             let mut servers = Servers::default();
             let connects = async |port| tokio::net::TcpStream::connect((loopback, port)).await.is_ok();
@@ -342,8 +361,8 @@ mod tests {
             assert!(connects(first).await);
             // Another Service takes the port, and the first one moves.
             sender.send_modify(|health| {
-                health.set_check(&key("a"), Some(HealthCheck { port: second, endpoints: 1 }));
-                health.set_check(&key("b"), Some(HealthCheck { port: first, endpoints: 1 }));
+                health.set_check(&key("a"), Some(HealthCheck { port: second, endpoints: [1, 0] }));
+                health.set_check(&key("b"), Some(HealthCheck { port: first, endpoints: [1, 0] }));
             });
             while !servers.ensure(&receiver.borrow().listeners(), &receiver).await {}
             assert!(connects(first).await && connects(second).await);

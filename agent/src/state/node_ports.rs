@@ -13,7 +13,8 @@ pub enum NodePortAddresses {
     /// Every address, loopback addresses included.
     #[default]
     All,
-    /// The primary address of each family (KEP-3866), and nothing else.
+    /// The primary address of each family (KEP-3866), and loopback addresses. kube-proxy leaves those out, because its
+    /// rules can serve them in IPv4 alone and at the price of a sysctl; at the socket neither holds.
     Primary,
     /// Addresses in these networks; `0.0.0.0/0` has the node's IPv4 addresses, `127.0.0.1` among them.
     Networks(Vec<IpNet>),
@@ -25,7 +26,7 @@ impl NodePortAddresses {
     pub fn uses(&self, address: NodeAddress) -> AddressUses {
         let served = match self {
             Self::All => true,
-            Self::Primary => address.primary,
+            Self::Primary => address.primary || address.addr.is_loopback(),
             Self::Networks(networks) => networks.iter().any(|network| network.contains(&address.addr)),
         };
         match (served, address.addr.is_loopback()) {
@@ -71,7 +72,8 @@ mod tests {
             ("", "::1", false, served.and(AddressUses::LOOPBACK)),
             ("primary", "192.0.2.1", true, served),
             ("primary", "192.0.2.2", false, nothing),
-            ("primary", "127.0.0.1", false, nothing),
+            ("primary", "127.0.0.1", false, served.and(AddressUses::LOOPBACK)),
+            ("primary", "::1", false, served.and(AddressUses::LOOPBACK)),
             ("192.0.2.0/24", "192.0.2.1", false, served),
             ("192.0.2.0/24", "198.51.100.1", true, nothing),
             ("192.0.2.0/24", "127.0.0.1", false, nothing),

@@ -9,7 +9,7 @@ use super::manifests::Examples;
 use crate::cases::Expect;
 use crate::cases::expect::Seen;
 use crate::cases::live::Sight;
-use crate::lab::{Cluster, Form};
+use crate::lab::{Cluster, Form, address};
 use crate::prober::{Command, How};
 
 /// The families that the demo shows.
@@ -20,6 +20,10 @@ pub(super) const FORMS: [Form; 2] = [Form::V4, Form::V6];
 pub(super) enum To {
     Service(&'static str, u16),
     Pod(&'static str, u16),
+    /// The node port of a Service's port, at a node.
+    NodePort(u8, &'static str, u16),
+    /// A Service's port at its load balancer's address.
+    Balancer(&'static str, u16),
 }
 
 impl fmt::Display for To {
@@ -27,6 +31,8 @@ impl fmt::Display for To {
         match self {
             Self::Service(name, port) => write!(f, "{name}:{port}"),
             Self::Pod(name, port) => write!(f, "pod {name}:{port}"),
+            Self::NodePort(node, name, port) => write!(f, "n{node}, node port of {name}:{port}"),
+            Self::Balancer(name, port) => write!(f, "load balancer of {name}:{port}"),
         }
     }
 }
@@ -86,11 +92,14 @@ impl Attempt {
 
     fn sight(&self, form: Form, cluster: &Cluster, examples: &Examples) -> Result<Sight<'static>> {
         let protocol = if self.how == How::Tcp { "TCP" } else { "UDP" };
+        let target = |name, port| examples.target_port(name, port, protocol);
         let (addresses, port, target_port) = match self.to {
-            To::Service(name, port) => {
-                (examples.cluster_ips(name)?, port, examples.target_port(name, port, protocol)?)
-            }
+            To::Service(name, port) => (examples.cluster_ips(name)?, port, target(name, port)?),
             To::Pod(name, port) => (cluster.addresses(name)?, port, port),
+            To::NodePort(node, name, port) => {
+                (address::node(node), examples.node_port(name, port, protocol)?, target(name, port)?)
+            }
+            To::Balancer(name, port) => (examples.balancer(name)?, port, target(name, port)?),
         };
         Ok(Sight { from: self.from, to: addresses.dial(form, port), target_port, how: self.how })
     }

@@ -5,7 +5,7 @@ use crate::cases::Expect;
 use crate::prober::How;
 
 use How::{Tcp, UdpConnected, UdpUnconnected};
-use To::{Pod, Service};
+use To::{Balancer, NodePort, Pod, Service};
 
 const fn attempt(
     from: &'static str,
@@ -56,6 +56,38 @@ pub(super) const SERVICES: &[Attempt] = &[
     attempt("shop", Service("web", 443), Tcp, 1, Expect::Refused, "no such port: refused at once"),
     attempt("shop", Service("mesh", 80), Tcp, 1, Expect::Untouched, "another proxy's: left alone"),
     attempt("shop", Pod("web-2", 8080), Tcp, 1, Expect::One(&["web-2"]), "a pod's address: left alone"),
+];
+
+/// From outside the cluster. Whose answer is shown saw the client's own address.
+pub(super) const OUTSIDE: &[Attempt] = &[
+    attempt("outside", NodePort(1, "web", 80), Tcp, 10, Expect::One(&["web-1"]), "n1's own, sees the client"),
+    attempt(
+        "outside",
+        NodePort(1, "web", 80),
+        UdpUnconnected,
+        10,
+        Expect::One(&["web-1"]),
+        "n1's own, sees the client",
+    ),
+    attempt("outside", NodePort(2, "web", 80), Tcp, 10, Expect::One(&["web-2"]), "n2's own, sees the client"),
+    attempt(
+        "outside",
+        Balancer("web", 80),
+        Tcp,
+        10,
+        Expect::One(&["web-1"]),
+        "routed to n1, sees the client",
+    ),
+    attempt(
+        "outside",
+        Balancer("web", 9090),
+        Tcp,
+        10,
+        Expect::One(&["web-1"]),
+        "another port of the Service",
+    ),
+    attempt("shop", Balancer("web", 80), Tcp, 40, BOTH, "from inside: any endpoint"),
+    attempt("outside", NodePort(2, "queue", 5672), Tcp, 1, Expect::Refused, "no endpoint: refused at once"),
 ];
 
 /// With web-1 not ready.

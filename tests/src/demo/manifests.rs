@@ -52,19 +52,32 @@ impl Examples {
     /// The ClusterIPs of a Service.
     pub(super) fn cluster_ips(&self, service: &str) -> Result<DualStack> {
         let found = self.named("Service", service)?;
-        let ips: Vec<IpAddr> = serde_json::from_value(found["spec"]["clusterIPs"].clone())?;
-        match ips.as_slice() {
-            [IpAddr::V4(v4), IpAddr::V6(v6)] => Ok(DualStack { v4: *v4, v6: *v6 }),
-            other => anyhow::bail!("Service {service} has the ClusterIPs {other:?}"),
-        }
+        both(&found["spec"]["clusterIPs"]).with_context(|| format!("the ClusterIPs of Service {service}"))
+    }
+
+    /// The addresses of a Service's load balancer.
+    pub(super) fn balancer(&self, service: &str) -> Result<DualStack> {
+        let found = self.named("Service", service)?;
+        let ingress = found["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
+        let ips: Value = ingress.map(|ingress| ingress["ip"].clone()).collect();
+        both(&ips).with_context(|| format!("the load balancer of Service {service}"))
+    }
+
+    /// The node port of a Service's port.
+    pub(super) fn node_port(&self, service: &str, port: u16, protocol: &str) -> Result<u16> {
+        let own = self.port(service, port, protocol)?;
+        let node_port = own.and_then(|own| own["nodePort"].as_u64());
+        Ok(node_port.with_context(|| format!("{service}:{port} has no node port"))?.try_into()?)
+    }
+
+    fn port(&self, service: &str, port: u16, protocol: &str) -> Result<Option<&Value>> {
+        let ports = self.named("Service", service)?["spec"]["ports"].as_array().into_iter().flatten();
+        Ok(ports.into_iter().find(|own| own["port"] == port && own["protocol"] == protocol))
     }
 
     /// The endpoints' port behind a Service's port, and the port itself where there is none.
     pub(super) fn target_port(&self, service: &str, port: u16, protocol: &str) -> Result<u16> {
-        let object = self.named("Service", service)?;
-        let ports = object["spec"]["ports"].as_array().into_iter().flatten();
-        let own = ports.into_iter().find(|own| own["port"] == port && own["protocol"] == protocol);
-        let name = own.map_or(Value::Null, |own| own["name"].clone());
+        let name = self.port(service, port, protocol)?.map_or(Value::Null, |own| own["name"].clone());
         let slice = self.named("EndpointSlice", &format!("{service}-ipv4"))?;
         let targets = slice["ports"].as_array().into_iter().flatten();
         let target = targets.into_iter().find(|target| target["name"] == name);
@@ -75,6 +88,14 @@ impl Examples {
         let mut objects = self.objects.iter();
         let found = objects.find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
         found.with_context(|| format!("deploy/examples/demo has no {kind} {name}"))
+    }
+}
+
+/// An IPv4 address and an IPv6 address.
+fn both(ips: &Value) -> Result<DualStack> {
+    match serde_json::from_value::<Vec<IpAddr>>(ips.clone())?.as_slice() {
+        [IpAddr::V4(v4), IpAddr::V6(v6)] => Ok(DualStack { v4: *v4, v6: *v6 }),
+        other => anyhow::bail!("one address of each family was expected, not {other:?}"),
     }
 }
 
@@ -110,6 +131,14 @@ mod tests {
             }
             assert_eq!(object["spec"]["podCIDRs"], json!(address::pod_cidrs(node)));
         }
+    }
+
+    #[test]
+    fn the_load_balancers_address_is_one_that_the_router_leads_to_a_node() {
+        let examples = Examples::parse().unwrap();
+        assert_eq!(examples.balancer("web").unwrap(), address::balancer(10));
+        assert_eq!(examples.node_port("web", 80, "UDP").unwrap(), 30_080);
+        assert!(examples.node_port("dns", 53, "UDP").is_err());
     }
 
     #[test]

@@ -65,6 +65,9 @@ fn show(cluster: &mut Cluster, examples: &Examples, progress: &mut Progress) -> 
     let services = cluster.agent(1)?.services(&[])?;
     progress.pause(|| println!("\n`weir services` on n1\n{}", services.trim_end()));
 
+    let rows = try_all(attempts::OUTSIDE, cluster, examples, progress)?;
+    chapter("Node ports and a load balancer's address, from outside the cluster", rows, progress);
+
     progress.step("web-1 is no longer ready");
     examples.write_without(&cluster.manifests, "web-1")?;
     cluster.settle()?;

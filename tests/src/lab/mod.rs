@@ -15,6 +15,7 @@ pub mod firewall;
 mod ident;
 pub mod manifests;
 pub mod netns;
+mod offload;
 mod overlay;
 pub mod process;
 pub mod teardown;

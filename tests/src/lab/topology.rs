@@ -18,7 +18,7 @@ use super::address::{self, DualStack};
 use super::ident::LabId;
 use super::netns::{self, Netns};
 use super::process::Place;
-use super::{cgroup, overlay, teardown};
+use super::{cgroup, offload, overlay, teardown};
 
 /// What can be chosen about a lab.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -149,6 +149,18 @@ impl Lab {
     #[must_use]
     pub fn client(&self) -> &Place {
         &self.client
+    }
+
+    /// Switches off every offload of every device: packets are then between namespaces what they would be on a wire.
+    ///
+    /// # Errors
+    /// What `ethtool` said.
+    pub fn ensure_no_offload(&self) -> Result<()> {
+        let nodes = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.pods.iter().map(|pod| &pod.place).chain(std::iter::once(&node.place)));
+        nodes.chain([&self.router, &self.client]).try_for_each(|place| offload::ensure_off(place.netns()))
     }
 
     /// Makes a pod on a node (1, 2), as the bridge plugin would.

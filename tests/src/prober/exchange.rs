@@ -82,7 +82,8 @@ impl OpenSocket {
     pub(super) fn exchange(&mut self, to: SocketAddr, last: bool, padding: usize) -> Result<Answer, Failure> {
         let start = Instant::now();
         let nonce = next_nonce();
-        let question = format!("{nonce} {} {:x<padding$}\n", if last { "last" } else { "more" }, "");
+        let more = if last { "last" } else { "more" };
+        let question = format!("{nonce} {more} {}\n", "x".repeat(padding));
         let mut answer = match self {
             Self::Tcp(stream) => exchange_tcp(stream, &question, nonce)?,
             Self::Udp { socket, connected } => {

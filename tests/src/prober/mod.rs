@@ -6,6 +6,7 @@
 
 mod bulk;
 mod client;
+mod echo;
 mod exchange;
 mod protocol;
 mod server;

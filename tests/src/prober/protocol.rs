@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +113,11 @@ pub enum Command {
         socket: u64,
         /// To what; only an unconnected socket asks.
         to: SocketAddr,
+    },
+    /// An ICMP echo, and its reply. Answers `Done` or `Failed`.
+    Echo {
+        /// To what.
+        to: IpAddr,
     },
     /// `SO_ERROR` of an open socket, without sending anything. Answers `Done` or `Failed`.
     TakeError {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::exchange::{OpenSocket, ask, failed};
 use super::protocol::{Command, Failure, Outcome, Reply, Request};
-use super::{bulk, server};
+use super::{bulk, echo, server};
 use crate::lab::locked;
 
 #[derive(Default)]
@@ -70,6 +70,7 @@ impl Prober {
             }
             Command::Exchange { socket, to } => self.exchange(socket, to, 0),
             Command::ExchangeLong { socket, to, padding } => self.exchange(socket, to, padding),
+            Command::Echo { to } => done(echo::echo(to)),
             Command::TakeError { socket } => self.take_error(socket),
             Command::Close { socket } => {
                 locked(&self.sockets).remove(&socket);

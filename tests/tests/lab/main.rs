@@ -5,11 +5,18 @@
 
 mod bad_input;
 mod churn;
+mod exposed;
+mod http;
 mod lifecycle;
+mod node;
+mod outside;
 mod reach;
+mod refusals;
+mod sizes;
 mod stale;
 mod support;
 mod traces;
+mod tuples;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn trials(shared: &Shared) -> Vec<Trial> {
-    let single: [(&str, Single); 14] = [
+    let single: [(&str, Single); 27] = [
         ("traces/direct-traffic-then-nothing-left", traces::direct_traffic_then_nothing_left),
         ("traces/interrupted", traces::interrupted),
         ("traces/killed-and-swept", traces::killed_and_swept),
@@ -59,6 +66,19 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         ("stale/udp-connected", stale::udp_connected),
         ("stale/service-port-gone", stale::service_port_gone),
         ("bad-input", bad_input::each_is_named_and_nothing_else_affected),
+        ("outside/restart-under-load", outside::restart_under_load),
+        ("outside/udp-backend-goes", outside::udp_backend_goes),
+        ("outside/tcp-backend-terminates", outside::tcp_backend_terminates),
+        ("outside/no-tracked-flow-moves", outside::no_tracked_flow_moves),
+        ("outside/refusals", refusals::from_outside),
+        ("tuples/one-client-by-several-ways", tuples::one_client_by_several_ways),
+        ("tuples/echoes", tuples::echoes),
+        ("sizes/narrow-towards-client", sizes::narrow_towards_client),
+        ("sizes/narrow-towards-backend", sizes::narrow_towards_backend),
+        ("node/node-ports-are-protected", node::node_ports_are_protected),
+        ("node/node-ports-at-loopback", node::node_ports_at_loopback),
+        ("node/health", node::health),
+        ("node/service-address-of-the-node", node::service_address_of_the_node),
     ];
     let rows = cases::rows().into_iter().map(|row| {
         let shared = Arc::clone(shared);
@@ -69,7 +89,11 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         let name = format!("reach/{}", scene.name);
         Trial::test(name, move || reach::everybody_reaches_everything(&scene).map_err(failed))
     });
-    single.into_iter().chain(reach).chain(rows).collect()
+    let sizes = sizes::SCENES.map(|scene| {
+        let name = format!("sizes/{}", scene.name);
+        Trial::test(name, move || sizes::long_ones_arrive(&scene).map_err(failed))
+    });
+    single.into_iter().chain(reach).chain(sizes).chain(rows).collect()
 }
 
 fn failed(error: anyhow::Error) -> Failed {

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::{Value, json};
+use weir_tests::cases::CAST;
 use weir_tests::cases::spec::service;
-use weir_tests::cases::{CAST, objects};
-use weir_tests::lab::{Cluster, DualStack, Form, Neighbour, Network, Settings, address};
+use weir_tests::lab::{Cluster, Form, Neighbour, Network, Settings, address};
 use weir_tests::prober::{Answer, Command, How, Outcome};
 
+use crate::exposed::{self, CLUSTER_IP};
 use crate::support::exchange;
 
 /// A lab to be reached in.
@@ -74,37 +74,15 @@ fn cluster(scene: &Scene) -> Result<Cluster> {
     }
     let mut objects = Vec::new();
     for (number, (name, endpoint, node_port)) in (20..).zip(SERVICES) {
-        objects.extend(exposed(number, name, &[endpoint], node_port, "Cluster"));
+        objects.extend(exposed::service(number, node_port, &service(name).to(&[endpoint])));
     }
-    objects.extend(exposed(23, LOCAL.0, &["n1-b", "n2-a"], LOCAL.1, "Local"));
+    let local = service(LOCAL.0).to(&["n1-b", "n2-a"]);
+    objects.extend(exposed::with(exposed::service(23, LOCAL.1, &local), "externalTrafficPolicy", "Local"));
     cluster.manifests.replace_objects("exposed.yaml", &objects)?;
     cluster.start_agents_with(scene.arguments)?;
     cluster.settle()?;
     Ok(cluster)
 }
-
-/// A Service at a ClusterIP, a node port, a load balancer's address and an external address, port 80 and TCP and UDP.
-fn exposed(
-    number: u8,
-    name: &'static str,
-    endpoints: &[&'static str],
-    node_port: u16,
-    policy: &str,
-) -> Vec<Value> {
-    let mut objects = objects::of_service(&service(name).to(endpoints), "lab", address::service(number));
-    let object = &mut objects[0];
-    object["spec"]["type"] = json!("LoadBalancer");
-    object["spec"]["externalTrafficPolicy"] = json!(policy);
-    object["spec"]["externalIPs"] = json!(address::external(number).both());
-    let ingress = address::balancer(number).both().map(|ip| json!({ "ip": ip }));
-    object["status"] = json!({ "loadBalancer": { "ingress": ingress } });
-    for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
-        port["nodePort"] = json!(node_port);
-    }
-    objects
-}
-
-const CLUSTER_IP: &str = "ClusterIP";
 
 /// Who asks.
 const CLIENTS: [&str; 4] = ["outside", "n1-a", "n1", "n2-b"];
@@ -115,7 +93,7 @@ pub(crate) fn everybody_reaches_everything(scene: &Scene) -> Result<()> {
     let mut asked = 0;
     let mut wrong = Vec::new();
     for (number, (name, endpoint, node_port)) in (20..).zip(SERVICES) {
-        for (kind, addresses, port) in addresses_of(number, node_port) {
+        for (kind, addresses, port) in exposed::addresses(number, node_port) {
             for (from, how, form) in askers() {
                 let to = addresses.dial(form, port);
                 asked += 1;
@@ -138,15 +116,6 @@ pub(crate) fn everybody_reaches_everything(scene: &Scene) -> Result<()> {
     println!("figure lab.reach.{} {}/{asked}", scene.name, asked - wrong.len());
     ensure!(wrong.is_empty(), "{} of {asked}:\n{}\n{}", wrong.len(), wrong.join("\n"), cluster.logs());
     Ok(())
-}
-
-fn addresses_of(number: u8, node_port: u16) -> [(&'static str, DualStack, u16); 4] {
-    [
-        (CLUSTER_IP, address::service(number), 80),
-        ("node port", address::node(1), node_port),
-        ("load balancer", address::balancer(number), 80),
-        ("external IP", address::external(number), 80),
-    ]
 }
 
 fn askers() -> impl Iterator<Item = (&'static str, How, Form)> {

@@ -112,6 +112,8 @@ fn rows(stage: &mut Stage) -> NodeRows {
         source_ports: (16384, 29999),
         forwarding: Forwarding::Stack,
         socket_lb: SocketLb::All,
+        shows_cluster_ip_clients: false,
+        marks_forwarded: true,
     };
     NodeRows::compile(&facts, &options)
 }

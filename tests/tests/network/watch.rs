@@ -17,6 +17,8 @@ fn reached(facts: &Facts, addr: &str) -> Option<u32> {
         source_ports: (1, 2),
         forwarding: Forwarding::Auto,
         socket_lb: SocketLb::All,
+        shows_cluster_ip_clients: false,
+        marks_forwarded: true,
     };
     let rows = NodeRows::compile(facts, &options);
     rows.workloads.get(&ip(addr).into()).map(|workload| workload.ifindex)

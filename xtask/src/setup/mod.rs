@@ -46,7 +46,7 @@ struct Program {
     package: &'static str,
 }
 
-const LAB_PROGRAMS: [Program; 7] = [
+const LAB_PROGRAMS: [Program; 8] = [
     Program { name: "ip", package: "iproute2" },
     Program { name: "ss", package: "iproute2" },
     Program { name: "nsenter", package: "util-linux" },
@@ -54,4 +54,5 @@ const LAB_PROGRAMS: [Program; 7] = [
     Program { name: "sysctl", package: "procps" },
     Program { name: "nft", package: "nftables" },
     Program { name: "iptables", package: "iptables" },
+    Program { name: "ethtool", package: "ethtool" },
 ];

@@ -93,6 +93,7 @@ impl Layer {
                     "cli::",
                 ],
                 PROGRAMS,
+                &["test", "--package=weir-tests", "--features=kernel", "--test=network"],
             ],
             Self::Lab => &[
                 &["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"],

@@ -1,0 +1,177 @@
+//! Long packets through a node port: fragments, segments that the kernel cuts late or puts together early, and ways that
+//! are narrower than the client knows.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use weir_tests::cases::spec::service;
+use weir_tests::lab::{Cluster, Form, Network, Settings, address};
+use weir_tests::prober::{Answer, Command, How, Outcome};
+
+use crate::exposed;
+
+/// A lab in which long packets travel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scene {
+    /// What it is called in the list of trials.
+    pub(crate) name: &'static str,
+    network: Network,
+    forwarding: &'static str,
+    /// Whether devices leave checksums and segments to each other, as all that are virtual do.
+    offload: bool,
+}
+
+const fn scene(name: &'static str, network: Network, forwarding: &'static str, offload: bool) -> Scene {
+    Scene { name, network, forwarding, offload }
+}
+
+pub(crate) const SCENES: [Scene; 6] = [
+    scene("routed-redirect", Network::Routed, "redirect", true),
+    scene("routed-stack", Network::Routed, "stack", true),
+    scene("overlay-redirect", Network::Overlay, "redirect", true),
+    scene("overlay-stack", Network::Overlay, "stack", true),
+    scene("routed-redirect-no-offload", Network::Routed, "redirect", false),
+    scene("overlay-stack-no-offload", Network::Overlay, "stack", false),
+];
+
+/// The Services: name, endpoint, node port.
+const SERVICES: [(&str, &str, u16); 2] = [("near", "n1-b", 30_080), ("far", "n2-a", 30_081)];
+const FORMS: [Form; 2] = [Form::V4, Form::V6];
+const SOCKET: u64 = 1;
+/// What fits nowhere: six fragments.
+const DATAGRAM: usize = 8_192;
+/// What TCP gives to a device at once.
+const STREAM: usize = 65_536;
+
+fn cluster(settings: Settings, forwarding: &str) -> Result<Cluster> {
+    let objects: Vec<_> = (20..)
+        .zip(SERVICES)
+        .flat_map(|(number, (name, endpoint, port))| {
+            exposed::service(number, port, &service(name).to(&[endpoint]))
+        })
+        .collect();
+    exposed::cluster(settings, &objects, &["--forwarding", forwarding, "--socket-lb", "node"])
+}
+
+/// Datagrams of 8 KiB and streams of 64 KiB arrive whole, there and back, from outside and from a pod.
+pub(crate) fn long_ones_arrive(scene: &Scene) -> Result<()> {
+    let settings = Settings { network: scene.network, ..Settings::default() };
+    let cluster = cluster(settings, scene.forwarding)?;
+    if !scene.offload {
+        cluster.lab().ensure_no_offload()?;
+    }
+    let (mut asked, mut wrong) = (0, Vec::new());
+    for (from, (_, endpoint, port)) in
+        ["outside", "n1-a", "n2-b"].into_iter().flat_map(|from| SERVICES.map(|it| (from, it)))
+    {
+        for (how, form) in How::ALL.into_iter().flat_map(|how| FORMS.map(|form| (how, form))) {
+            let to = address::node(1).dial(form, port);
+            let padding = if how == How::Tcp { STREAM } else { DATAGRAM };
+            asked += 1;
+            if let Err(error) = exchange_long(&cluster, from, how, to, padding, endpoint) {
+                wrong.push(format!("{from} -> {endpoint} by {to}, {how}: {error:#}"));
+            }
+        }
+    }
+    println!("figure lab.sizes.{} {}/{asked}", scene.name, asked - wrong.len());
+    ensure!(wrong.is_empty(), "{} of {asked}:\n{}\n{}", wrong.len(), wrong.join("\n"), cluster.logs());
+    Ok(())
+}
+
+/// Four times on one socket; the first may teach the ends how long a packet may be.
+fn exchange_long(
+    cluster: &Cluster,
+    from: &str,
+    how: How,
+    to: SocketAddr,
+    padding: usize,
+    endpoint: &str,
+) -> Result<()> {
+    let prober = cluster.prober(from)?;
+    prober.must(Command::Open { socket: SOCKET, how, to })?;
+    let result = (0..4).try_for_each(|_| {
+        let answer = answered(prober.call(Command::ExchangeLong { socket: SOCKET, to, padding })?)?;
+        ensure!(answer.server == endpoint, "{} answered", answer.server);
+        ensure!(answer.from.is_none_or(|source| source == to), "the answer came from {:?}", answer.from);
+        Ok(())
+    });
+    prober.must(Command::Close { socket: SOCKET })?;
+    result
+}
+
+fn answered(outcome: Outcome) -> Result<Answer> {
+    match outcome {
+        Outcome::Answered(answer) => Ok(answer),
+        other => bail!("no answer but {other:?}"),
+    }
+}
+
+/// The least that every way carries in these trials.
+const NARROW: u16 = 1_300;
+/// A datagram that fits into a packet, but not there.
+const FITS_NOT: usize = 1_350;
+
+/// Behind the node the way to the client is narrow: the backend hears of it through the translation.
+pub(crate) fn narrow_towards_client() -> Result<()> {
+    for forwarding in ["redirect", "stack"] {
+        let cluster = cluster(Settings::default(), forwarding)?;
+        cluster.lab().router().netns().ip(&[
+            format!("route replace 203.0.113.0/24 dev out0 mtu lock {NARROW}"),
+            format!("route add 2001:db8:113::/64 dev out0 metric 100 mtu lock {NARROW}"),
+        ])?;
+        for (_, endpoint, port) in SERVICES {
+            for form in FORMS {
+                let to = address::node(1).dial(form, port);
+                let at = || format!("{forwarding}, {endpoint} by {to}");
+                exchange_long(&cluster, "outside", How::Tcp, to, STREAM, endpoint).with_context(at)?;
+                datagram_of_server(&cluster, to).with_context(at)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The server's first answer is lost, and its kernel is told; the next one comes in pieces.
+fn datagram_of_server(cluster: &Cluster, to: SocketAddr) -> Result<()> {
+    let prober = cluster.prober("outside")?;
+    prober.must(Command::Open { socket: SOCKET, how: How::UdpConnected, to })?;
+    let exchange = || prober.call(Command::ExchangeLong { socket: SOCKET, to, padding: FITS_NOT });
+    let first = exchange()?;
+    let second = exchange()?;
+    prober.must(Command::Close { socket: SOCKET })?;
+    println!("{to}: first {first:?}");
+    answered(second).context("the second datagram").map(drop)
+}
+
+/// Behind the node the way to the backend is narrow: the client hears of it, as from the address that it dialled.
+pub(crate) fn narrow_towards_backend() -> Result<()> {
+    for forwarding in ["redirect", "stack"] {
+        let cluster = cluster(Settings::default(), forwarding)?;
+        let [node, peer] = [1, 2].map(address::node);
+        let [v4, v6] = address::pod_cidrs(2);
+        cluster.lab().nodes()[0].place().netns().ip(&[
+            format!("route replace {v4} via {} mtu lock {NARROW}", peer.v4),
+            format!("route replace {v6} via {} mtu lock {NARROW}", peer.v6),
+        ])?;
+        let (_, endpoint, port) = SERVICES[1];
+        for form in FORMS {
+            let to = node.dial(form, port);
+            let at = || format!("{forwarding}, {to}");
+            datagram_of_client(&cluster, to).with_context(at)?;
+            exchange_long(&cluster, "outside", How::Tcp, to, STREAM, endpoint).with_context(at)?;
+        }
+    }
+    Ok(())
+}
+
+/// The client's first datagram must not be cut and is too long: its socket is told. The next one goes in pieces.
+fn datagram_of_client(cluster: &Cluster, to: SocketAddr) -> Result<()> {
+    let prober = cluster.prober("outside")?;
+    prober.must(Command::Open { socket: SOCKET, how: How::UdpConnected, to })?;
+    let exchange = || prober.call(Command::ExchangeLong { socket: SOCKET, to, padding: FITS_NOT });
+    let (first, second) = (exchange()?, exchange()?);
+    prober.must(Command::Close { socket: SOCKET })?;
+    let told = matches!(&first, Outcome::Failed(failure) if failure.error == "EMSGSIZE");
+    ensure!(told, "a datagram that is too long for the way: {first:?}");
+    answered(second).context("the second datagram").map(drop)
+}
