@@ -4,7 +4,8 @@
 //! * [`peer`]: the two processes in the pods, and how they are told what to do.
 //! * [`stage`]: the lab around them; puts Weir in force and takes it away, and does not believe it before the
 //!   kernel confirms it.
-//! * [`traffic`]: pairs of measurements, interleaved; [`hook`]: the nanoseconds of a `connect`.
+//! * [`traffic`]: pairs of measurements, interleaved; [`hook`]: the nanoseconds of a `connect`;
+//!   [`nodeport`]: packets that a node sends on to another one.
 //! * [`stats`]: ratios to a median, an interval and one of three answers; [`record`]: every single measurement as
 //!   JSON.
 //!
@@ -13,6 +14,7 @@
 pub mod cpu;
 pub mod hook;
 pub mod manifests;
+pub mod nodeport;
 pub mod peer;
 pub mod programs;
 pub mod record;

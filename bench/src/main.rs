@@ -10,7 +10,7 @@ use weir_bench::record::{Machine, Record, now};
 use weir_bench::report::Figure;
 use weir_bench::stage::Variant;
 use weir_bench::workload::Workload;
-use weir_bench::{hook, peer, traffic};
+use weir_bench::{hook, nodeport, peer, traffic};
 use weir_tests::lab::{binary, teardown};
 
 /// Traffic through a Service against the same traffic without any program, in pairs; and the cost of a connect.
@@ -26,9 +26,15 @@ struct Arguments {
     /// How many Services are loaded while connect is measured
     #[arg(long, value_delimiter = ',', default_value = "1,1000,100000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     hook_services: Vec<u32>,
+    /// How many Services have a node port while packets through a node are measured
+    #[arg(long, value_delimiter = ',', default_value = "10,2700", value_parser = clap::value_parser!(u32).range(1..=2_760))]
+    node_ports: Vec<u32>,
     /// Pairs of measurements of traffic
     #[arg(long, default_value_t = 40)]
     pairs: u32,
+    /// Rounds of measurements of packets through a node
+    #[arg(long, default_value_t = 40)]
+    nodeport_rounds: u32,
     /// Rounds of measurements of connect
     #[arg(long, default_value_t = 60)]
     rounds: u32,
@@ -72,6 +78,7 @@ enum Part {
     Stream,
     UdpConnect,
     Hook,
+    Nodeport,
 }
 
 impl Part {
@@ -81,7 +88,7 @@ impl Part {
             Self::Established => Some(Workload::Established),
             Self::Stream => Some(Workload::Stream),
             Self::UdpConnect => Some(Workload::UdpConnect),
-            Self::Hook => None,
+            Self::Hook | Self::Nodeport => None,
         }
     }
 }
@@ -114,6 +121,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
     if arguments.quick {
         (arguments.pairs, arguments.rounds, arguments.limit_ms) = (2, 3, 60);
         arguments.hook_services = vec![1, 100];
+        (arguments.nodeport_rounds, arguments.node_ports) = (2, vec![10, 100]);
     }
     let weir = binary::find_weir()?;
     let seed = arguments.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
@@ -124,6 +132,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
         machine: Machine::here(&weir)?,
         traffic: None,
         hook: None,
+        nodeport: None,
         figures: Vec::new(),
     };
     let builds: Vec<(String, PathBuf)> =
@@ -142,8 +151,36 @@ fn run(mut arguments: Arguments) -> Result<()> {
         print(outcome.figures(&variants, seed), &mut record.figures);
         record.hook = Some(outcome);
     }
+    if arguments.only.is_empty() || arguments.only.contains(&Part::Nodeport) {
+        let outcome = measure_node_ports(&arguments, &builds, seed)?;
+        print(outcome.figures(seed), &mut record.figures);
+        record.nodeport = Some(outcome);
+    }
     println!("seed {seed}; record in {}", record.write(arguments.output)?.display());
     Ok(())
+}
+
+fn measure_node_ports(
+    arguments: &Arguments,
+    builds: &[(String, PathBuf)],
+    seed: u64,
+) -> Result<nodeport::Outcome> {
+    let options = nodeport::Options {
+        rounds: arguments.nodeport_rounds,
+        limit_ms: arguments.limit_ms.min(300),
+        warm_up_ms: arguments.limit_ms.min(50),
+        runs: if arguments.quick { 100 } else { 1_000 },
+        seed,
+    };
+    let variants = variants(builds, &arguments.node_ports);
+    let outcome = nodeport::run(&options, &variants, |done, of| progress("rounds", done, of))?;
+    for (traffic, subject, rate) in outcome.rates() {
+        println!("{traffic:16} {subject:14} {rate:14.0} deliveries/s");
+    }
+    for warning in outcome.warnings() {
+        println!("note: {warning}");
+    }
+    Ok(outcome)
 }
 
 fn traffic_options(arguments: &Arguments, seed: u64) -> Option<traffic::Options> {

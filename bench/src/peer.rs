@@ -13,6 +13,7 @@ use weir_tests::lab::Place;
 
 use crate::cpu;
 use crate::hook::{self, Batch, Took};
+use crate::nodeport::{self, Arrivals, CollectSpec, FloodSpec};
 use crate::workload::{self, Sample, Spec};
 
 /// What a peer is asked to do.
@@ -28,6 +29,10 @@ pub enum Request {
     Measure(Spec),
     /// Make many `connect` calls.
     Connect(Batch),
+    /// Send datagrams.
+    Flood(FloodSpec),
+    /// Count datagrams.
+    Collect(CollectSpec),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,15 +93,47 @@ impl Peer {
         self.call(&Request::Connect(batch.clone()))
     }
 
+    /// Sends datagrams. Returns how many; that says nothing of what arrived.
+    ///
+    /// # Errors
+    /// They cannot be sent, or the process is gone.
+    pub fn flood(&mut self, spec: &FloodSpec) -> Result<u64> {
+        self.call(&Request::Flood(spec.clone()))
+    }
+
+    /// Begins to count datagrams.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn begin_collect(&mut self, spec: CollectSpec) -> Result<()> {
+        self.send(&Request::Collect(spec))
+    }
+
+    /// How many datagrams were counted since.
+    ///
+    /// # Errors
+    /// They could not be counted, or the process is gone.
+    pub fn end_collect(&mut self) -> Result<Arrivals> {
+        self.receive().context("counting datagrams")
+    }
+
     fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T> {
+        self.send(request)?;
+        self.receive().with_context(|| format!("{request:?}"))
+    }
+
+    fn send(&mut self, request: &Request) -> Result<()> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        self.stdin.write_all(line.as_bytes()).context("the process in the pod is gone")?;
-        line.clear();
+        self.stdin.write_all(line.as_bytes()).context("the process in the pod is gone")
+    }
+
+    fn receive<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let mut line = String::new();
         ensure!(self.stdout.read_line(&mut line)? > 0, "the process in the pod is gone");
         match serde_json::from_str(&line)? {
             Reply::Done(result) => Ok(result),
-            Reply::Failed(error) => Err(anyhow!("{request:?}: {error}")),
+            Reply::Failed(error) => Err(anyhow!(error)),
         }
     }
 }
@@ -121,6 +158,8 @@ pub fn run(cpu: usize) -> Result<()> {
             Request::Serve { at } => answer(workload::serve(at, false).map(drop).map_err(Into::into))?,
             Request::Measure(spec) => answer(workload::measure(&spec))?,
             Request::Connect(batch) => answer(hook::connect(&batch))?,
+            Request::Flood(spec) => answer(nodeport::flood(&spec))?,
+            Request::Collect(spec) => answer(nodeport::collect(&spec))?,
         }
     }
     Ok(())

@@ -79,8 +79,8 @@ pub fn effective(cgroup: &Path) -> Result<Vec<&'static str>> {
             ..Query::default()
         };
         match bpf(PROG_QUERY, &mut query) {
-            Ok(()) if query.prog_count > 0 => found.push(name),
-            Ok(()) => {}
+            Ok(_) if query.prog_count > 0 => found.push(name),
+            Ok(_) => {}
             // a hook that this kernel does not have, or not for cgroups
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             Err(error) => return Err(error).with_context(|| format!("asking for programs at {name}")),
@@ -97,7 +97,7 @@ pub fn links() -> Result<usize> {
     let mut id = NextId::default();
     for count in 0.. {
         match bpf(LINK_GET_NEXT_ID, &mut id) {
-            Ok(()) => id.start = id.next,
+            Ok(_) => id.start = id.next,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(count),
             Err(error) => return Err(error).context("listing the links in the kernel"),
         }
@@ -105,8 +105,10 @@ pub fn links() -> Result<usize> {
     Ok(usize::MAX)
 }
 
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
+/// A command of `bpf(2)`. `attr` is the part of `union bpf_attr` that belongs to it; pointers in it are the caller's to
+/// vouch for.
+pub(crate) fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is the part of `union bpf_attr` that belongs to the command, and lives until it returns.
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
 }

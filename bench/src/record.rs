@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::report::Figure;
 use crate::stage::cpus;
-use crate::{cpu, hook, traffic};
+use crate::{cpu, hook, nodeport, traffic};
 
 /// Everything about one run.
 #[derive(Debug, Serialize)]
@@ -26,6 +26,8 @@ pub struct Record {
     pub traffic: Option<traffic::Outcome>,
     /// The cost of `connect`, if it was measured.
     pub hook: Option<hook::Outcome>,
+    /// Packets through a node, if they were measured.
+    pub nodeport: Option<nodeport::Outcome>,
     /// What was printed.
     pub figures: Vec<Figure>,
 }

@@ -28,6 +28,13 @@ fn a_quick_run_measures_everything() {
         "udp-connect/direct@10",
         "hook.service-ns",
         "hook.service@100/@1",
+        "nodeport/forward@10",
+        "nodeport.v6/forward@100",
+        "nodeport-new/iptables@100",
+        "nodeport-new/conntrack@10",
+        "nodeport-reply/forward@10",
+        "nodeport-connect/iptables@10",
+        "nodeport.hook.reply-ns@10",
     ] {
         let found = printed.lines().find_map(|line| line.strip_prefix(&format!("figure {figure} ")));
         let value: f64 =
@@ -50,4 +57,10 @@ fn check_record(path: &Path) {
     }
     // three rounds, two kinds of sockets: no program; a pod and a Service among 1; those and every Service among 100
     assert_eq!(record["hook"]["measurements"].as_array().unwrap().len(), 3 * 2 * 6);
+    // two rounds: four kinds of traffic and six subjects in IPv4, two kinds and three subjects in IPv6
+    let measurements = record["nodeport"]["measurements"].as_array().unwrap();
+    assert_eq!(measurements.len(), 2 * (4 * 6 + 2 * 3));
+    assert!(measurements.iter().all(|it| it["delivered"].as_u64().unwrap() > 0));
+    // two variants, two families, three packets
+    assert_eq!(record["nodeport"]["runs"].as_array().unwrap().len(), 2 * 2 * 2 * 3);
 }
