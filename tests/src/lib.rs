@@ -4,6 +4,7 @@
 //! * [`lab`]: two nodes with a bridge CNI's topology, pods, an outside client; an agent per node; no trace left.
 //! * [`prober`]: the process in each pod that serves, connects and tells what it saw.
 //! * [`cases`]: one table of what must hold, run in pure Rust and with real sockets.
+//! * [`packets`]: single packets through the programs in this kernel, and the table of what must come of them.
 //! * [`demo`]: the table that `cargo xtask demo` prints.
 //! * [`apiserver`]: an API server that speaks list/watch truthfully, and misbehaves when told to.
 //!
@@ -13,5 +14,6 @@ pub mod apiserver;
 pub mod cases;
 pub mod demo;
 pub mod lab;
+pub mod packets;
 pub mod prober;
 pub mod vectors;

@@ -3,6 +3,9 @@
 //! Each case is a test of its own under its name; what is not judged yet is ignored, and says why. Afterwards come
 //! the lines `figure NAME PASSED/TOTAL`, one for each file. Without the files it says `not run:`, and fails where
 //! `CI` is `true`.
+//!
+//! With the feature `kernel` (`cargo xtask test packets`) it is the flows alone, judged by the programs in this kernel; that
+//! needs root.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +13,9 @@ use std::process::ExitCode;
 use anyhow::ensure;
 use libtest_mimic::{Arguments, Failed, Trial};
 use weir_tests::vectors::tally::{Outcome, Tally};
-use weir_tests::vectors::{Folder, VECTORS_VAR, find_folder, flows, load, topology};
+#[cfg(not(feature = "kernel"))]
+use weir_tests::vectors::topology;
+use weir_tests::vectors::{Folder, VECTORS_VAR, find_folder, flows, load};
 
 /// A file of vectors, judged.
 struct Judged {
@@ -46,7 +51,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let files = [judge_topology(&folder)?, judge_flows(&folder)?];
+    let files = judge_all(&folder)?;
     let conclusion = libtest_mimic::run(arguments, files.iter().flat_map(trials).collect());
     if !arguments.list {
         files.iter().for_each(print);
@@ -54,6 +59,25 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(conclusion.exit_code())
 }
 
+/// By the libraries alone.
+#[cfg(not(feature = "kernel"))]
+fn judge_all(folder: &Path) -> anyhow::Result<Vec<Judged>> {
+    Ok(vec![judge_topology(folder)?, judge_flows(folder)?])
+}
+
+/// By the programs in this kernel.
+#[cfg(feature = "kernel")]
+fn judge_all(folder: &Path) -> anyhow::Result<Vec<Judged>> {
+    let states: Vec<flows::State> = load(folder, "kubeproxy-flows.json")?;
+    let mut judge = flows::kernel::Judge::new(&states)?;
+    let tally = judge.judge(&states);
+    let asserted = flows::count_asserted(&states)?;
+    ensure!(tally.total() == asserted, "{} flows were looked at, the file has {asserted}", tally.total());
+    let altered = judge.judge(&flows::altered(&states));
+    Ok(vec![Judged { name: "flows.kernel", tally, altered, notes: Vec::new() }])
+}
+
+#[cfg(not(feature = "kernel"))]
 fn judge_topology(folder: &Path) -> anyhow::Result<Judged> {
     let cases: Vec<topology::Case> = load(folder, "topology.json")?;
     Ok(Judged {
@@ -64,6 +88,7 @@ fn judge_topology(folder: &Path) -> anyhow::Result<Judged> {
     })
 }
 
+#[cfg(not(feature = "kernel"))]
 fn judge_flows(folder: &Path) -> anyhow::Result<Judged> {
     let states: Vec<flows::State> = load(folder, "kubeproxy-flows.json")?;
     let tally = flows::judge(&states);

@@ -79,7 +79,7 @@ impl Hooks {
         Self { has_tcx: false, ..self }
     }
 
-    fn device_program(&self, name: &str) -> anyhow::Result<Loaded<'_>> {
+    pub(super) fn device_program(&self, name: &str) -> anyhow::Result<Loaded<'_>> {
         let program: &SchedClassifier = self
             .programs
             .program(name)

@@ -19,6 +19,8 @@ mod stale;
 mod store;
 mod sys;
 mod tc;
+#[cfg(feature = "testing")]
+mod trial;
 mod view;
 
 pub use bpf_fs::{PinRoot, cleanup};
@@ -33,4 +35,6 @@ pub use node::NodeTables;
 pub use stale::{Closed, close_sockets, connected_sockets};
 pub use store::KernelStore;
 pub use tc::{AttachedDevice, DeviceKind, attached_devices};
+#[cfg(feature = "testing")]
+pub use trial::{PacketIn, PacketOut, Trial, fill_flows, read_flows};
 pub use view::View;

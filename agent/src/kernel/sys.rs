@@ -9,6 +9,12 @@ use std::path::Path;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+#[cfg(feature = "testing")]
+mod trial;
+
+#[cfg(feature = "testing")]
+pub(super) use trial::{TestRun, create_program_array, load_classifier, put_program, test_run};
+
 /// Numbers of `enum bpf_cmd` and `enum bpf_map_type` (include/uapi/linux/bpf.h).
 mod uapi {
     pub(super) const MAP_CREATE: i64 = 0;

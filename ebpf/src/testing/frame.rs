@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    Ethernet2Slice, Icmpv4Type, Icmpv6Type, IpFragOffset, IpHeaders, Ipv6FragmentHeader, NetSlice,
+    Ethernet2Slice, Icmpv4Type, Icmpv6Type, IpFragOffset, IpHeaders, IpNumber, Ipv6FragmentHeader, NetSlice,
     PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, icmpv4, icmpv6,
 };
 
@@ -59,6 +59,25 @@ pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8, payload: &[u8]) -> Vec<u
 pub fn udp(src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let step = ip(src.ip(), dst.ip(), TTL).udp(src.port(), dst.port());
     written(|frame| step.write(frame, payload))
+}
+
+/// An SCTP packet with these bytes for its chunks (RFC 9260 section 3.1).
+#[must_use]
+pub fn sctp(src: SocketAddr, dst: SocketAddr, chunks: &[u8]) -> Vec<u8> {
+    let mut packet =
+        [&src.port().to_be_bytes()[..], &dst.port().to_be_bytes(), &[0, 0, 0, 7], &[0; 4]].concat();
+    packet.extend_from_slice(chunks);
+    let checksum = crc32c(&packet).to_le_bytes();
+    packet[8..12].copy_from_slice(&checksum);
+    let step = PacketBuilder::ethernet2(SENDER, RECEIVER).ip(ip_headers(src.ip(), dst.ip()));
+    written(|frame| step.write(frame, IpNumber::SCTP, &packet))
+}
+
+/// CRC32c bit by bit (RFC 9260 appendix A); what the datapath computes is compared with it.
+#[must_use]
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0x82f6_3b78 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
 /// An echo request.

@@ -108,12 +108,20 @@ pub fn count_asserted(states: &[State]) -> anyhow::Result<usize> {
 /// Judges every flow of every state.
 #[must_use]
 pub fn judge(states: &[State]) -> Tally {
+    judge_by(states, &mut ask_tables)
+}
+
+/// The same, by what this function says that the flow's client gets.
+fn judge_by(
+    states: &[State],
+    ask: &mut impl FnMut(&State, &Flow, &World, Protocol) -> Result<Answer, String>,
+) -> Tally {
     let mut tally = Tally::default();
     for state in states {
         let world = state.build_world().map_err(|error| format!("{error:#}"));
         for flow in &state.flows {
             let judged =
-                world.as_ref().map_err(Clone::clone).and_then(|world| judge_flow(state, flow, world));
+                world.as_ref().map_err(Clone::clone).and_then(|world| judge_flow(state, flow, world, ask));
             tally.add(flow_name(state, flow), judged.map_or_else(Outcome::Failed, |()| Outcome::Passed));
         }
     }
@@ -247,19 +255,28 @@ fn cluster_ips(service: &core::Service) -> impl Iterator<Item = IpAddr> {
     single.into_iter().chain(several).filter_map(|ip| ip.parse().ok())
 }
 
-fn judge_flow(state: &State, flow: &Flow, world: &World) -> Result<(), String> {
+fn judge_flow(
+    state: &State,
+    flow: &Flow,
+    world: &World,
+    ask: &mut impl FnMut(&State, &Flow, &World, Protocol) -> Result<Answer, String>,
+) -> Result<(), String> {
     let protocol = parse_protocol(&flow.protocol).map_err(|error| format!("{error:#}"))?;
     let expected = expected(state, flow, protocol).map_err(|error| format!("{error:#}"))?;
-    let dialled = SocketAddr::new(flow.dest, flow.port);
-    let from = state.from(flow);
-    let found = match from {
-        From::Node => ask(&world.tables, HOST, protocol, dialled)?,
-        From::Pod => ask_pod(state, world.clone(), flow.source, protocol, dialled)?,
-        From::Outside => ask_packets(world, Origin::Outside, protocol, flow.source, dialled)?,
-    };
-    match contradiction(state, flow, from, &expected, &found) {
+    let found = ask(state, flow, world, protocol)?;
+    match contradiction(state, flow, state.from(flow), &expected, &found) {
         None => Ok(()),
         Some(how) => Err(how),
+    }
+}
+
+/// By tables in memory.
+fn ask_tables(state: &State, flow: &Flow, world: &World, protocol: Protocol) -> Result<Answer, String> {
+    let dialled = SocketAddr::new(flow.dest, flow.port);
+    match state.from(flow) {
+        From::Node => ask(&world.tables, HOST, protocol, dialled),
+        From::Pod => ask_pod(state, world.clone(), flow.source, protocol, dialled),
+        From::Outside => ask_packets(world, Origin::Outside, protocol, flow.source, dialled),
     }
 }
 
@@ -338,5 +355,7 @@ fn flow_name(state: &State, flow: &Flow) -> String {
     format!("{}: {name} ({source} -> {} {protocol})", state.name, SocketAddr::new(*dest, *port))
 }
 
+#[cfg(feature = "kernel")]
+pub mod kernel;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@ mod ask;
 mod chain;
 pub mod flows;
 mod packets;
+#[cfg(feature = "kernel")]
+mod sockets;
 pub mod tally;
 pub mod topology;
 mod world;

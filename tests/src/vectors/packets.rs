@@ -10,7 +10,7 @@ use super::ask::{Answer, Draw, draws, forget_clients};
 use super::world::{SOURCE_PORTS, World};
 
 /// The first port that a client has; each draw is from another one, for outside that is what chance is.
-const FIRST_CLIENT_PORT: u16 = 40_000;
+pub(super) const FIRST_CLIENT_PORT: u16 = 40_000;
 
 /// What becomes of packets from one address to this one.
 pub(super) fn ask_packets(
@@ -24,7 +24,8 @@ pub(super) fn ask_packets(
     for (port, draw) in (FIRST_CLIENT_PORT..).zip(draws()) {
         forget_clients(&world.tables);
         let client = SocketAddr::new(source, port);
-        let this = ask_one(world, &draw, origin, protocol, client, dialled)?;
+        let mut walk = |origin, packet: &Packet| walk(world, &draw, origin, packet);
+        let this = ask_one(world, &mut walk, origin, protocol, client, dialled)?;
         answer = Some(match answer {
             Some(answer) => answer.and(this)?,
             None => this,
@@ -33,16 +34,17 @@ pub(super) fn ask_packets(
     answer.ok_or_else(|| "nothing was drawn".to_owned())
 }
 
-fn ask_one(
+/// What becomes of the first packet from this client, and of its reply. `walk`: what becomes of one packet.
+pub(super) fn ask_one(
     world: &World,
-    draw: &Draw,
+    walk: &mut impl FnMut(Origin, &Packet) -> Result<Walked, String>,
     origin: Origin,
     protocol: Protocol,
     client: SocketAddr,
     dialled: SocketAddr,
 ) -> Result<Answer, String> {
     let first = packet(protocol, client.into(), dialled.into(), TCP_SYN);
-    let (src, dst) = match walk(world, draw, origin, &first)? {
+    let (src, dst) = match walk(origin, &first)? {
         Walked::Out(src, dst) => (src, dst),
         Walked::Answered(answer) => return Ok(answer),
     };
@@ -58,7 +60,7 @@ fn ask_one(
     let is_local = world.tables.workloads.contains_key(&dst.addr);
     let from = if is_local { Origin::Inside } else { Origin::Outside };
     let reply = packet(protocol, dst, src, TCP_SYN | TCP_ACK);
-    match walk(world, draw, from, &reply)? {
+    match walk(from, &reply)? {
         Walked::Out(src, dst) if (src, dst) == (first.dst, first.src) => {}
         Walked::Out(src, dst) => return Err(format!("{client} gets a reply from {src} to {dst}")),
         Walked::Answered(answer) => return Err(format!("the reply does not come back: {answer}")),
@@ -67,7 +69,7 @@ fn ask_one(
 }
 
 /// What came of a packet on its way.
-enum Walked {
+pub(super) enum Walked {
     /// It left, from here to there.
     Out(Peer, Peer),
     /// It did not.

@@ -17,8 +17,8 @@ pub(super) const HOST: u64 = 1;
 pub(super) const POD: u64 = 2;
 
 /// The device that leads to other nodes and the world, and those of the pods.
-const UPLINK: u32 = 1;
-const VETH: u32 = 2;
+pub(super) const UPLINK: u32 = 2;
+pub(super) const VETH: u32 = 3;
 
 /// The ports that hidden clients get.
 pub(super) const SOURCE_PORTS: std::ops::Range<u16> = 16_384..30_000;

@@ -1,0 +1,13 @@
+//! Packets through the programs in this kernel, one at a time, and the table of cases that they are judged by.
+//!
+//! * [`case`]: the words in which cases are written.
+//! * [`table`]: the cases.
+//! * [`node`]: the node that they are about, as tables in memory.
+//! * [`judge`]: runs a case in pure Rust, and in the kernel beside it: what comes out has to be the same, byte by byte.
+//! * [`checksums`]: every checksum of a packet, by another library.
+//! * [`kernel`]: a network namespace, the programs and their tables in the kernel, and single packets through them.
+//!
+//! Run by `tests/packets`; the kernel also by `tests/vectors.rs`, with the feature `kernel`.
+
+#[cfg(feature = "kernel")]
+pub mod kernel;
