@@ -184,18 +184,18 @@ impl FlowTable {
         now_s.saturating_sub(last_s) >= lifetime_s(protocol, flow.signs, backend.signs)
     }
 
-    /// Removes all rows of a flow, or the one that has no flow.
+    /// Removes all rows of a flow, or the one that has no flow. The client's first: while it is there its packets are
+    /// translated, and the tuple that they get must not be another flow's yet.
     fn remove(&self, tuple: &Tuple, flow: &Flow) -> anyhow::Result<()> {
-        let Some(protocol) = tuple.protocol() else { return self.remove_row(tuple, flow) };
-        if flow.form() == Form::Dialled {
-            for form in [Form::Received, Form::Forwarded] {
-                if let Some(mut other) = self.other(flow, form, protocol) {
-                    let tuple = other.set_form(form, protocol);
-                    self.remove_row(&tuple, flow)?;
-                }
+        self.remove_row(tuple, flow)?;
+        let (Some(protocol), Form::Dialled) = (tuple.protocol(), flow.form()) else { return Ok(()) };
+        for form in [Form::Received, Form::Forwarded] {
+            if let Some(mut other) = self.other(flow, form, protocol) {
+                let tuple = other.set_form(form, protocol);
+                self.remove_row(&tuple, flow)?;
             }
         }
-        self.remove_row(tuple, flow)
+        Ok(())
     }
 
     /// Removes a row, if it is still that flow's.
