@@ -15,8 +15,8 @@ const SEARCH_STEPS: u32 = 20;
 /// pairs, and hardly three of them together.
 const SAME_PLACE: u32 = 4;
 
-/// Points on the ring that are tried for one client. The busiest of many backends then has about 1/16 more than its
-/// share (multi-probe consistent hashing, Appleton and O'Reilly 2015).
+/// Points on the ring that are tried for one client (multi-probe consistent hashing, Appleton and O'Reilly 2015). Of 10 to
+/// 100 backends the busiest then has about an eighth more than its share.
 const PROBES: u32 = 16;
 
 /// What decides where nothing was decided before.
