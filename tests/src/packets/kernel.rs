@@ -166,6 +166,14 @@ impl Kernel {
         Ok(())
     }
 
+    /// Makes `flows` and `fragments` alone the same as these.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn fill_flows(&self, tables: &MemoryTables) -> Result<()> {
+        fill_flows(&self.generation, tables)
+    }
+
     /// What the programs left in `flows` and `fragments`, into these tables.
     ///
     /// # Errors
