@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use weir_agent::kernel::{PacketIn, PacketOut};
 use weir_ebpf::testing::{MemoryTables, Outcome};
 
-use super::case::{Becomes, Hook};
+use super::case::Hook;
 use super::checksums::verify;
 use super::judge::{Beside, Passed, l3, parse, timeless};
 use super::kernel::{DROPPED, Kernel, NEXT, Program, REDIRECTED};
@@ -116,7 +116,7 @@ fn compare_packets(passed: &Passed<'_>, out: &PacketOut) -> Result<()> {
     if code == DROPPED {
         return Ok(());
     }
-    if passed.sent.becomes == Becomes::TooLong {
+    if passed.is_too_long() {
         return check_too_long(passed, out);
     }
     let mut expected = passed.after.to_vec();

@@ -49,6 +49,14 @@ pub struct Passed<'a> {
     pub outcome: Outcome,
 }
 
+impl Passed<'_> {
+    /// Whether the kernel is to find it too long for the way on.
+    #[must_use]
+    pub fn is_too_long(&self) -> bool {
+        self.sent.becomes == Becomes::TooLong
+    }
+}
+
 /// Nothing beside: pure Rust alone.
 pub struct Alone;
 
