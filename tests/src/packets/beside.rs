@@ -1,9 +1,11 @@
 //! The kernel beside pure Rust: the same packets at the same hooks.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use weir_agent::kernel::{PacketIn, PacketOut};
+use weir_ebpf::abi::{Config, Counter};
 use weir_ebpf::testing::{MemoryTables, Outcome};
 
 use super::case::Hook;
@@ -15,18 +17,24 @@ use super::node::{FIRST_POD, FLOWS, Node, TUNNEL, UPLINK};
 /// The note of a hook that nobody need look at the packet again (`Note` in ebpf/src/programs/skb.rs).
 const DONE: u32 = 0x5765;
 
+/// Of packets that the stack forwards (`FORWARDED` in ebpf/src/programs/act.rs).
+const FORWARDED: u32 = 0x4000;
+
 /// The kernel, with the node's devices and routes.
 pub struct InKernel {
     kernel: Kernel,
     /// What processes of the node have.
     sockets: Vec<UdpSocket>,
+    /// What pure Rust counted up to the last packet.
+    counted: HashMap<Counter, u64>,
 }
 
 impl InKernel {
     /// # Errors
     /// Those of [`Kernel::new`].
     pub fn new() -> Result<Self> {
-        Ok(Self { kernel: Kernel::new("cases", &Node::commands(), FLOWS)?, sockets: Vec::new() })
+        let kernel = Kernel::new("cases", &Node::commands(), FLOWS)?;
+        Ok(Self { kernel, sockets: Vec::new(), counted: HashMap::new() })
     }
 
     /// The note that the hook leaves: in a second run that begins where the first did and ends where it did.
@@ -47,6 +55,7 @@ impl InKernel {
 impl Beside for InKernel {
     fn begin(&mut self, node: &Node) -> Result<()> {
         self.sockets.clear();
+        self.counted.clear();
         for (_, local) in &node.network.sockets {
             let local = SocketAddr::from(*local);
             self.sockets.push(UdpSocket::bind(local).with_context(|| format!("binding {local}"))?);
@@ -71,8 +80,14 @@ impl Beside for InKernel {
         let packet = PacketIn { frame: passed.before, ifindex, note: 0, segment_size: passed.sent.segment };
         let before = MemoryTables::default();
         self.kernel.read_flows(&before)?;
+        let expected = self.expected_counts(node, passed);
+        let counted = self.kernel.counters()?;
         let out = self.kernel.run(&[program], &packet)?;
         compare_packets(passed, &out).context("in the kernel")?;
+        let mark = expected_mark(node, passed);
+        ensure!(out.mark == mark, "the mark is {:#x}", out.mark);
+        let counts = difference(&self.kernel.counters()?, &counted);
+        ensure!(counts == expected, "it counts {counts:?} and not {expected:?}");
         let found = MemoryTables::default();
         self.kernel.read_flows(&found)?;
         compare_tables(&node.tables, &found)?;
@@ -87,12 +102,36 @@ impl Beside for InKernel {
 }
 
 impl InKernel {
+    /// What pure Rust counted for the packet; that one cannot go on past the stack is the kernel's to find out.
+    fn expected_counts(&mut self, node: &Node, passed: &Passed<'_>) -> HashMap<Counter, u64> {
+        let counted = node.tables.counters.borrow().clone();
+        let mut counts = difference(&counted, &self.counted);
+        if passed.is_too_long() {
+            counts.insert(Counter::RedirectFailed, 1);
+        }
+        self.counted = counted;
+        counts
+    }
+
     /// A packet that another hook finished is none of the last one's.
     fn leave_finished_alone(&mut self, program: Program, packet: &PacketIn<'_>) -> Result<()> {
         let out = self.kernel.run(&[program], &PacketIn { note: DONE, ..*packet })?;
         ensure!((out.code, &out.frame[..]) == (NEXT, packet.frame), "what is finished was touched again");
         Ok(())
     }
+}
+
+fn difference(after: &HashMap<Counter, u64>, before: &HashMap<Counter, u64>) -> HashMap<Counter, u64> {
+    let before = |counter| before.get(counter).copied().unwrap_or_default();
+    let counts = after.iter().map(|(counter, count)| (*counter, count - before(counter)));
+    counts.filter(|(_, count)| *count != 0).collect()
+}
+
+/// That the stack forwards the packet of somebody outside, where neighbours are to know it.
+fn expected_mark(node: &Node, passed: &Passed<'_>) -> u32 {
+    let is_from_outside = matches!(passed.sent.hook, Hook::FromNet | Hook::FromL3);
+    let marks = node.tables.config.is_some_and(|config| config.flags & Config::MARK_FORWARDED != 0);
+    if marks && is_from_outside && passed.outcome == Outcome::Stack { FORWARDED } else { 0 }
 }
 
 /// What the last hook sees next to the packet; of a dropped one nobody sees anything.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context as _, Result, bail, ensure};
 use weir_agent::source::Family;
 use weir_ebpf::abi::{DropReason, Flow, Origin, Peer, Protocol, Tuple};
-use weir_ebpf::datapath::packet;
+use weir_ebpf::datapath::{Tables as _, packet};
 use weir_ebpf::testing::frame::{self, ETHERNET};
 use weir_ebpf::testing::{Outcome, apply};
 use weir_ebpf::wire::{self, Kind, Packet, TCP_RST, Unusable, parse_quoted};
@@ -167,6 +167,8 @@ impl Running {
         let packet = match parse(hook, before) {
             Ok(packet) => packet,
             Err(Unusable::MappedAddress) => {
+                // As the programs do, which parse before they ask.
+                self.node.tables.count(DropReason::MappedAddress.into());
                 return (Outcome::Dropped(Some(DropReason::MappedAddress)), after);
             }
             Err(Unusable::NotIp | Unusable::Malformed) => return (Outcome::Untouched, after),

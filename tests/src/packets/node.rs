@@ -240,7 +240,7 @@ impl Node {
 /// Where a pod of this node is reached.
 #[must_use]
 pub const fn workload(pod: u32) -> Workload {
-    let number = pod as u8;
+    let [number, ..] = pod.to_le_bytes();
     Workload { ifindex: FIRST_POD + pod, mac: [2, 0, 0, 1, number, 1], host_mac: [2, 0, 0, 1, number, 2] }
 }
 

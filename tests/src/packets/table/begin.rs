@@ -8,14 +8,14 @@ use crate::packets::case::Becomes::{
 };
 use crate::packets::case::Ends::{Hidden, Of, Shown};
 use crate::packets::case::Hook::{FromL3, FromNet, FromPod, ToNet, ToPod};
-use crate::packets::case::What::{Sctp, Tcp, Udp, UdpMapped, UdpWithOptions};
+use crate::packets::case::What::{Piece, Sctp, Tcp, Udp, UdpMapped, UdpWithOptions};
 use crate::packets::case::Who::{Balancer, Client, Node, NodePort, Pod, PodPort, Unallocated, Vip, VipPort};
 use crate::packets::case::{Case, at};
 
 const SYN: u8 = TCP_SYN;
 
 pub(super) fn cases() -> Vec<Case> {
-    [strangers(), refusals(), drops(), at_the_end()].into_iter().flatten().collect()
+    [strangers(), refusals(), shortages(), drops(), at_the_end()].into_iter().flatten().collect()
 }
 
 fn strangers() -> Vec<Case> {
@@ -60,6 +60,14 @@ fn refusals() -> Vec<Case> {
                 at(FromNet, Sctp, Client(4000), VipPort(81), Refused),
                 at(FromL3, Tcp(SYN, 0), Client(4000), VipPort(81), Refused),
                 at(FromL3, Udp(333), Client(4000), VipPort(81), Refused),
+                at(FromNet, Piece(9, 0), Client(4000), VipPort(81), Refused),
+                at(
+                    FromNet,
+                    Piece(9, 1),
+                    Client(4000),
+                    VipPort(81),
+                    Dropped(DropReason::FragmentWithoutFirst),
+                ),
             ],
             rows: 0,
         },
@@ -74,6 +82,11 @@ fn refusals() -> Vec<Case> {
             ],
             rows: 0,
         },
+    ]
+}
+
+fn shortages() -> Vec<Case> {
+    vec![
         Case {
             name: "a full table refuses, and whoever is in it goes on",
             given: |node| {

@@ -1,5 +1,6 @@
 //! How packets go on, and how their replies come back.
 
+use weir_ebpf::abi::Config;
 use weir_ebpf::wire::{TCP_ACK, TCP_SYN};
 
 use crate::packets::case::Becomes::{Delivered, Routed, Stack, TooLong, Untouched};
@@ -13,7 +14,10 @@ const SYN: u8 = TCP_SYN;
 const BOTH: u8 = TCP_SYN | TCP_ACK;
 
 pub(super) fn cases() -> Vec<Case> {
-    [past_the_stack(), through_the_stack(), of_pods(), by_other_devices()].into_iter().flatten().collect()
+    [past_the_stack(), protocols(), lengths(), through_the_stack(), of_pods(), by_other_devices()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn past_the_stack() -> Vec<Case> {
@@ -39,6 +43,24 @@ fn past_the_stack() -> Vec<Case> {
             ],
             rows: 2,
         },
+        Case {
+            name: "one client reaches one backend by two names and directly at once",
+            given: |node| node.set_backends(0, 1),
+            steps: vec![
+                at(FromNet, Udp(1), Client(4000), Vip, Delivered(Shown(Pod(0)), 0)),
+                at(FromPod, Udp(1), Pod(0), Source, Routed(Of(Vip, Client(4000)))),
+                at(FromNet, Udp(1), Client(4000), Node, Delivered(Shown(Pod(0)), 0)),
+                at(FromPod, Udp(1), Pod(0), Source, Routed(Of(Node, Client(4000)))),
+                at(FromNet, Udp(1), Client(4000), Pod(0), Untouched),
+                at(FromPod, Udp(1), Pod(0), Client(4000), Untouched),
+            ],
+            rows: 4,
+        },
+    ]
+}
+
+fn protocols() -> Vec<Case> {
+    vec![
         Case {
             name: "datagrams go the same ways",
             given: |node| node.set_backends(2, 3),
@@ -66,19 +88,11 @@ fn past_the_stack() -> Vec<Case> {
             ],
             rows: 2,
         },
-        Case {
-            name: "one client reaches one backend by two names and directly at once",
-            given: |node| node.set_backends(0, 1),
-            steps: vec![
-                at(FromNet, Udp(1), Client(4000), Vip, Delivered(Shown(Pod(0)), 0)),
-                at(FromPod, Udp(1), Pod(0), Source, Routed(Of(Vip, Client(4000)))),
-                at(FromNet, Udp(1), Client(4000), Node, Delivered(Shown(Pod(0)), 0)),
-                at(FromPod, Udp(1), Pod(0), Source, Routed(Of(Node, Client(4000)))),
-                at(FromNet, Udp(1), Client(4000), Pod(0), Untouched),
-                at(FromPod, Udp(1), Pod(0), Client(4000), Untouched),
-            ],
-            rows: 4,
-        },
+    ]
+}
+
+fn lengths() -> Vec<Case> {
+    vec![
         Case {
             name: "segments that are yet to be cut are as long as one of them",
             given: |node| node.set_backends(2, 3),
@@ -130,6 +144,19 @@ fn through_the_stack() -> Vec<Case> {
                 at(ToNet, Udp(8), Pod(0), Source, Stack(Of(Node, Client(4000)))),
             ],
             rows: 2,
+        },
+        Case {
+            name: "what the stack forwards for somebody outside is marked, if neighbours are to know it",
+            given: |node| {
+                node.set_config(|config| config.flags |= Config::NO_REDIRECT | Config::MARK_FORWARDED);
+                node.set_backends(2, 3);
+            },
+            steps: vec![
+                at(FromNet, Udp(8), Client(4000), Node, Stack(Shown(Pod(2)))),
+                at(ToNet, Udp(8), Source, Pod(2), Stack(Hidden(Pod(2)))),
+                at(FromPod, Udp(8), PodPort(0, 700), Vip, Stack(Of(PodPort(0, 700), Pod(2)))),
+            ],
+            rows: 5,
         },
         Case {
             name: "what may have to be cut to pieces goes through the stack",
