@@ -76,6 +76,7 @@ impl Beside for InKernel {
             Hook::FromL3 => (Program::FromL3, TUNNEL),
             Hook::ToNet => (Program::ToNet, UPLINK),
             Hook::ToPod => (Program::ToPod, FIRST_POD),
+            Hook::ToL3 => (Program::ToL3, TUNNEL),
         };
         let packet = PacketIn { frame: passed.before, ifindex, note: 0, segment_size: passed.sent.segment };
         let before = MemoryTables::default();

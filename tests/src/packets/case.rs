@@ -49,6 +49,8 @@ pub enum Hook {
     ToNet,
     /// It leaves towards the first pod.
     ToPod,
+    /// It leaves through a device without Ethernet.
+    ToL3,
 }
 
 impl Hook {
@@ -56,6 +58,12 @@ impl Hook {
     #[must_use]
     pub const fn is_first(self) -> bool {
         matches!(self, Self::FromPod | Self::FromNet | Self::FromL3)
+    }
+
+    /// Whether packets have an Ethernet header there.
+    #[must_use]
+    pub const fn has_ethernet(self) -> bool {
+        !matches!(self, Self::FromL3 | Self::ToL3)
     }
 }
 

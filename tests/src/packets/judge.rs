@@ -86,9 +86,7 @@ pub fn judge(case: &Case, family: Family, beside: &mut impl Beside) -> Result<()
     for (number, step) in (1..).zip(&case.steps) {
         run.step(step, beside).with_context(|| format!("step {number}"))?;
     }
-    if !run.pieces.is_empty() {
-        verify_pieces(&run.pieces).context("the pieces put together")?;
-    }
+    run.check_pieces()?;
     let rows = run.node.tables.flows.borrow().len();
     ensure!(rows == case.rows, "{rows} rows of flows instead of {}", case.rows);
     Ok(())
@@ -97,7 +95,7 @@ pub fn judge(case: &Case, family: Family, beside: &mut impl Beside) -> Result<()
 struct Running {
     node: Node,
     source: Option<Peer>,
-    /// Pieces that were translated; not more than those of one datagram.
+    /// Pieces that were translated, of one datagram.
     pieces: Vec<Vec<u8>>,
 }
 
@@ -155,7 +153,7 @@ impl Running {
         if let Some(ttl) = sent.ttl {
             set_ttl(&mut bytes, ttl);
         }
-        if sent.hook == Hook::FromL3 {
+        if !sent.hook.has_ethernet() {
             bytes.drain(..ETHERNET);
         }
         Ok(bytes)
@@ -181,7 +179,7 @@ impl Running {
         let verdict = match hook {
             Hook::FromPod => packet::arrive(&node, Origin::Inside, &packet, before),
             Hook::FromNet | Hook::FromL3 => packet::arrive(&node, Origin::Outside, &packet, before),
-            Hook::ToNet | Hook::ToPod => packet::leave(&node, &packet, before),
+            Hook::ToNet | Hook::ToPod | Hook::ToL3 => packet::leave(&node, &packet, before),
         };
         let outcome = apply(&mut after, &packet, &verdict);
         (outcome, after)
@@ -212,10 +210,19 @@ impl Running {
         let hop = u8::from(outcome != Outcome::Stack);
         ensure!(is.ttl + hop == was.ttl, "its time to live went from {} to {}", was.ttl, is.ttl);
         ensure!((is.kind, is.fragment, is.length) == (was.kind, was.fragment, was.length), "{is:?}");
-        if matches!(sent.what, What::Piece(..)) {
+        if let What::Piece(_, number) = sent.what {
+            if number == 0 {
+                self.check_pieces()?;
+            }
             self.pieces.push(after[l3(sent.hook)..].to_vec());
         }
         self.check_ends(ends, &is, after)
+    }
+
+    /// Those of one datagram, before another begins.
+    fn check_pieces(&mut self) -> Result<()> {
+        let pieces = std::mem::take(&mut self.pieces);
+        if pieces.is_empty() { Ok(()) } else { verify_pieces(&pieces).context("the pieces put together") }
     }
 
     fn check_ends(&mut self, ends: Ends, is: &Packet, after: &[u8]) -> Result<()> {
@@ -296,7 +303,7 @@ impl Running {
 /// Bytes before the IP header.
 #[must_use]
 pub const fn l3(hook: Hook) -> usize {
-    if matches!(hook, Hook::FromL3) { 0 } else { ETHERNET }
+    if hook.has_ethernet() { ETHERNET } else { 0 }
 }
 
 /// What a hook reads. Without an Ethernet header the family stands in the packet alone.
@@ -304,11 +311,11 @@ pub const fn l3(hook: Hook) -> usize {
 /// # Errors
 /// Why it is none of ours.
 pub fn parse(hook: Hook, bytes: &[u8]) -> Result<Packet, Unusable> {
-    match (hook, bytes.first()) {
-        (Hook::FromL3, Some(first)) if first >> 4 == 4 => wire::parse(bytes, 0, 0x0800),
-        (Hook::FromL3, _) => wire::parse(bytes, 0, 0x86dd),
-        _ => wire::parse(bytes, 14, frame::ether_type(bytes)),
+    if hook.has_ethernet() {
+        return wire::parse(bytes, 14, frame::ether_type(bytes));
     }
+    let is_v4 = bytes.first().is_some_and(|first| first >> 4 == 4);
+    wire::parse(bytes, 0, if is_v4 { 0x0800 } else { 0x86dd })
 }
 
 /// The rows, without the moments at which they were written, in an order of their own.

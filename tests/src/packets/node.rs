@@ -213,7 +213,8 @@ impl Node {
     #[must_use]
     pub fn peer(&self, who: Who) -> Peer {
         let (host, port) = match who {
-            // Also so that a packet without Ethernet header says its family where an Ethernet header would: see `judge`.
+            // At a device without Ethernet a run in the kernel takes the family from where an Ethernet header would have it.
+            // There these addresses have the type of theirs.
             Who::Client(port) | Who::Between(port) => return self.client(port),
             Who::Vip => (0x0a60_0001, 80),
             Who::VipPort(port) => (0x0a60_0001, port),

@@ -5,7 +5,7 @@ use weir_ebpf::abi::DropReason;
 use crate::packets::case::Becomes::{Delivered, Dropped, Routed, Stack, Untouched};
 use crate::packets::case::Ends::{Hidden, Of, Shown};
 use crate::packets::case::Hook::{FromNet, FromPod, ToNet};
-use crate::packets::case::What::Piece;
+use crate::packets::case::What::{Piece, Udp};
 use crate::packets::case::Who::{Between, Client, Node, Pod, Source, Vip};
 use crate::packets::case::{Case, at};
 
@@ -41,7 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
 fn hidden() -> [Case; 2] {
     let replies =
         (0..4).map(|piece| at(FromNet, Piece(78, piece), Pod(2), Source, Routed(Of(Node, Client(4000)))));
-    let first = at(FromNet, crate::packets::case::What::Udp(10), Client(4000), Node, Routed(Hidden(Pod(2))));
+    let first = at(FromNet, Udp(10), Client(4000), Node, Routed(Hidden(Pod(2))));
     [
         Case {
             name: "pieces of a reply come back as the first does",
@@ -60,10 +60,11 @@ fn hidden() -> [Case; 2] {
                 at(FromNet, Piece(5, 1), Client(4000), Node, Stack(Of(Between(4000), Pod(2)))),
                 at(FromNet, Piece(5, 2), Client(4000), Node, Stack(Of(Between(4000), Pod(2)))),
                 at(FromNet, Piece(5, 3), Client(4000), Node, Stack(Of(Between(4000), Pod(2)))),
-            ]
-            .into_iter()
-            .chain([at(ToNet, Piece(6, 1), Between(4000), Pod(2), Untouched)])
-            .collect(),
+                at(ToNet, Piece(5, 0), Between(4000), Pod(2), Stack(Hidden(Pod(2)))),
+                at(ToNet, Piece(5, 1), Client(4000), Pod(2), Stack(Of(Source, Pod(2)))),
+                at(ToNet, Piece(5, 2), Client(4000), Pod(2), Stack(Of(Source, Pod(2)))),
+                at(ToNet, Piece(5, 3), Client(4000), Pod(2), Stack(Of(Source, Pod(2)))),
+            ],
             rows: 3,
         },
     ]

@@ -5,7 +5,7 @@ use weir_ebpf::wire::{TCP_ACK, TCP_SYN};
 
 use crate::packets::case::Becomes::{Delivered, Routed, Stack, TooLong, Untouched};
 use crate::packets::case::Ends::{Hidden, Of, Shown};
-use crate::packets::case::Hook::{FromL3, FromNet, FromPod, ToNet, ToPod};
+use crate::packets::case::Hook::{FromL3, FromNet, FromPod, ToL3, ToNet, ToPod};
 use crate::packets::case::What::{Sctp, Tcp, Udp, UdpWithOptions};
 use crate::packets::case::Who::{Balancer, Between, Client, Node, Pod, PodPort, Source, Vip};
 use crate::packets::case::{Case, at};
@@ -219,12 +219,16 @@ fn by_other_devices() -> Vec<Case> {
             rows: 4,
         },
         Case {
-            name: "from a device without Ethernet to another node through the stack",
+            name: "from a device without Ethernet to another node, and out by such a device",
             given: |node| {
                 node.use_stack();
                 node.set_backends(2, 3);
             },
-            steps: vec![at(FromL3, Tcp(SYN, 0), Client(4000), Balancer, Stack(Shown(Pod(2))))],
+            steps: vec![
+                at(FromL3, Tcp(SYN, 0), Client(4000), Balancer, Stack(Shown(Pod(2)))),
+                at(ToL3, Tcp(SYN, 0), Source, Pod(2), Stack(Hidden(Pod(2)))),
+                at(ToL3, Udp(60), Client(4000), Pod(2), Untouched),
+            ],
             rows: 3,
         },
         Case {
