@@ -32,6 +32,19 @@ fn strangers() -> Vec<Case> {
             rows: 0,
         },
         Case {
+            name: "what listens on the node comes before a Service at its address",
+            given: |node| {
+                node.set_backends(0, 1);
+                node.set_frontend(NodePort(5353), FrontendKind::LoadBalancer, Frontend::NODE_ADDRESS);
+                node.add_socket(NodePort(5353));
+            },
+            steps: vec![
+                at(FromNet, Udp(9), Client(4000), NodePort(5353), Untouched),
+                at(FromNet, Tcp(SYN, 0), Client(4000), NodePort(5353), Delivered(Shown(Pod(0)), 0)),
+            ],
+            rows: 2,
+        },
+        Case {
             name: "of TCP only a SYN begins a flow",
             given: |_| {},
             steps: vec![

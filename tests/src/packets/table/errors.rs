@@ -113,6 +113,24 @@ fn through_the_stack() -> Vec<Case> {
             rows: 3,
         },
         Case {
+            name: "the node's own errors about a packet in the stack reach the client",
+            given: |node| {
+                node.use_stack();
+                node.set_backends(2, 3);
+            },
+            steps: vec![
+                at(FromNet, Tcp(SYN, 0), Client(4000), Node, Stack(Shown(Pod(2)))),
+                at(
+                    ToNet,
+                    TooBig(Source, Pod(2)),
+                    Node,
+                    Client(4000),
+                    Stack(Quoting([Node, Client(4000)], [Client(4000), Node])),
+                ),
+            ],
+            rows: 3,
+        },
+        Case {
             name: "errors about what is none of ours pass",
             given: |_| {},
             steps: vec![

@@ -49,6 +49,16 @@ pub(super) fn cases() -> Vec<Case> {
             vec![there(SYN, Shown(Pod(0))), at(FromPod, Tcp(SYN, 0), Pod(0), Source, Untouched)],
         ),
         Case {
+            name: "a privileged port is kept where the client is seen, by its first flow",
+            given: |node| node.set_backends(0, 1),
+            steps: vec![
+                at(FromNet, Tcp(SYN, 0), Client(700), Vip, Delivered(Of(Client(700), Pod(0)), 0)),
+                at(FromPod, Tcp(SYN | TCP_ACK, 0), Pod(0), Client(700), Routed(Of(Vip, Client(700)))),
+                at(FromNet, Tcp(SYN, 0), Client(700), Node, Delivered(Shown(Pod(0)), 0)),
+            ],
+            rows: 4,
+        },
+        Case {
             name: "flows of one client under two protocols are two",
             given: |node| node.set_backends(0, 1),
             steps: vec![
