@@ -15,7 +15,10 @@ use weir_ebpf::abi::DropReason;
 const SYN: u8 = TCP_SYN;
 
 pub(super) fn cases() -> Vec<Case> {
-    [past_the_stack(), through_the_stack(), echo()].into_iter().flatten().collect()
+    [past_the_stack(), through_the_stack(), of_the_node_and_of_others(), echo()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn past_the_stack() -> Vec<Case> {
@@ -77,41 +80,44 @@ fn past_the_stack() -> Vec<Case> {
 fn through_the_stack() -> Vec<Case> {
     let (given, between) =
         (Quoting([Router, Client(4000)], [Between(4000), Pod(2)]), [Between(4000), Pod(2)]);
-    vec![
-        Case {
-            name: "through the stack errors take the same two steps",
-            given: |node| {
-                node.use_stack();
-                node.set_backends(2, 3);
-            },
-            steps: vec![
-                at(FromNet, Tcp(SYN, 0), Client(4000), Node, Stack(Shown(Pod(2)))),
-                at(ToNet, Tcp(SYN, 0), Source, Pod(2), Stack(Hidden(Pod(2)))),
-                at(FromNet, TooBig(Source, Pod(2)), Router, Source, Stack(given)),
-                at(
-                    ToNet,
-                    TooBig(between[0], between[1]),
-                    Router,
-                    Client(4000),
-                    Stack(Quoting([Router, Client(4000)], [Client(4000), Node])),
-                ),
-                at(
-                    FromNet,
-                    TooBig(Node, Client(4000)),
-                    Router,
-                    Node,
-                    Stack(Quoting([Router, Pod(2)], [Pod(2), Between(4000)])),
-                ),
-                at(
-                    ToNet,
-                    TooBig(Pod(2), Between(4000)),
-                    Router,
-                    Pod(2),
-                    Stack(Quoting([Node, Pod(2)], [Pod(2), Source])),
-                ),
-            ],
-            rows: 3,
+    vec![Case {
+        name: "through the stack errors take the same two steps",
+        given: |node| {
+            node.use_stack();
+            node.set_backends(2, 3);
         },
+        steps: vec![
+            at(FromNet, Tcp(SYN, 0), Client(4000), Node, Stack(Shown(Pod(2)))),
+            at(ToNet, Tcp(SYN, 0), Source, Pod(2), Stack(Hidden(Pod(2)))),
+            at(FromNet, TooBig(Source, Pod(2)), Router, Source, Stack(given)),
+            at(
+                ToNet,
+                TooBig(between[0], between[1]),
+                Router,
+                Client(4000),
+                Stack(Quoting([Router, Client(4000)], [Client(4000), Node])),
+            ),
+            at(
+                FromNet,
+                TooBig(Node, Client(4000)),
+                Router,
+                Node,
+                Stack(Quoting([Router, Pod(2)], [Pod(2), Between(4000)])),
+            ),
+            at(
+                ToNet,
+                TooBig(Pod(2), Between(4000)),
+                Router,
+                Pod(2),
+                Stack(Quoting([Node, Pod(2)], [Pod(2), Source])),
+            ),
+        ],
+        rows: 3,
+    }]
+}
+
+fn of_the_node_and_of_others() -> Vec<Case> {
+    vec![
         Case {
             name: "the node's own errors about a packet in the stack reach the client",
             given: |node| {
