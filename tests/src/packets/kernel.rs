@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use weir_agent::kernel::{
-    Generation, Grace, Hooks, KernelStore, NodeTables, PacketIn, PacketOut, PinRoot, Trial, cleanup,
+    Generation, Grace, Hooks, KernelStore, NodeTables, PacketIn, PacketOut, PinRoot, Trial, View, cleanup,
     fill_flows, read_flows,
 };
 use weir_agent::network::NodeRows;
 use weir_agent::tables::{Sizes, Store as _};
-use weir_ebpf::abi::{Config, SetWord};
+use weir_ebpf::abi::{Config, Counter, SetWord};
 use weir_ebpf::testing::MemoryTables;
 
 use crate::lab::netns::{self, Netns};
@@ -166,12 +166,29 @@ impl Kernel {
         Ok(())
     }
 
+    /// Makes `flows` and `fragments` alone the same as these.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn fill_flows(&self, tables: &MemoryTables) -> Result<()> {
+        fill_flows(&self.generation, tables)
+    }
+
     /// What the programs left in `flows` and `fragments`, into these tables.
     ///
     /// # Errors
     /// The kernel's.
     pub fn read_flows(&self, tables: &MemoryTables) -> Result<()> {
         read_flows(&self.generation, tables)
+    }
+
+    /// What the programs counted so far.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn counters(&self) -> Result<HashMap<Counter, u64>> {
+        let view = View::open(&self.root)?.context("the tables are gone")?;
+        Ok(view.counters()?.into_iter().collect())
     }
 
     /// A packet after these programs, one after the other.

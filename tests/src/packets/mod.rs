@@ -3,11 +3,19 @@
 //! * [`case`]: the words in which cases are written.
 //! * [`table`]: the cases.
 //! * [`node`]: the node that they are about, as tables in memory.
-//! * [`judge`]: runs a case in pure Rust, and in the kernel beside it: what comes out has to be the same, byte by byte.
+//! * [`judge`]: runs a case in pure Rust, and something else beside it that has to do the same.
+//! * [`beside`]: the kernel, beside it.
 //! * [`checksums`]: every checksum of a packet, by another library.
 //! * [`kernel`]: a network namespace, the programs and their tables in the kernel, and single packets through them.
 //!
 //! Run by `tests/packets`; the kernel also by `tests/vectors.rs`, with the feature `kernel`.
 
 #[cfg(feature = "kernel")]
+pub mod beside;
+pub mod case;
+pub mod checksums;
+pub mod judge;
+#[cfg(feature = "kernel")]
 pub mod kernel;
+pub mod node;
+pub mod table;

@@ -36,6 +36,8 @@ pub(crate) enum Layer {
     Kubernetes,
     /// The programs in this kernel, one at a time
     Programs,
+    /// Single packets through the programs in this kernel: the table of cases, and the conformance vectors
+    Packets,
     /// Agents, pods and nodes in network namespaces
     Lab,
 }
@@ -49,6 +51,7 @@ impl Layer {
             Self::Apiserver => "apiserver",
             Self::Kubernetes => "kubernetes",
             Self::Programs => "programs",
+            Self::Packets => "packets",
             Self::Lab => "lab",
         }
     }
@@ -59,7 +62,7 @@ impl Layer {
             Self::Check => &[],
             Self::Unit => &[Need::Style],
             Self::Vectors | Self::Apiserver => &[],
-            Self::Kubernetes | Self::Programs | Self::Lab => &[Need::Toolchain, Need::Lab],
+            Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab => &[Need::Toolchain, Need::Lab],
         }
     }
 
@@ -95,6 +98,10 @@ impl Layer {
                 PROGRAMS,
                 &["test", "--package=weir-tests", "--features=kernel", "--test=network"],
             ],
+            Self::Packets => &[
+                &["test", "--package=weir-tests", "--features=kernel", "--test=packets"],
+                &["test", "--package=weir-tests", "--features=kernel", "--test=vectors", "--", "--nocapture"],
+            ],
             Self::Lab => &[
                 &["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"],
                 &["test", "--package=weir-bench", "--test=quick"],
@@ -107,7 +114,9 @@ impl Layer {
         match self {
             Self::Check | Self::Unit | Self::Apiserver => None,
             Self::Vectors => (!machine.has_vectors).then_some(Obstacle::NoVectors),
-            Self::Kubernetes | Self::Programs | Self::Lab => (!machine.is_root).then_some(Obstacle::NoRoot),
+            Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab => {
+                (!machine.is_root).then_some(Obstacle::NoRoot)
+            }
         }
     }
 }
@@ -244,6 +253,7 @@ mod tests {
         assert_eq!(Layer::Vectors.obstacle(&poor), Some(Obstacle::NoVectors));
         assert_eq!(Layer::Kubernetes.obstacle(&poor), Some(Obstacle::NoRoot));
         assert_eq!(Layer::Programs.obstacle(&poor), Some(Obstacle::NoRoot));
+        assert_eq!(Layer::Packets.obstacle(&poor), Some(Obstacle::NoRoot));
         assert_eq!(Layer::Lab.obstacle(&poor), Some(Obstacle::NoRoot));
         let rich = Machine { is_root: true, has_vectors: true };
         assert!(Layer::value_variants().iter().all(|layer| layer.obstacle(&rich).is_none()));
