@@ -14,7 +14,7 @@ use weir_agent::compile::{FrontendPlan, PortName, PortPlan, ServicePlan, SetPlan
 use weir_agent::kernel::{Generation, Grace, Hooks, KernelStore, PinRoot, cleanup};
 use weir_agent::source::{Family, ObjectKey, Protocol};
 use weir_agent::tables::{Sizes, Tables};
-use weir_ebpf::abi::DropReason;
+use weir_ebpf::abi::{DropReason, FrontendKind};
 
 /// The process is in one cgroup at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -177,9 +177,10 @@ pub(crate) fn plan(protocol: Protocol, backends: &[SocketAddr]) -> ServicePlan {
         present: backends.keys().map(SocketAddr::ip).collect(),
         ports: vec![PortPlan {
             name: PortName { service, port: "".into(), protocol, family },
-            frontends: vec![FrontendPlan { addr: vip(family), owns_address: true }],
-            internal: SetPlan { backends, when_empty: DropReason::NoEndpoint },
-            external: None,
+            frontends: vec![FrontendPlan { addr: vip(family), kind: FrontendKind::ClusterIp, flags: 0 }],
+            cluster: Some(SetPlan { backends, when_empty: DropReason::NoEndpoint }),
+            local: None,
+            source_ranges: Vec::new(),
             affinity_s: 0,
         }],
     }
