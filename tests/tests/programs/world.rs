@@ -69,6 +69,15 @@ impl World {
         (self.generation, self.tables, self.store) = load(&self.root, &self.cgroup, sizes);
     }
 
+    /// Where the maps are pinned: the one generation that there is.
+    pub(crate) fn maps(&self) -> PathBuf {
+        let pins = fs::read_dir(self.root.path()).unwrap().flatten().map(|entry| entry.path());
+        let mut generations = pins.filter(|path| path.join("sets").exists());
+        let found = generations.next().unwrap();
+        assert_eq!(generations.next(), None, "another generation beside {}", found.display());
+        found
+    }
+
     /// As a node has a default route, so that what is not translated has a way to go.
     pub(crate) fn route_to_loopback(&self, addr: std::net::IpAddr) {
         ip(&["-n", &self.netns.name, "route", "add", &addr.to_string(), "dev", "lo"]);
