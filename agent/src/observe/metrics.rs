@@ -101,26 +101,7 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         let value = ConstGauge::new(value);
         value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)?;
     }
-    let (used, room) = (report.usage, report.sizes);
-    let used = [
-        ("frontends", gauge(used.frontends)),
-        ("services", gauge(used.services)),
-        ("backends", used.backends.into()),
-        ("source_ranges", gauge(used.source_ranges)),
-        ("flows", gauge(report.flows.rows)),
-    ];
-    let room = [
-        ("frontends", i64::from(room.frontends)),
-        ("services", room.services.into()),
-        ("backends", room.backends.into()),
-        ("connections", room.connections.into()),
-        ("datagrams", room.datagrams.into()),
-        ("affinity", room.affinity.into()),
-        ("source_ranges", room.source_ranges.into()),
-        ("flows", room.flows.into()),
-    ];
-    tables(encoder, "table_rows", "Rows in use", &used)?;
-    tables(encoder, "table_capacity", "Rows that there is room for", &room)?;
+    encode_tables(encoder, report)?;
     if let Some(connection) = &report.connection {
         encode_connection(encoder, connection)?;
     }
@@ -143,6 +124,30 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         Some(&Unit::Seconds),
         seconds.metric_type(),
     )?)
+}
+
+fn encode_tables(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
+    let rows = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let (used, room) = (report.usage, report.sizes);
+    let used = [
+        ("frontends", rows(used.frontends)),
+        ("services", rows(used.services)),
+        ("backends", used.backends.into()),
+        ("source_ranges", rows(used.source_ranges)),
+        ("flows", rows(report.flows.rows)),
+    ];
+    let room = [
+        ("frontends", i64::from(room.frontends)),
+        ("services", room.services.into()),
+        ("backends", room.backends.into()),
+        ("connections", room.connections.into()),
+        ("datagrams", room.datagrams.into()),
+        ("affinity", room.affinity.into()),
+        ("source_ranges", room.source_ranges.into()),
+        ("flows", room.flows.into()),
+    ];
+    tables(encoder, "table_rows", "Rows in use", &used)?;
+    tables(encoder, "table_capacity", "Rows that there is room for", &room)
 }
 
 fn encode_connection(encoder: &mut DescriptorEncoder<'_>, connection: &Connection) -> fmt::Result {

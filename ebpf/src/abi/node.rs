@@ -80,13 +80,15 @@ impl Device {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Prefix {
+    /// With every bit turned round, so that a row of zeros, as a table has before anybody writes to it, is
+    /// [`Prefix::NONE`] and not every address that there is.
     pub(super) addr: Addr,
     pub(super) mask: [u32; 4],
 }
 
 impl Prefix {
     /// No network: contains nothing.
-    pub const NONE: Self = Self { addr: Addr::from_words([u32::MAX; 4]), mask: [0; 4] };
+    pub const NONE: Self = Self { addr: Addr::from_words([0; 4]), mask: [0; 4] };
 
     /// The first `bits` of `addr`, at most 128.
     #[must_use]
@@ -98,7 +100,7 @@ impl Prefix {
             let left = bits.saturating_sub(32 * [0, 1, 2, 3][at]);
             let word = if left >= 32 { u32::MAX } else { !(u32::MAX >> left) };
             mask[at] = word.to_be();
-            masked[at] = words[at] & mask[at];
+            masked[at] = !(words[at] & mask[at]);
             at += 1;
         }
         Self { addr: Addr::from_words(masked), mask }
@@ -109,10 +111,10 @@ impl Prefix {
     #[must_use]
     pub const fn contains(&self, addr: Addr) -> bool {
         let (words, net, mask) = (addr.words(), self.addr.words(), self.mask);
-        words[0] & mask[0] == net[0]
-            && words[1] & mask[1] == net[1]
-            && words[2] & mask[2] == net[2]
-            && words[3] & mask[3] == net[3]
+        words[0] & mask[0] == !net[0]
+            && words[1] & mask[1] == !net[1]
+            && words[2] & mask[2] == !net[2]
+            && words[3] & mask[3] == !net[3]
     }
 }
 
@@ -174,3 +176,22 @@ const _: () = {
         at += 1;
     }
 };
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    #[test]
+    fn a_config_that_nobody_wrote_has_no_network() {
+        let unwritten = Config::new_zeroed();
+        assert_eq!(unwritten.service_networks, [Prefix::NONE; 4]);
+        for addr in [Addr::from_v4(0), Addr::from_words([0; 4]), Addr::from_words([u32::MAX; 4])] {
+            assert!(!Prefix::NONE.contains(addr));
+            assert!(Prefix::new(addr, 128).contains(addr));
+            assert!(Prefix::new(Addr::from_words([0; 4]), 0).contains(addr));
+        }
+        assert!(!Prefix::new(Addr::from_words([0; 4]), 128).contains(Addr::from_v4(0)));
+    }
+}

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use weir_agent::source::{Family, Protocol};
 use weir_agent::tables::{Store, StoreError};
-use weir_ebpf::abi::{Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord};
+use weir_ebpf::abi::{
+    Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord, SourceRangeKey,
+};
 
 use crate::world::{World, plan, udp_server, vip};
 
@@ -116,7 +118,7 @@ struct Torn<'a, S> {
 impl<S: Store> Store for Torn<'_, S> {
     fn write_backends(&mut self, offset: u32, rows: &[Backend]) {
         let len = u32::try_from(rows.len()).unwrap();
-        // The only set of this test: the internal one of the first Service port.
+        // The only set of this test: that of policy Cluster of the first Service port.
         self.store.swap_set(SetId(0), SetWord::of(weir_ebpf::abi::Run { offset, len }));
         for (at, row) in (offset..).zip(rows) {
             std::thread::sleep(Duration::from_micros(200));
@@ -134,6 +136,14 @@ impl<S: Store> Store for Torn<'_, S> {
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), StoreError> {
         self.store.delete_frontend(key)
+    }
+
+    fn put_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        self.store.put_source_range(range)
+    }
+
+    fn delete_source_range(&mut self, range: &SourceRangeKey) -> Result<(), StoreError> {
+        self.store.delete_source_range(range)
     }
 
     fn put_name(&mut self, id: ServiceId, name: &ServiceName) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ use weir_agent::compile::{FrontendPlan, PortName, PortPlan, ServicePlan, SetPlan
 use weir_agent::kernel::{Generation, Grace, Hooks, KernelStore, PinRoot, cleanup};
 use weir_agent::source::{Family, ObjectKey, Protocol};
 use weir_agent::tables::{Sizes, Tables};
-use weir_ebpf::abi::DropReason;
+use weir_ebpf::abi::{DropReason, FrontendKind};
 
 /// The process is in one cgroup at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -67,6 +67,15 @@ impl World {
     /// What a new agent does to what an old one left.
     pub(crate) fn restart(&mut self, sizes: Sizes) {
         (self.generation, self.tables, self.store) = load(&self.root, &self.cgroup, sizes);
+    }
+
+    /// Where the maps are pinned: the one generation that there is.
+    pub(crate) fn maps(&self) -> PathBuf {
+        let pins = fs::read_dir(self.root.path()).unwrap().flatten().map(|entry| entry.path());
+        let mut generations = pins.filter(|path| path.join("sets").exists());
+        let found = generations.next().unwrap();
+        assert_eq!(generations.next(), None, "another generation beside {}", found.display());
+        found
     }
 
     /// As a node has a default route, so that what is not translated has a way to go.
@@ -177,9 +186,10 @@ pub(crate) fn plan(protocol: Protocol, backends: &[SocketAddr]) -> ServicePlan {
         present: backends.keys().map(SocketAddr::ip).collect(),
         ports: vec![PortPlan {
             name: PortName { service, port: "".into(), protocol, family },
-            frontends: vec![FrontendPlan { addr: vip(family), owns_address: true }],
-            internal: SetPlan { backends, when_empty: DropReason::NoEndpoint },
-            external: None,
+            frontends: vec![FrontendPlan { addr: vip(family), kind: FrontendKind::ClusterIp, flags: 0 }],
+            cluster: Some(SetPlan { backends, when_empty: DropReason::NoEndpoint }),
+            local: None,
+            source_ranges: Vec::new(),
             affinity_s: 0,
         }],
     }
