@@ -32,6 +32,9 @@ struct Arguments {
     /// Pairs of measurements of traffic
     #[arg(long, default_value_t = 40)]
     pairs: u32,
+    /// Which packets through a node; all unless given
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = nodeport::Traffic::ALL)]
+    nodeport_traffic: Vec<nodeport::Traffic>,
     /// Rounds of measurements of packets through a node
     #[arg(long, default_value_t = 40)]
     nodeport_rounds: u32,
@@ -166,6 +169,7 @@ fn measure_node_ports(
     seed: u64,
 ) -> Result<nodeport::Outcome> {
     let options = nodeport::Options {
+        traffic: arguments.nodeport_traffic.clone(),
         rounds: arguments.nodeport_rounds,
         limit_ms: arguments.limit_ms.min(300),
         warm_up_ms: arguments.limit_ms.min(50),

@@ -17,6 +17,8 @@ use crate::workload::{Spec, Workload};
 /// What is measured, and how long.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Which traffic.
+    pub traffic: Vec<Traffic>,
     /// How many rounds.
     pub rounds: u32,
     /// Milliseconds of a measurement.
@@ -30,7 +32,7 @@ pub struct Options {
 }
 
 /// A kind of traffic.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Traffic {
     /// As many datagrams of 64 bytes as arrive, all of one flow.
@@ -44,7 +46,8 @@ pub enum Traffic {
 }
 
 impl Traffic {
-    const ALL: [Self; 4] = [Self::Known, Self::New, Self::Reply, Self::Connect];
+    /// All of it.
+    pub const ALL: [Self; 4] = [Self::Known, Self::New, Self::Reply, Self::Connect];
 
     /// The name in figures.
     fn name(self) -> &'static str {
@@ -130,7 +133,7 @@ pub fn run(options: &Options, variants: &[Variant], progress: impl Fn(u32, u32))
     let mut outcome = Outcome { measurements: Vec::new(), runs: Vec::new(), subjects };
     for round in 0..options.rounds {
         progress(round, options.rounds);
-        for (traffic, family) in kinds() {
+        for (traffic, family) in kinds().filter(|(traffic, _)| options.traffic.contains(traffic)) {
             random.shuffle(&mut sites);
             for site in sites.iter_mut().filter(|site| site.subject.has(family)) {
                 outcome.measurements.push(measure(site, options, round, traffic, family, most)?);

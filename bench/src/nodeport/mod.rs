@@ -18,5 +18,5 @@ mod services;
 mod site;
 mod wires;
 
-pub use bench::{Options, Outcome, run};
+pub use bench::{Options, Outcome, Traffic, run};
 pub use flood::{Arrivals, CollectSpec, FloodSpec, collect, flood};
