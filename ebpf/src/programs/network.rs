@@ -1,7 +1,7 @@
 //! The datapath's questions about routes and sockets, by the kernel's helpers.
 
 use core::ffi::c_void;
-use core::mem::{size_of, zeroed};
+use core::mem::{MaybeUninit, size_of, zeroed};
 
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
@@ -42,8 +42,8 @@ impl Here {
     /// Where the stack would forward a packet of this length (0: any) that came by this device.
     #[inline(always)]
     pub(crate) fn lookup_way(&self, src: Addr, dst: Addr, length: u16) -> Way {
-        // SAFETY: numbers, for which zero is a value.
-        let mut asked: FibLookup = unsafe { zeroed() };
+        let mut asked = MaybeUninit::uninit();
+        let asked = clear(&mut asked);
         asked.ifindex = self.ifindex;
         asked.__bindgen_anon_1.tot_len = length;
         if dst.is_v4() {
@@ -56,8 +56,7 @@ impl Here {
             asked.__bindgen_anon_4.ipv6_dst = dst.words();
         }
         // SAFETY: the context of a hook that has the helper, and a structure of that size.
-        let result =
-            unsafe { bpf_fib_lookup(self.context, &raw mut asked, size_of::<FibLookup>() as i32, 0) };
+        let result = unsafe { bpf_fib_lookup(self.context, asked, size_of::<FibLookup>() as i32, 0) };
         let ifindex = asked.ifindex;
         match result as u32 {
             BPF_FIB_LKUP_RET_SUCCESS => Way::Known { ifindex, dst: asked.dmac, src: asked.smac },
@@ -69,6 +68,20 @@ impl Here {
             _ => Way::None,
         }
     }
+}
+
+/// Nothing is asked yet. In words: what the compiler makes of the whole is a loop over its bytes, once for each packet.
+#[inline(always)]
+fn clear(asked: &mut MaybeUninit<FibLookup>) -> &mut FibLookup {
+    const WORDS: usize = size_of::<FibLookup>() / size_of::<u32>();
+    const { assert!(WORDS * size_of::<u32>() == size_of::<FibLookup>(), "no bytes are left over") };
+    let words = asked.as_mut_ptr().cast::<u32>();
+    for at in 0..WORDS {
+        // SAFETY: within the structure, which is aligned to its numbers.
+        unsafe { words.add(at).write_volatile(0) };
+    }
+    // SAFETY: numbers, for which zero is a value.
+    unsafe { asked.assume_init_mut() }
 }
 
 impl Network for Here {
