@@ -32,6 +32,7 @@ pub struct Sent {
     pub(super) dst: Who,
     pub(super) ttl: Option<u8>,
     /// Payload of each segment of a packet that a device is to cut; 0: it is one.
+    #[cfg_attr(not(feature = "kernel"), expect(dead_code, reason = "only the kernel knows such packets"))]
     pub(super) segment: u32,
     pub(super) becomes: Becomes,
 }
