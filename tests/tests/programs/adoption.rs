@@ -146,7 +146,7 @@ fn cleanup_leaves_no_pin_and_no_program() {
     let maps = std::fs::read_dir(world.maps()).unwrap().count();
     assert!(maps > 8, "{maps} maps are pinned");
     let removed = cleanup(&world.root).unwrap();
-    assert_eq!(removed.len(), expected() + maps + 3, "hooks, maps, directories");
+    assert_eq!(removed.len(), expected() + maps + 4, "hooks, maps, directories");
     assert!(!world.root.path().exists());
     // Nothing translates any more, and the namespace has no route but that of loopback.
     assert_eq!(TcpStream::connect(vip(Family::V4)).unwrap_err().kind(), ErrorKind::NetworkUnreachable);
