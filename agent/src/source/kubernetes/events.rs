@@ -303,3 +303,63 @@ impl Pace {
         sleep((self.full - now).saturating_sub(PACE * BURST)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(name: &str, field: &str, message: &str) -> Begun {
+        let object = ObjectRef { kind: "Service", namespace: "shop".into(), name: name.into() };
+        let problem = Problem { field: field.into(), message: message.into() };
+        let at = "2026-01-02T03:04:05.5Z".parse().unwrap();
+        Begun { object, reason: Reason::NotServed, problem, at }
+    }
+
+    #[test]
+    fn nothing_is_longer_than_kubernetes_takes_it() {
+        let begun = begun(&"a.".repeat(126), "spec", &"ä".repeat(2000));
+        let node = "n".repeat(200);
+        let name = event_name(&node, &begun, "u");
+        assert!(name.len() <= LONGEST_NAME && !name.contains("..") && name.starts_with("a.a."), "{name}");
+        let event = compile_event(&node, &begun, &name, "v1", "u");
+        let length = |field: &str| event[field].as_str().unwrap().len();
+        assert_eq!((length("note"), length("reportingInstance")), (LONGEST_NOTE, LONGEST_INSTANCE));
+        assert_eq!(event["eventTime"], "2026-01-02T03:04:05.500000Z");
+    }
+
+    #[test]
+    fn a_name_for_each_node_object_and_problem() {
+        let one = begun("a", "spec", "wrong");
+        let name = |node: &str, begun: &Begun, uid: &str| event_name(node, begun, uid);
+        assert_eq!(name("n", &one, "u"), name("n", &begun("a", "spec", "wrong"), "u"));
+        let others = [
+            name("m", &one, "u"),
+            name("n", &one, "v"),
+            name("n", &begun("a", "status", "wrong"), "u"),
+            name("n", &begun("a", "spec", "missing"), "u"),
+            name("n", &Begun { reason: Reason::InvalidField, ..begun("a", "spec", "wrong") }, "u"),
+        ];
+        assert!(!others.contains(&name("n", &one, "u")), "{others:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_and_then_one_at_a_time() {
+        let mut pace = Pace::new();
+        let begun = Instant::now();
+        for _ in 0..BURST {
+            pace.wait().await;
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        for n in 1..5_u64 {
+            pace.wait().await;
+            assert_eq!(begun.elapsed().as_secs(), n * PACE.as_secs());
+        }
+        // A rest gives the burst back, and no more than that.
+        sleep(PACE * BURST * 5).await;
+        let begun = Instant::now();
+        for _ in 0..=BURST {
+            pace.wait().await;
+        }
+        assert_eq!(begun.elapsed().as_secs(), PACE.as_secs());
+    }
+}
