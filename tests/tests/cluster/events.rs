@@ -104,12 +104,12 @@ async fn each_problem_is_told_at_its_service_once() {
         (
             "svc-2",
             "NotServed",
-            "spec.externalIPs: 203.0.113.7:80 TCP is already served for shop/svc-1:80/TCP: the older Service keeps it",
+            "spec.externalIPs: 203.0.113.7:80 TCP is already served for shop/svc-1:web/TCP IPv4: the older Service keeps it",
         ),
         (
             "svc-4",
             "NotServed",
-            "spec.ports[80].nodePort: node port 30080 TCP is already served for shop/svc-3:80/TCP",
+            "spec.ports[web].nodePort: node port 30080 TCP is already served for shop/svc-3:web/TCP",
         ),
         ("svc-6", "InvalidField", "spec.loadBalancerSourceRanges[0]: \"192.0.2.0/99\" is "),
     ];
