@@ -31,15 +31,19 @@ use crate::source::{Health, ObjectRef, Problem};
 /// Problems that may wait for their turn.
 const WAITING: usize = 256;
 
-/// So many Events may be sent at once, and then one in each [`PACE`]: an object that is wrong is wrong on every node
-/// of the cluster at the same moment.
+/// So many Events may be sent at once, and then one in each [`PACE`].
 const BURST: u32 = 10;
 const PACE: Duration = Duration::from_secs(1);
+
+/// The first Event after a rest is sent at some moment within this time: an object that is wrong is wrong on every
+/// node of the cluster at once.
+const SPREAD: Duration = Duration::from_secs(1);
 
 /// How often sending one is tried, if the server may think better of it.
 const ATTEMPTS: u32 = 3;
 
-/// How many Events are remembered as sent. Whatever is forgotten is a new Event if it comes back, or stays as it is.
+/// How many Events are remembered as sent. A problem whose Event was forgotten and still exists, and that comes back,
+/// counts as one that was never away.
 const REMEMBERED: usize = 4096;
 
 /// Who reports, as a qualified name.
@@ -104,6 +108,8 @@ enum Outcome {
     Sent,
     /// There is nobody to be told: the object is gone, or an earlier agent of this node has told it.
     Needless,
+    /// No server can be reached.
+    Away,
 }
 
 /// Sends what an [`Announcer`] was handed.
@@ -130,20 +136,22 @@ impl Events {
 
     /// Runs for as long as there is an announcer.
     pub(super) async fn sync(&mut self) {
+        let mut idle = true;
         while let Some(begun) = self.begun.recv().await {
+            if idle {
+                sleep(SPREAD.mul_f64(fastrand::f64())).await;
+            }
             self.pace.wait().await;
-            let Some(session) = self.link.current().await else {
-                self.drop_waiting();
-                continue;
-            };
-            match self.send_patiently(&session, &begun).await {
+            match self.send_patiently(&begun).await {
                 Ok(Outcome::Sent) => {
                     self.told = false;
                     self.health.update(|connection| connection.events_sent += 1);
                 }
                 Ok(Outcome::Needless) => {}
+                Ok(Outcome::Away) => self.drop_waiting(),
                 Err(fault) => self.drop_one(&begun, &fault),
             }
+            idle = self.begun.is_empty();
         }
     }
 
@@ -171,12 +179,16 @@ impl Events {
         }
     }
 
-    async fn send_patiently(&mut self, session: &Session, begun: &Begun) -> Result<Outcome, Fault> {
+    async fn send_patiently(&mut self, begun: &Begun) -> Result<Outcome, Fault> {
         let mut backoff = Backoff::default();
         let mut attempt = 1;
         loop {
-            match self.send(session, begun).await {
-                Err(fault @ (Fault::Throttled(_) | Fault::Server(500.., ..))) if attempt < ATTEMPTS => {
+            let Some(session) = self.link.current().await else { return Ok(Outcome::Away) };
+            match self.send(&session, begun).await {
+                // One that arrived although its answer did not is found made the next time.
+                Err(fault @ (Fault::Unreachable(_) | Fault::Throttled(_) | Fault::Server(500.., ..)))
+                    if attempt < ATTEMPTS =>
+                {
                     attempt += 1;
                     let (cap, asked) = fault.patience();
                     sleep(backoff.fail(cap, asked)).await;
