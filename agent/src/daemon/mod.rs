@@ -24,7 +24,7 @@ use crate::network::{self, RowOptions};
 use crate::observe::{
     Health, Metrics, SharedReport, serve_health, serve_health_checks, serve_metrics, serve_report,
 };
-use crate::source::{Event, Kubernetes, KubernetesOptions, Manifests};
+use crate::source::{Announcer, Event, Kubernetes, KubernetesOptions, Manifests};
 use crate::state::NodePortAddresses;
 use crate::tables::Sizes;
 use background::Background;
@@ -67,6 +67,14 @@ impl Source {
                 Self::Kubernetes(source)
             }
         })
+    }
+
+    /// Where problems are handed over, beside the log; files have no such place.
+    fn announcer(&self) -> Announcer {
+        match self {
+            Self::Manifests(_) => Announcer::default(),
+            Self::Kubernetes(source) => source.announcer(),
+        }
     }
 
     async fn run(self, events: Sender<Event>) -> anyhow::Result<()> {
@@ -131,7 +139,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("--metrics-address {}: listening", config.metrics))?;
     let source = Source::open(&config.source, &report)?;
     let (health, _) = tokio::sync::watch::channel(Health::default());
-    let started = start::start(&config, report.clone(), health.clone())?;
+    let mut started = start::start(&config, report.clone(), health.clone())?;
+    started.reconciler.announce_to(source.announcer());
     let metrics = Metrics::new(report.clone(), read_counters(&config.pin_root));
     let (sender, events) = tokio::sync::mpsc::channel(EVENTS);
 

@@ -11,9 +11,12 @@ use weir_ebpf::abi::{AddressUses, Connection, Peer, Protocol, ServiceId};
 use crate::compile::compile_service;
 use crate::kernel::KernelStore;
 use crate::observe::{Health, HealthCheck, ReportedProblem, SharedReport};
-use crate::source::{Event, ObjectKey, ObjectRef};
+use crate::source::{Announcer, Event, ObjectKey, ObjectRef, Problem, Reason};
 use crate::state::State;
 use crate::tables::{Retired, Tables};
+
+/// An object, what is wrong with it, and whether that is the object's fault.
+type Ill = (ObjectRef, Problem, Reason);
 
 /// State, tables and store, and what was said about them.
 pub(super) struct Reconciler {
@@ -21,7 +24,8 @@ pub(super) struct Reconciler {
     tables: Tables,
     store: KernelStore,
     report: SharedReport,
-    problems: BTreeSet<ReportedProblem>,
+    problems: BTreeSet<Ill>,
+    announcer: Announcer,
     health: watch::Sender<Health>,
 }
 
@@ -33,7 +37,13 @@ impl Reconciler {
         report: SharedReport,
         health: watch::Sender<Health>,
     ) -> Self {
-        Self { state, tables, store, report, problems: BTreeSet::new(), health }
+        let announcer = Announcer::default();
+        Self { state, tables, store, report, problems: BTreeSet::new(), announcer, health }
+    }
+
+    /// Whom to tell, from now on, of each problem that begins.
+    pub(super) fn announce_to(&mut self, announcer: Announcer) {
+        self.announcer = announcer;
     }
 
     pub(super) fn is_synced(&self) -> bool {
@@ -187,22 +197,27 @@ impl Reconciler {
 
     /// Logs what is newly wrong and what is well again, and reports what is wrong.
     fn tell_problems(&mut self) {
-        let known = self.state.problems().map(|(object, problem)| ReportedProblem::new(object, problem));
+        let known = self
+            .state
+            .problems()
+            .map(|(object, problem)| (object.clone(), problem.clone(), Reason::InvalidField));
         let tables = self.tables.problems().map(|(service, problem)| {
             let object = ObjectRef { kind: "Service", namespace: service.namespace, name: service.name };
-            ReportedProblem::new(&object, &problem)
+            (object, problem, Reason::NotServed)
         });
-        let problems: BTreeSet<ReportedProblem> = known.chain(tables).collect();
-        for problem in problems.difference(&self.problems) {
-            tracing::warn!("{}: {}: {}", problem.object, problem.field, problem.message);
+        let problems: BTreeSet<Ill> = known.chain(tables).collect();
+        for (object, problem, reason) in problems.difference(&self.problems) {
+            tracing::warn!("{object}: {problem}");
+            self.announcer.announce(object, *reason, problem);
         }
-        let ill: HashSet<&str> = problems.iter().map(|problem| problem.object.as_str()).collect();
-        let before: BTreeSet<&str> = self.problems.iter().map(|problem| problem.object.as_str()).collect();
+        let ill: HashSet<&ObjectRef> = problems.iter().map(|(object, ..)| object).collect();
+        let before: BTreeSet<&ObjectRef> = self.problems.iter().map(|(object, ..)| object).collect();
         for object in before.iter().filter(|object| !ill.contains(*object)) {
             tracing::info!("{object}: all is well again");
         }
         if problems != self.problems {
-            self.report.update(|report| report.problems = problems.iter().cloned().collect());
+            let reported = problems.iter().map(|(object, problem, _)| ReportedProblem::new(object, problem));
+            self.report.update(|report| report.problems = reported.collect());
             self.problems = problems;
         }
     }

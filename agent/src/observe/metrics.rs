@@ -161,6 +161,16 @@ fn encode_connection(encoder: &mut DescriptorEncoder<'_>, connection: &Connectio
     )?)?;
     let counters = [
         ("source_errors", "Requests to the API server that failed", connection.errors),
+        (
+            "source_events_sent",
+            "Kubernetes Events sent, about objects that are wrong",
+            connection.events_sent,
+        ),
+        (
+            "source_events_dropped",
+            "Kubernetes Events that found no room, no server or no right",
+            connection.events_dropped,
+        ),
         ("source_lists", "Full lists that were asked for; one for each kind at the start", connection.lists),
     ];
     for (name, help, value) in counters {

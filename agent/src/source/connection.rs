@@ -20,6 +20,10 @@ pub struct Connection {
     pub errors: u64,
     /// Full lists that were asked for, since the agent started; one for each kind of object at the start.
     pub lists: u64,
+    /// Kubernetes Events that were sent, since the agent started.
+    pub events_sent: u64,
+    /// Kubernetes Events that found no room, no server or no right, since the agent started.
+    pub events_dropped: u64,
 }
 
 /// The state of a source's connection, shared with whoever reports it.

@@ -14,7 +14,7 @@ mod problem;
 pub use connection::{Connection, Health};
 pub use event::Event;
 pub use intern::Interner;
-pub use kubernetes::{Kubernetes, KubernetesOptions};
+pub use kubernetes::{Announcer, Kubernetes, KubernetesOptions, Reason};
 pub use manifests::Manifests;
 pub use object::{
     Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, NodeAddress, ObjectKey, Protocol, Service,

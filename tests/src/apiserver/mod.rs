@@ -10,13 +10,15 @@
 //! * Items of a list carry neither `kind` nor `apiVersion`.
 //! * Too many requests are refused in plain text, without a Status.
 //!
-//! It differs from a real one in this: HTTP/1.1 and JSON only; no discovery, PATCH, subresources, finalizers, graceful
+//! It differs from a real one in this: HTTP/1.1 and JSON only; no discovery, patches but merge patches,
+//! subresources, finalizers, graceful
 //! deletion, admission or defaulting but for a namespace's name label; a namespace need not exist for objects in it.
 //!
 //! Nothing here reads a clock but for what a client or [`ServerOptions`] asks for in seconds; all randomness comes
 //! from a seed.
 
 mod access;
+mod event;
 mod fault;
 mod identity;
 mod list;

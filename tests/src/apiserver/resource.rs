@@ -83,7 +83,8 @@ pub(super) fn builtin() -> Vec<Resource> {
         Resource::new("v1", "services", "Service", true)
             .with_fields(&["spec.clusterIP", "spec.type"])
             .with_blank(json!({"spec": {}, "status": {"loadBalancer": {}}})),
-        Resource::new("v1", "events", "Event", true).with_fields(&["involvedObject.name", "reason"]),
+        // In a real server they stand under v1, too.
+        Resource::new("events.k8s.io/v1", "events", "Event", true).with_fields(&["reason"]),
         Resource::new("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", true)
             .with_blank(json!({"addressType": "", "endpoints": null, "ports": null})),
         Resource::new("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", true)

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::ServerOptions;
 use super::access::Access;
+use super::event;
 use super::fault::{Dice, Faults, FedBody, Feed, RefuseWith};
 use super::list::{RETRY_TOO_LARGE, list, select_minimum};
 use super::log::Log;
@@ -157,6 +158,7 @@ impl Shared {
             (&Method::GET, false) => "get",
             (&Method::POST, true) => "create",
             (&Method::PUT, false) => "update",
+            (&Method::PATCH, false) => "patch",
             (&Method::DELETE, false) => "delete",
             (method, _) => {
                 return Err(Failure::method_not_allowed(&resource, &method.as_str().to_ascii_lowercase()));
@@ -172,6 +174,7 @@ impl Shared {
             "list" => self.answer_list(&target, &options?).await,
             "get" => self.answer_get(&target),
             "delete" => self.answer_delete(&target),
+            "patch" => self.answer_patch(&target, request).await,
             _ => self.answer_write(&target, verb, request).await,
         }
     }
@@ -241,16 +244,19 @@ impl Shared {
         verb: &str,
         request: Request<Incoming>,
     ) -> Result<Response<FedBody>, Failure> {
-        let bad = |error: &dyn std::fmt::Display| Failure::bad_request(&error.to_string());
-        let body = request.into_body().collect().await.map_err(|error| bad(&error))?;
-        let mut object: Value = serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(&error))?;
+        let mut object = read(request).await?;
         if !target.namespace.is_empty() {
             object["metadata"]["namespace"] = target.namespace.clone().into();
         }
         let resource = self.store(|store| store.resources()[target.resource].clone());
-        let (found, key) = self.store(|store| store.locate(&object)).map_err(|error| bad(&error))?;
+        let (found, key) = self
+            .store(|store| store.locate(&object))
+            .map_err(|error| Failure::bad_request(&error.to_string()))?;
         if found != target.resource || (!target.name.is_empty() && target.name != key.1) {
-            return Err(bad(&"the object does not fit the path"));
+            return Err(Failure::bad_request("the object does not fit the path"));
+        }
+        if resource.kind == "Event" {
+            event::judge(&object, None)?;
         }
         let name = key.1.clone();
         let (expect, code) =
@@ -262,6 +268,32 @@ impl Shared {
             Refused::Changed => Failure::conflict(&resource, &name),
         })?;
         Ok(self.respond(code, "application/json", format!("{stored}\n")))
+    }
+
+    async fn answer_patch(
+        &self,
+        target: &Target,
+        request: Request<Incoming>,
+    ) -> Result<Response<FedBody>, Failure> {
+        if request.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != "application/merge-patch+json") {
+            return Err(Failure::unsupported_media_type());
+        }
+        let patch = read(request).await?;
+        let key = (target.namespace.clone(), target.name.clone());
+        let patched = self.change(|store| {
+            let resource = store.resources()[target.resource].clone();
+            let missing = || Failure::not_found(&resource, &target.name);
+            let old = store.objects(target.resource).get(&key).cloned().ok_or_else(missing)?;
+            let mut object = Value::clone(&old);
+            event::merge(&mut object, &patch);
+            if resource.kind == "Event" {
+                event::judge(&object, Some(&old))?;
+            }
+            store
+                .put(target.resource, key, object, Expect::SameVersion)
+                .map_err(|_| Failure::conflict(&resource, &target.name))
+        })?;
+        Ok(self.respond(200, "application/json", format!("{patched}\n")))
     }
 
     fn feed(&self) -> (Feed, FedBody) {
@@ -284,6 +316,13 @@ impl Shared {
         }
         response
     }
+}
+
+/// The JSON of a request.
+async fn read(request: Request<Incoming>) -> Result<Value, Failure> {
+    let bad = |error: &dyn std::fmt::Display| Failure::bad_request(&error.to_string());
+    let body = request.into_body().collect().await.map_err(|error| bad(&error))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(&error))
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {

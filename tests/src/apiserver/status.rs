@@ -108,6 +108,27 @@ impl Failure {
             .with_details(json!({"group": "meta.k8s.io", "kind": "ListOptions", "causes": causes}))
     }
 
+    /// An object whose fields are not in order.
+    pub(super) fn invalid(kind: &str, group: &str, name: &str, causes: &[Cause]) -> Self {
+        let texts: Vec<String> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.text)).collect();
+        let list = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
+        let causes: Vec<Value> = causes
+            .iter()
+            .map(|cause| json!({"reason": cause.kind, "message": cause.text, "field": cause.field}))
+            .collect();
+        let message = format!("{kind}.{group} {name:?} is invalid: {list}");
+        Self::status(422, "Invalid", &message)
+            .with_details(json!({"name": name, "group": group, "kind": kind, "causes": causes}))
+    }
+
+    /// A patch in a form that the resource does not take.
+    pub(super) fn unsupported_media_type() -> Self {
+        let message = "the body of the request was in an unknown format - accepted media types include: \
+                       application/merge-patch+json";
+        Self::status(415, "UnsupportedMediaType", message)
+    }
+
     pub(super) fn expired_list() -> Self {
         Self::status(410, "Expired", "The resourceVersion for the provided list is too old.")
     }

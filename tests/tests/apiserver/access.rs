@@ -63,8 +63,9 @@ async fn rules() {
         assert_eq!((&status["reason"], &status["code"]), (&json!("Forbidden"), &json!(403)));
         assert_eq!(status["message"], what.replace("\"U\"", &format!("{user:?}")), "{path}");
     }
-    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}});
-    let status = client.send("POST", "/api/v1/namespaces/n/events", Some(&event)).await.expect(403);
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}});
+    let status =
+        client.send("POST", "/apis/events.k8s.io/v1/namespaces/n/events", Some(&event)).await.expect(403);
     assert!(status["message"].as_str().unwrap().contains("cannot create resource \"events\""), "{status}");
 }
 

@@ -78,6 +78,9 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
+        if method == "PATCH" {
+            request = request.header("Content-Type", "application/merge-patch+json");
+        }
         let body = body.map(Value::to_string).unwrap_or_default();
         Ok(sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?)
     }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose world cannot be set up has failed")]
 
 mod churn;
+mod events;
 mod node;
 mod size;
 mod troubles;

@@ -4,6 +4,7 @@
 
 mod candidates;
 mod churn;
+mod events;
 mod lists;
 mod outages;
 mod refusals;

@@ -12,8 +12,8 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir_agent::source::{
-    Connection, EndpointSlice, Event, Health, Kubernetes, KubernetesOptions, Node, ObjectKey, ObjectRef,
-    Problem, Service, parse_node, parse_service, parse_slice,
+    Announcer, Connection, EndpointSlice, Event, Health, Kubernetes, KubernetesOptions, Node, ObjectKey,
+    ObjectRef, Problem, Service, parse_node, parse_service, parse_slice,
 };
 use weir_tests::apiserver::{ApiServer, ServerOptions};
 
@@ -73,6 +73,7 @@ fn key(object: &Value) -> ObjectKey {
 pub(crate) struct Watcher {
     events: Receiver<Event>,
     pub(crate) health: Health,
+    pub(crate) announcer: Announcer,
     pub(crate) told: Objects,
     pub(crate) problems: HashMap<ObjectRef, Vec<Problem>>,
     /// The removals since [`Watcher::removed`] was last asked.
@@ -84,11 +85,12 @@ pub(crate) struct Watcher {
 impl Watcher {
     pub(crate) fn start(options: KubernetesOptions) -> Self {
         let source = Kubernetes::open(options).unwrap();
-        let health = source.health();
+        let (health, announcer) = (source.health(), source.announcer());
         let (sender, events) = channel(16);
         Self {
             events,
             health,
+            announcer,
             told: Objects::default(),
             problems: HashMap::new(),
             removed: Vec::new(),

@@ -1,6 +1,6 @@
 //! What an API server sends into our model, object by object: one that does not decode costs only itself.
 //!
-//! Only the fields that mean something here are decoded. The rest (managedFields, annotations, status) is skipped
+//! Only the fields that mean something here are decoded. The rest (managedFields, annotations, conditions) is skipped
 //! where it stands: it is most of the text, and none of it can then be wrong.
 
 use std::borrow::Cow;
@@ -69,8 +69,12 @@ impl Decoded {
 fn decode_kind(kind: Kind, text: &str) -> Result<(Meta, Content), Problem> {
     Ok(match kind {
         Kind::Service => {
-            let ServiceObject { mut metadata, spec } = decode(text)?;
-            let api = core::Service { metadata: metadata.take(), spec, status: None };
+            let ServiceObject { mut metadata, spec, status } = decode(text)?;
+            let status = status.map(|status| core::ServiceStatus {
+                load_balancer: status.load_balancer,
+                ..core::ServiceStatus::default()
+            });
+            let api = core::Service { metadata: metadata.take(), spec, status };
             (metadata, Content::Service(parse_service(&api)))
         }
         Kind::EndpointSlice => {
@@ -112,6 +116,14 @@ struct Header {
 struct ServiceObject {
     metadata: Meta,
     spec: Option<core::ServiceSpec>,
+    status: Option<ServiceStatus>,
+}
+
+/// The addresses of load balancers; conditions mean nothing here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceStatus {
+    load_balancer: Option<core::LoadBalancerStatus>,
 }
 
 #[derive(Deserialize)]
@@ -203,7 +215,8 @@ mod tests {
 
     const SERVICE: &str = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"shop",
         "uid":"u1","resourceVersion":"7","managedFields":"nonsense"},
-        "spec":{"clusterIP":"10.96.0.1","ports":[{"port":80}]},"status":["nonsense"]}"#;
+        "spec":{"type":"LoadBalancer","clusterIP":"10.96.0.1","ports":[{"port":80}]},"status":{"conditions":"nonsense",
+        "loadBalancer":{"ingress":[{"ip":"192.0.2.1"}]}}}"#;
 
     #[test]
     fn what_means_nothing_here_is_not_looked_at() {
@@ -212,7 +225,9 @@ mod tests {
         assert_eq!((decoded.uid.as_deref(), decoded.version.as_deref()), (Some("u1"), Some("7")));
         let Content::Service(parsed) = decoded.content else { panic!("{:?}", decoded.content) };
         assert_eq!(parsed.problems, []);
-        assert_eq!(parsed.object.unwrap().ports[0].port, 80);
+        let service = parsed.object.unwrap();
+        assert_eq!(service.ports[0].port, 80);
+        assert_eq!(*service.load_balancer_ips, ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
     }
 
     #[test]

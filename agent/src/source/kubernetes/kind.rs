@@ -67,6 +67,13 @@ impl Kind {
         query.finish()
     }
 
+    /// The list of the one object of this name.
+    pub(super) fn list_one(self, namespace: &str, name: &str) -> String {
+        let selector = format!("metadata.name={name},metadata.namespace={namespace}");
+        let mut query = Serializer::for_suffix(format!("{}?", self.path()), self.path().len() + 1);
+        query.append_pair("fieldSelector", &selector).finish()
+    }
+
     /// A watch of what happens after a version.
     pub(super) fn watch(self, node: &str, version: &str, seconds: u64) -> String {
         self.watch_query(node, seconds).append_pair("resourceVersion", version).finish()

@@ -10,8 +10,9 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::access::{Access, server_url};
 use super::backoff::Backoff;
@@ -20,6 +21,9 @@ use super::memory::Keeper;
 use super::session::Session;
 use super::standing::Standing;
 use crate::source::{EndpointSlice, Health, Protocol};
+
+/// A connection that breaks off is made anew within this time where all is well.
+const BREAK: Duration = Duration::from_secs(3);
 
 /// See the module.
 #[derive(Debug)]
@@ -77,6 +81,19 @@ impl Link {
                 self.state().candidate += 1;
                 Err(fault)
             }
+        }
+    }
+
+    /// The connection if there is one, or the watches make one in time. Never makes one itself: attempts are the
+    /// watches' business, and what they find out they say.
+    pub(super) async fn current(&self) -> Option<Arc<Session>> {
+        let until = Instant::now() + BREAK;
+        loop {
+            let current = timeout_at(until, self.current.lock()).await.ok()?.clone();
+            if current.is_some() || Instant::now() >= until {
+                return current;
+            }
+            sleep(BREAK / 10).await;
         }
     }
 

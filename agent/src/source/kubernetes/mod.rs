@@ -6,6 +6,7 @@
 //! - While no server can be reached, everything known stays in force, and one line says what is wrong.
 //! - An API server that lost its data, or belongs to another cluster, is not believed: the nodes keep serving what
 //!   their pods still are. (See [`link`]; kube-proxy would take all Services away.)
+//! - What is wrong with an object is told as a Kubernetes Event, too ([`events`]).
 //! - Objects are decoded one by one into our own model ([`decode`]); no copy of the API's objects is kept, only
 //!   their keys ([`known`]).
 
@@ -13,6 +14,7 @@ mod access;
 mod backoff;
 mod body;
 mod decode;
+mod events;
 mod fault;
 mod kind;
 mod known;
@@ -29,6 +31,8 @@ use tokio::sync::mpsc::Sender;
 
 use self::access::Access;
 pub use self::access::KubernetesOptions;
+use self::events::Events;
+pub use self::events::{Announcer, Reason};
 use self::kind::Kind;
 use self::link::Link;
 use self::sync::Sync;
@@ -40,6 +44,8 @@ pub struct Kubernetes {
     node: Arc<str>,
     link: Arc<Link>,
     health: Health,
+    told: Events,
+    announcer: Announcer,
 }
 
 impl Kubernetes {
@@ -50,10 +56,12 @@ impl Kubernetes {
     pub fn open(options: KubernetesOptions) -> anyhow::Result<Self> {
         // The one that is linked; where tests bring another, too, it would be ambiguous. It fails if it is set already.
         let _set = rustls::crypto::ring::default_provider().install_default();
-        let (node, state_dir) = (Arc::from(options.node_name.as_str()), options.state_dir.clone());
+        let node: Arc<str> = options.node_name.as_str().into();
+        let state_dir = options.state_dir.clone();
         let health = Health::default();
         let link = Arc::new(Link::new(Access::find(options)?, state_dir, health.clone()));
-        Ok(Self { node, link, health })
+        let (told, announcer) = Events::new(node.clone(), link.clone(), health.clone());
+        Ok(Self { node, link, health, told, announcer })
     }
 
     /// How the connection stands, now and later.
@@ -62,14 +70,27 @@ impl Kubernetes {
         self.health.clone()
     }
 
+    /// Where problems of objects are handed over, to be told as Kubernetes Events.
+    #[must_use]
+    pub fn announcer(&self) -> Announcer {
+        self.announcer.clone()
+    }
+
     /// Sends every object, then [`Event::Synced`], then changes, until the receiver is closed. Whatever is wrong
     /// with the server or the way to it is said, and tried again.
     pub async fn run(self, events: Sender<Event>) {
+        let Self { node, link, mut told, .. } = self;
         let unlisted = Arc::new(AtomicUsize::new(Kind::ALL.len()));
-        let sync = |kind| {
-            Sync::new(kind, self.node.clone(), self.link.clone(), events.clone(), unlisted.clone()).sync()
-        };
+        let sync =
+            |kind| Sync::new(kind, node.clone(), link.clone(), events.clone(), unlisted.clone()).sync();
         let [services, slices, nodes] = Kind::ALL.map(sync);
-        tokio::join!(services, slices, nodes);
+        let watches = async { tokio::join!(services, slices, nodes) };
+        tokio::pin!(watches);
+        tokio::select! {
+            _ = &mut watches => return,
+            // There is nobody who announces.
+            () = told.sync() => {}
+        }
+        watches.await;
     }
 }

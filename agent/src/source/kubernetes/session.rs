@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::request::Builder;
 use http::{Request, Response, header};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt as _};
 use kube::{Client, Config};
+use serde_json::Value;
 use tokio::time::{Instant, timeout};
 use tower::{BoxError, ServiceBuilder};
 
@@ -52,8 +54,7 @@ impl Session {
     /// Asks for the UID of the Service `default/kubernetes`, and for the server's newest version.
     pub(super) async fn identify(&mut self) -> Result<Option<String>, Fault> {
         let asked = Instant::now();
-        let answer = self.get(Kind::Service, "list", LIST_API_SERVICE).await?;
-        let body = read_all(answer.into_body()).await?;
+        let body = self.list(Kind::Service, LIST_API_SERVICE).await?;
         let page: Page<'_> =
             serde_json::from_slice(&body).map_err(|error| Fault::Protocol(error.to_string()))?;
         self.newest = page.metadata.resource_version.parse().ok().map(|version| (asked, version));
@@ -72,7 +73,46 @@ impl Session {
         verb: &'static str,
         path: &str,
     ) -> Result<Response<Body>, Fault> {
-        let request = Request::get(path).header(header::ACCEPT, "application/json").body(Body::empty());
+        self.send(kind, verb, Request::get(path), Body::empty()).await
+    }
+
+    /// The whole answer to a list.
+    pub(super) async fn list(&self, kind: Kind, path: &str) -> Result<Vec<u8>, Fault> {
+        read_all(self.get(kind, "list", path).await?.into_body()).await
+    }
+
+    /// Creates an object that says something about one of this kind.
+    pub(super) async fn create(&self, kind: Kind, path: &str, object: &Value) -> Result<(), Fault> {
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        self.write(kind, "create", request, object).await
+    }
+
+    /// Changes fields of such an object (RFC 7386).
+    pub(super) async fn patch(&self, kind: Kind, path: &str, fields: &Value) -> Result<(), Fault> {
+        let request = Request::patch(path).header(header::CONTENT_TYPE, "application/merge-patch+json");
+        self.write(kind, "patch", request, fields).await
+    }
+
+    async fn write(
+        &self,
+        kind: Kind,
+        verb: &'static str,
+        request: Builder,
+        content: &Value,
+    ) -> Result<(), Fault> {
+        let answer = self.send(kind, verb, request, Body::from(content.to_string().into_bytes())).await?;
+        // Or the connection could not be used again.
+        read_all(answer.into_body()).await.map(drop)
+    }
+
+    async fn send(
+        &self,
+        kind: Kind,
+        verb: &'static str,
+        request: Builder,
+        body: Body,
+    ) -> Result<Response<Body>, Fault> {
+        let request = request.header(header::ACCEPT, "application/json").body(body);
         let request = request.map_err(|error| Fault::Config(error.to_string()))?;
         let answer = timeout(SILENCE, self.client.send(request))
             .await
