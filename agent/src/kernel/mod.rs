@@ -22,6 +22,7 @@ mod tc;
 #[cfg(feature = "testing")]
 mod trial;
 mod view;
+mod xdp;
 
 pub use bpf_fs::{PinRoot, cleanup};
 pub use flows::{FlowBackend, Swept, flow_backends, remove_flows, sweep_flows};
