@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 mod trial;
 
 #[cfg(feature = "testing")]
-pub(super) use trial::{TestRun, create_program_array, load_classifier, put_program, test_run};
+pub(super) use trial::{ProgramKind, TestRun, create_program_array, load_program, put_program, test_run};
 
 /// Numbers of `enum bpf_cmd` and `enum bpf_map_type` (include/uapi/linux/bpf.h).
 mod uapi {

@@ -24,15 +24,6 @@ pub(super) fn ensure_off(netns: &Netns) -> Result<()> {
     })
 }
 
-/// The device puts segments together again, and takes packets in batches for that: it then receives what the XDP program of
-/// its peer sends as well.
-pub(super) fn ensure_gro(netns: &Netns, device: &str) -> Result<()> {
-    netns.enter(|| {
-        let mut command = Command::new("ethtool");
-        run(command.args(["-K", device, "gro", "on"]))
-    })
-}
-
 fn run(command: &mut Command) -> Result<()> {
     let output = command.output().context("cannot run ethtool (package ethtool)")?;
     if !output.status.success() {

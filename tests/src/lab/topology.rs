@@ -163,15 +163,6 @@ impl Lab {
         nodes.chain([&self.router, &self.client]).try_for_each(|place| offload::ensure_off(place.netns()))
     }
 
-    /// As [`Lab::ensure_no_offload`], but that the router takes what XDP programs at the nodes' devices send.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn ensure_wire_for_xdp(&self) -> Result<()> {
-        self.ensure_no_offload()?;
-        ["node1", "node2"].iter().try_for_each(|port| offload::ensure_gro(self.router.netns(), port))
-    }
-
     /// Makes a pod on a node (1, 2), as the bridge plugin would.
     ///
     /// # Errors

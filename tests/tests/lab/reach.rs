@@ -1,8 +1,10 @@
 //! Everybody reaches every kind of address, whatever else is on the node: the per-packet path with real sockets.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use weir_agent::kernel::pass_at_xdp;
 use weir_tests::cases::CAST;
 use weir_tests::cases::spec::service;
 use weir_tests::lab::{Cluster, Form, Neighbour, Network, Settings, address};
@@ -76,7 +78,7 @@ fn cluster(scene: &Scene) -> Result<Cluster> {
         }
     }
     if scene.xdp().is_some() {
-        cluster.lab().ensure_wire_for_xdp()?;
+        cluster.lab().ensure_no_offload()?;
     }
     let mut objects = Vec::new();
     for (number, (name, endpoint, node_port)) in (20..).zip(SERVICES) {
@@ -96,6 +98,7 @@ const CLIENTS: [&str; 4] = ["outside", "n1-a", "n1", "n2-b"];
 /// Everything in one scene.
 pub(crate) fn everybody_reaches_everything(scene: &Scene) -> Result<()> {
     let mut cluster = cluster(scene)?;
+    let _held = if scene.xdp().is_some() { hold_wires(&cluster)? } else { Vec::new() };
     let mut asked = 0;
     let mut wrong = Vec::new();
     for (number, (name, endpoint, node_port)) in (20..).zip(SERVICES) {
@@ -125,6 +128,14 @@ pub(crate) fn everybody_reaches_everything(scene: &Scene) -> Result<()> {
         ensure_xdp(&mut cluster, scene, mode)?;
     }
     Ok(())
+}
+
+/// A veth takes what the XDP program of its peer sends only with a program of its own, as these have while they are held.
+fn hold_wires(cluster: &Cluster) -> Result<Vec<OwnedFd>> {
+    cluster.lab().router().netns().enter(|| {
+        let ports = ["node1", "node2"].into_iter();
+        ports.map(|port| Ok(pass_at_xdp(nix::net::if_::if_nametoindex(port)?)?)).collect()
+    })
 }
 
 /// The program is where it should be, nobody complains, and packets went by it.
