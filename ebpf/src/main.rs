@@ -24,6 +24,8 @@ mod sock;
 mod sock_addr;
 #[path = "programs/tc.rs"]
 mod tc;
+#[path = "programs/xdp.rs"]
+mod xdp;
 
 /// The kernel wants to know that GPL-only helpers may be called.
 #[unsafe(link_section = "license")]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 
-use crate::network::{Forwarding, Options, RowOptions, SocketLb};
+use crate::network::{Forwarding, Options, RowOptions, SocketLb, Xdp};
 use crate::state::NodePortAddresses;
 
 #[derive(Args, Debug)]
@@ -37,6 +37,10 @@ pub(super) struct NetworkArgs {
     /// this node, as where this node is its gateway.
     #[arg(long, env = "WEIR_CLUSTER_IP_CLIENTS", value_enum, default_value_t)]
     cluster_ip_clients: ClientsArg,
+    /// Where packets of known flows between nodes are translated: in the driver of the device by which they come, before
+    /// the stack has them. Their checksums must be whole, as from a wire.
+    #[arg(long, env = "WEIR_XDP", value_enum, default_value_t)]
+    xdp: XdpArg,
     /// Whether translated packets that go through the stack are marked 0x4000: flannel then leaves their source alone.
     /// Rules that kube-proxy has left behind do the opposite: remove those, or say `false`.
     #[arg(long, env = "WEIR_MARK_FORWARDED", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
@@ -50,6 +54,17 @@ enum ClientsArg {
     Hide,
     /// It sees the client.
     Show,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, Default)]
+enum XdpArg {
+    /// At tc, like all others.
+    #[default]
+    Off,
+    /// In the driver, where it can.
+    Native,
+    /// Behind the driver, whatever it is: slower, for trying it out.
+    Generic,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, Default)]
@@ -92,6 +107,11 @@ impl NetworkArgs {
             SocketLbArg::All => SocketLb::All,
             SocketLbArg::Node => SocketLb::Node,
         };
+        let xdp = match self.xdp {
+            XdpArg::Off => Xdp::Off,
+            XdpArg::Native => Xdp::Native,
+            XdpArg::Generic => Xdp::Generic,
+        };
         let shows_cluster_ip_clients = self.cluster_ip_clients == ClientsArg::Show;
         let service_networks = self.service_cidrs.clone();
         RowOptions {
@@ -101,6 +121,7 @@ impl NetworkArgs {
             socket_lb,
             shows_cluster_ip_clients,
             marks_forwarded: self.mark_forwarded,
+            xdp,
         }
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn start(
     let earlier = Generation::readable(&config.pin_root)?
         .into_iter()
         .find(|other| other.exists() && other.sizes() != generation.sizes());
-    let hooks = Hooks::load(generation.load()?)?;
+    let hooks = Hooks::load(generation.load()?)?.with_xdp(config.rows.xdp)?;
     if !adopt && earlier.is_some() {
         tracing::info!("the tables have another size than before: building new ones beside the old");
     }

@@ -16,6 +16,8 @@ use super::bpf_fs::PinRoot;
 use super::clsact::Clsact;
 use super::sys;
 use super::tc::{self, DeviceKind, Loaded, TC_HOOKS};
+use super::xdp::{self, XDP_PROGRAM};
+use crate::network::Xdp;
 
 /// The programs on the node's cgroup.
 const CGROUP_HOOKS: [&str; 11] = [
@@ -40,6 +42,7 @@ const CGROUP_HOOKS: [&str; 11] = [
 pub struct Hooks {
     programs: Ebpf,
     has_tcx: bool,
+    xdp: Xdp,
 }
 
 /// A hook that is pinned: its name, the program's id, and whether it is still attached.
@@ -54,7 +57,7 @@ pub struct Attached {
 }
 
 impl Hooks {
-    /// Has the kernel verify every program.
+    /// Has the kernel verify every program but that for XDP.
     ///
     /// # Errors
     /// Which program, and the end of what the verifier said.
@@ -67,9 +70,32 @@ impl Hooks {
         for (name, ..) in TC_HOOKS {
             load(program(&mut programs, name)?).map_err(|error| explain(name, &error))?;
         }
-        let mut hooks = Self { programs, has_tcx: false };
+        let mut hooks = Self { programs, has_tcx: false, xdp: Xdp::Off };
         hooks.has_tcx = tc::has_tcx(hooks.device_program(TC_HOOKS[0].0)?.fd);
         Ok(hooks)
+    }
+
+    /// Has the kernel verify the program for XDP as well, where it is wanted.
+    ///
+    /// # Errors
+    /// The end of what the verifier said.
+    pub fn with_xdp(mut self, mode: Xdp) -> anyhow::Result<Self> {
+        if mode != Xdp::Off {
+            load(program(&mut self.programs, XDP_PROGRAM)?).map_err(|error| explain(XDP_PROGRAM, &error))?;
+        }
+        Ok(Self { xdp: mode, ..self })
+    }
+
+    fn xdp_program(&self) -> anyhow::Result<Option<Loaded<'_>>> {
+        if self.xdp == Xdp::Off {
+            return Ok(None);
+        }
+        let program: &aya::programs::Xdp = self
+            .programs
+            .program(XDP_PROGRAM)
+            .ok_or_else(|| anyhow!("the object has no program {XDP_PROGRAM}"))?
+            .try_into()?;
+        Ok(Some(Loaded { fd: program.fd()?.as_fd(), id: program.info()?.id() }))
     }
 
     /// The same as on a kernel without TCX links.
@@ -98,7 +124,10 @@ impl Hooks {
         wanted: &BTreeMap<u32, DeviceKind>,
     ) -> anyhow::Result<Vec<(u32, String)>> {
         let clsact = if self.has_tcx { None } else { Some(Clsact::open()?) };
-        tc::sync_devices(root, wanted, |name| self.device_program(name), clsact.as_ref())
+        let mut problems = tc::sync_devices(root, wanted, |name| self.device_program(name), clsact.as_ref())?;
+        // Last: what it passes on needs the others.
+        problems.extend(xdp::sync_devices(root, wanted, self.xdp, self.xdp_program()?.as_ref())?);
+        Ok(problems)
     }
 
     /// Attaches every program to the cgroup, or replaces the one that an earlier agent attached there: the kernel
@@ -127,6 +156,7 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
+        Program::Xdp(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

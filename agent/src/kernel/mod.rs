@@ -22,6 +22,7 @@ mod tc;
 #[cfg(feature = "testing")]
 mod trial;
 mod view;
+mod xdp;
 
 pub use bpf_fs::{PinRoot, cleanup};
 pub use flows::{FlowBackend, Swept, flow_backends, remove_flows, sweep_flows};
@@ -36,5 +37,5 @@ pub use stale::{Closed, close_sockets, connected_sockets};
 pub use store::KernelStore;
 pub use tc::{AttachedDevice, DeviceKind, attached_devices};
 #[cfg(feature = "testing")]
-pub use trial::{PacketIn, PacketOut, Trial, fill_flows, read_flows};
+pub use trial::{PacketIn, PacketOut, Trial, fill_flows, pass_at_xdp, read_flows};
 pub use view::View;

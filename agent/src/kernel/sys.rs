@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 mod trial;
 
 #[cfg(feature = "testing")]
-pub(super) use trial::{TestRun, create_program_array, load_classifier, put_program, test_run};
+pub(super) use trial::{ProgramKind, TestRun, create_program_array, load_program, put_program, test_run};
 
 /// Numbers of `enum bpf_cmd` and `enum bpf_map_type` (include/uapi/linux/bpf.h).
 mod uapi {
@@ -30,7 +30,10 @@ mod uapi {
     pub(super) const MAP_TYPE_ARRAY: u32 = 2;
     pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
     /// `enum bpf_link_type`
+    pub(super) const LINK_TYPE_XDP: u32 = 6;
     pub(super) const LINK_TYPE_TCX: u32 = 11;
+    /// `enum bpf_attach_type`
+    pub(super) const ATTACH_XDP: u32 = 37;
 }
 
 fn bpf<A: IntoBytes + Immutable>(command: i64, attr: &A) -> io::Result<i64> {
@@ -163,9 +166,28 @@ pub(super) enum TcxHook {
     Egress = 47,
 }
 
+/// Where in the way of a packet an XDP program is: `XDP_FLAGS_*` (include/uapi/linux/if_link.h).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(super) enum XdpFlags {
+    /// Behind the driver, which knows nothing of it.
+    Stack = 2,
+    /// In the driver.
+    Driver = 4,
+}
+
+/// A place at a device for a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum LinkPoint {
+    /// Of a tc program.
+    Tcx(TcxHook),
+    /// Of an XDP program.
+    Xdp(XdpFlags),
+}
+
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
-struct TcxCreate {
+struct DeviceLinkCreate {
     prog_fd: u32,
     target_ifindex: u32,
     attach_type: u32,
@@ -175,16 +197,24 @@ struct TcxCreate {
     expected_revision: u64,
 }
 
-/// Attaches a program to a device, after those that are there. The device is named by its index: names may change hands
-/// meanwhile.
-pub(super) fn create_tcx(program: BorrowedFd<'_>, device: u32, hook: TcxHook) -> io::Result<OwnedFd> {
+/// Attaches a program to a device, a tc program after those that are there. The device is named by its index: names may
+/// change hands meanwhile.
+pub(super) fn create_device_link(
+    program: BorrowedFd<'_>,
+    device: u32,
+    point: LinkPoint,
+) -> io::Result<OwnedFd> {
+    let (attach_type, flags) = match point {
+        LinkPoint::Tcx(hook) => (hook as u32, 0),
+        LinkPoint::Xdp(flags) => (uapi::ATTACH_XDP, flags as u32),
+    };
     own(bpf(
         uapi::LINK_CREATE,
-        &TcxCreate {
+        &DeviceLinkCreate {
             prog_fd: program.as_raw_fd().cast_unsigned(),
             target_ifindex: device,
-            attach_type: hook as u32,
-            flags: 0,
+            attach_type,
+            flags,
             relative_fd: 0,
             zero: 0,
             expected_revision: 0,
@@ -239,12 +269,12 @@ pub(super) struct LinkInfo {
 }
 
 impl LinkInfo {
-    /// The device of a TCX link; `None` where it is gone, or the link is another kind's.
+    /// The device of a TCX or XDP link; `None` where it is gone, or the link is another kind's.
     pub(super) fn device(&self) -> Option<u32> {
         // The union holds a number of 32 bits here instead of the cgroup's 64.
         let [a, b, c, d, ..] = self.cgroup.to_ne_bytes();
         let device = u32::from_ne_bytes([a, b, c, d]);
-        (self.kind == uapi::LINK_TYPE_TCX && device != 0).then_some(device)
+        ([uapi::LINK_TYPE_TCX, uapi::LINK_TYPE_XDP].contains(&self.kind) && device != 0).then_some(device)
     }
 }
 

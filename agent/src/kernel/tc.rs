@@ -14,7 +14,8 @@ use anyhow::Context as _;
 
 use super::bpf_fs::{PinRoot, pins};
 use super::clsact::Clsact;
-use super::sys::{self, TcxHook};
+use super::sys::{self, LinkPoint, TcxHook};
+use super::xdp;
 
 /// What a device needs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -57,7 +58,7 @@ pub struct AttachedDevice {
 
 /// Whether the kernel has TCX links: then it misses the device, not the command.
 pub(super) fn has_tcx(program: BorrowedFd<'_>) -> bool {
-    let refused = sys::create_tcx(program, 0, TcxHook::Ingress);
+    let refused = sys::create_device_link(program, 0, LinkPoint::Tcx(TcxHook::Ingress));
     refused.is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV))
 }
 
@@ -75,7 +76,10 @@ pub(super) fn sync_devices<'a>(
         let program = program(name)?;
         for (&device, _) in wanted.iter().filter(|(_, wanted)| **wanted == kind) {
             let done = match clsact {
-                None => ensure_link(&root.devices().join(pin_name(name, device)), device, hook, &program),
+                None => {
+                    let pin = root.devices().join(pin_name(name, device));
+                    ensure_link(&pin, device, LinkPoint::Tcx(hook), &program)
+                }
                 Some(clsact) => clsact.ensure(device, hook, name, &program),
             };
             match done {
@@ -87,7 +91,9 @@ pub(super) fn sync_devices<'a>(
             }
         }
     }
-    remove_others(root, |name, device| keep.contains(&(name, device)) || problems_of(&problems, device))?;
+    remove_others(root, |name, device| {
+        xdp::is_xdp(name) || keep.contains(&(name, device)) || problems_of(&problems, device)
+    })?;
     if let Some(clsact) = clsact {
         clsact.remove_others(|name, device| keep.contains(&(name, device)))?;
     }
@@ -99,7 +105,13 @@ fn problems_of(problems: &[(u32, String)], device: u32) -> bool {
     problems.iter().any(|(with, _)| *with == device)
 }
 
-fn ensure_link(pin: &Path, device: u32, hook: TcxHook, program: &Loaded<'_>) -> anyhow::Result<()> {
+/// The device has this program there, by the link that is pinned.
+pub(super) fn ensure_link(
+    pin: &Path,
+    device: u32,
+    point: LinkPoint,
+    program: &Loaded<'_>,
+) -> anyhow::Result<()> {
     match sys::open_pinned(pin) {
         Ok(link) => {
             let info = sys::link_info(link.as_fd())?;
@@ -115,12 +127,12 @@ fn ensure_link(pin: &Path, device: u32, hook: TcxHook, program: &Loaded<'_>) -> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("opening {}", pin.display())),
     }
-    let link = sys::create_tcx(program.fd, device, hook).context("attaching")?;
+    let link = sys::create_device_link(program.fd, device, point).context("attaching")?;
     sys::pin(link.as_fd(), pin).with_context(|| format!("pinning {}", pin.display()))
 }
 
 /// Detaches and unpins the links that are not to be kept.
-fn remove_others(root: &PinRoot, keep: impl Fn(&str, u32) -> bool) -> anyhow::Result<()> {
+pub(super) fn remove_others(root: &PinRoot, keep: impl Fn(&str, u32) -> bool) -> anyhow::Result<()> {
     for pin in pins(&root.devices())? {
         let Some((name, device)) = parse_pin(&pin) else { continue };
         if !keep(name, device) {
@@ -162,7 +174,7 @@ pub fn attached_devices(root: &PinRoot) -> anyhow::Result<Vec<AttachedDevice>> {
     Ok(found)
 }
 
-fn pin_name(program: &str, device: u32) -> String {
+pub(super) fn pin_name(program: &str, device: u32) -> String {
     format!("{program}_{device}")
 }
 
@@ -171,7 +183,7 @@ fn parse_pin(pin: &Path) -> Option<(&str, u32)> {
     Some((name, device.parse().ok()?))
 }
 
-fn is_gone(error: &anyhow::Error) -> bool {
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
     let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
     code == Some(libc::ENODEV)
 }

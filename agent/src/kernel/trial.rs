@@ -16,7 +16,7 @@ use super::batch;
 use super::generation::Generation;
 use super::hooks::Hooks;
 use super::row::Row;
-use super::sys::{self, TestRun};
+use super::sys::{self, LinkPoint, ProgramKind, TestRun, XdpFlags};
 
 /// Room for a packet that grew.
 const ROOM: usize = 8192;
@@ -83,7 +83,8 @@ impl Trial {
             sys::put_program(programs.as_fd(), place, program)
                 .with_context(|| format!("putting {name} into an array of programs"))?;
         }
-        let stand_in = sys::load_classifier(&stand_in(programs.as_fd())).context("loading the stand-in")?;
+        let stand_in = sys::load_program(ProgramKind::Classifier, &stand_in(programs.as_fd()))
+            .context("loading the stand-in")?;
         Ok(Self { stand_in, _programs: programs, count })
     }
 
@@ -178,6 +179,18 @@ fn instruction(code: u8, dst: u8, src: u8, offset: usize, value: i32) -> u64 {
     let registers = if cfg!(target_endian = "little") { dst | (src << 4) } else { (dst << 4) | src };
     let ([a, b], [c, d, e, f]) = ((offset as u16).to_ne_bytes(), value.to_ne_bytes());
     u64::from_ne_bytes([code, registers, a, b, c, d, e, f])
+}
+
+/// An XDP program at a device of this thread's network namespace that lets everything pass, for as long as the result is held.
+/// A veth takes what the XDP program of its peer sends only with a program of its own.
+///
+/// # Errors
+/// The kernel's.
+pub fn pass_at_xdp(device: u32) -> io::Result<OwnedFd> {
+    // r0 = XDP_PASS
+    let pass = [instruction(0xb7, 0, 0, 0, 2), instruction(0x95, 0, 0, 0, 0)];
+    let program = sys::load_program(ProgramKind::Xdp, &pass)?;
+    sys::create_device_link(program.as_fd(), device, LinkPoint::Xdp(XdpFlags::Driver))
 }
 
 /// Makes `flows` and `fragments` hold what is in these tables, and nothing else.

@@ -23,5 +23,5 @@ mod watch;
 
 pub use facts::{Facts, NodeDevice, Pod};
 pub use options::Options;
-pub use rows::{Forwarding, NodeRows, RowOptions, SocketLb};
+pub use rows::{Forwarding, NodeRows, RowOptions, SocketLb, Xdp};
 pub use watch::{Watch, own_netns};

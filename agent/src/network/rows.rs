@@ -30,6 +30,18 @@ pub enum SocketLb {
     Node,
 }
 
+/// Where packets of known flows between nodes are translated (`--xdp`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Xdp {
+    /// At tc, like all others.
+    #[default]
+    Off,
+    /// In the driver.
+    Native,
+    /// Behind it.
+    Generic,
+}
+
 /// What holds for the whole node, beside its network.
 #[derive(Clone, Debug)]
 pub struct RowOptions {
@@ -46,6 +58,8 @@ pub struct RowOptions {
     /// Packets that go through the stack get the mark that asks neighbours not to masquerade them
     /// (`--mark-forwarded`).
     pub marks_forwarded: bool,
+    /// Where packets of known flows between nodes are translated.
+    pub xdp: Xdp,
 }
 
 /// The rows of the tables `workloads`, `netns`, `devices` and `config`.
@@ -75,12 +89,16 @@ impl NodeRows {
         };
         for (&index, device) in &facts.devices {
             let ethernet = if device.mac.is_none() { Device::NO_ETHERNET } else { 0 };
+            // Behind the driver every device sends what is redirected to it. Of a driver nobody can be sure: what leaves by
+            // another device than it came goes on by tc.
+            let target =
+                if options.xdp == Xdp::Generic && device.mac.is_some() { Device::XDP_TARGET } else { 0 };
             let row = Device {
                 v4: node(device.v4),
                 v6: node(device.v6),
                 mac: device.mac.unwrap_or_default(),
                 mtu: device.mtu,
-                flags: Device::NODE_FACING | ethernet,
+                flags: Device::NODE_FACING | ethernet | target,
             };
             rows.devices.insert(index, row);
         }

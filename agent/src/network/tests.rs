@@ -16,7 +16,7 @@ use super::classify::{classify, pod_ends};
 use super::mirror::{Change, Inside, Mirror};
 use super::options::Options;
 use super::parse::parse;
-use super::rows::{Forwarding, NodeRows, RowOptions, SocketLb};
+use super::rows::{Forwarding, NodeRows, RowOptions, SocketLb, Xdp};
 
 const HOST: u64 = 1;
 
@@ -500,6 +500,7 @@ fn row_options() -> RowOptions {
         socket_lb: SocketLb::All,
         shows_cluster_ip_clients: false,
         marks_forwarded: false,
+        xdp: Xdp::Off,
     }
 }
 

@@ -106,6 +106,8 @@ counters! {
         DatagramLost = "datagram-lost",
         /// Clients with session affinity that could not be remembered.
         AffinityLost = "affinity-lost",
+        /// Packets that were translated and sent on at XDP; counted as packets of clients or backends as well.
+        PacketXdp = "packet-xdp",
     }
 }
 

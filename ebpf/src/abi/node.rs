@@ -66,6 +66,8 @@ impl Device {
     pub const NO_ETHERNET: u16 = 1;
     /// It leads to other nodes and the world; otherwise it is the host's end of a pod's veth.
     pub const NODE_FACING: u16 = 2;
+    /// It sends what XDP programs at other devices redirect to it.
+    pub const XDP_TARGET: u16 = 4;
 
     /// Its address in the family of `other`; `None` where it has none.
     #[inline(always)]

@@ -18,13 +18,18 @@ pub(super) fn ensure_off(netns: &Netns) -> Result<()> {
         for device in parse_devices(&devices).filter(|device| *device != "lo") {
             let mut command = Command::new("ethtool");
             command.args(["-K", device]).args(FEATURES.iter().flat_map(|feature| [feature, "off"]));
-            let output = command.output().context("cannot run ethtool (package ethtool)")?;
-            if !output.status.success() {
-                bail!("ethtool -K {device}: {}", String::from_utf8_lossy(&output.stderr).trim());
-            }
+            run(&mut command)?;
         }
         Ok(())
     })
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().context("cannot run ethtool (package ethtool)")?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 /// The names in `/proc/net/dev`: two lines of headings, then `  name: numbers`.

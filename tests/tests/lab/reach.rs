@@ -1,8 +1,10 @@
 //! Everybody reaches every kind of address, whatever else is on the node: the per-packet path with real sockets.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use weir_agent::kernel::pass_at_xdp;
 use weir_tests::cases::CAST;
 use weir_tests::cases::spec::service;
 use weir_tests::lab::{Cluster, Form, Neighbour, Network, Settings, address};
@@ -26,8 +28,11 @@ const fn scene(name: &'static str) -> Scene {
 }
 
 /// Every combination would take an hour; these are those that clusters have, and each thing at least twice.
-pub(crate) const SCENES: [Scene; 8] = [
+pub(crate) const SCENES: [Scene; 11] = [
     scene("routed"),
+    Scene { arguments: &["--xdp", "native"], ..scene("routed-xdp-native") },
+    Scene { arguments: &["--xdp", "generic"], ..scene("routed-xdp-generic") },
+    Scene { network: Network::Overlay, arguments: &["--xdp", "generic"], ..scene("overlay-xdp-generic") },
     Scene { network: Network::Overlay, ..scene("overlay") },
     Scene { arguments: &["--forwarding", "stack"], ..scene("routed-stack") },
     Scene { network: Network::Overlay, arguments: &["--forwarding", "stack"], ..scene("overlay-stack") },
@@ -72,6 +77,9 @@ fn cluster(scene: &Scene) -> Result<Cluster> {
                 .with_context(|| format!("{neighbour:?}"))?;
         }
     }
+    if scene.xdp().is_some() {
+        cluster.lab().ensure_no_offload()?;
+    }
     let mut objects = Vec::new();
     for (number, (name, endpoint, node_port)) in (20..).zip(SERVICES) {
         objects.extend(exposed::service(number, node_port, &service(name).to(&[endpoint])));
@@ -89,7 +97,8 @@ const CLIENTS: [&str; 4] = ["outside", "n1-a", "n1", "n2-b"];
 
 /// Everything in one scene.
 pub(crate) fn everybody_reaches_everything(scene: &Scene) -> Result<()> {
-    let cluster = cluster(scene)?;
+    let mut cluster = cluster(scene)?;
+    let _held = if scene.xdp().is_some() { hold_wires(&cluster)? } else { Vec::new() };
     let mut asked = 0;
     let mut wrong = Vec::new();
     for (number, (name, endpoint, node_port)) in (20..).zip(SERVICES) {
@@ -115,6 +124,32 @@ pub(crate) fn everybody_reaches_everything(scene: &Scene) -> Result<()> {
     }
     println!("figure lab.reach.{} {}/{asked}", scene.name, asked - wrong.len());
     ensure!(wrong.is_empty(), "{} of {asked}:\n{}\n{}", wrong.len(), wrong.join("\n"), cluster.logs());
+    if let Some(mode) = scene.xdp() {
+        ensure_xdp(&mut cluster, scene, mode)?;
+    }
+    Ok(())
+}
+
+/// A veth takes what the XDP program of its peer sends only with a program of its own, as these have while they are held.
+fn hold_wires(cluster: &Cluster) -> Result<Vec<OwnedFd>> {
+    cluster.lab().router().netns().enter(|| {
+        let ports = ["node1", "node2"].into_iter();
+        ports.map(|port| Ok(pass_at_xdp(nix::net::if_::if_nametoindex(port)?)?)).collect()
+    })
+}
+
+/// The program is where it should be, nobody complains, and packets went by it.
+fn ensure_xdp(cluster: &mut Cluster, scene: &Scene, mode: &str) -> Result<()> {
+    let agent = cluster.agent(1)?;
+    let status = agent.status()?;
+    let hook = format!("weir_xdp_{mode}");
+    let attached = status["device_hooks"].as_array().context("no hooks on devices")?;
+    ensure!(attached.iter().any(|entry| entry["hook"] == hook.as_str()), "no {hook} in {attached:?}");
+    let problems = agent.problems()?;
+    ensure!(problems.is_empty(), "{problems:?}");
+    let packets = status["events"]["packet-xdp"].as_u64().context("no counter packet-xdp")?;
+    println!("figure lab.reach.{}.packets {packets}", scene.name);
+    ensure!(packets > 0, "no packet went on at XDP: {}", status["events"]);
     Ok(())
 }
 
@@ -176,6 +211,14 @@ impl View<'_> {
 }
 
 impl Scene {
+    /// What `--xdp` says.
+    fn xdp(&self) -> Option<&'static str> {
+        match self.arguments {
+            ["--xdp", mode, ..] => Some(mode),
+            _ => None,
+        }
+    }
+
     /// Whether somebody hides pods from what is no pod.
     fn masquerades(&self) -> bool {
         let masquerade = [Neighbour::Flannel, Neighbour::Kindnet];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weir_agent::kernel::{
     AttachedDevice, DeviceKind, Generation, Hooks, NodeTables, PinRoot, attached_devices, cleanup,
 };
-use weir_agent::network::{Forwarding, NodeRows, RowOptions, SocketLb};
+use weir_agent::network::{Forwarding, NodeRows, RowOptions, SocketLb, Xdp};
 use weir_tests::lab::netns::Netns;
 
 use crate::stage::{Stage, until};
@@ -114,6 +114,7 @@ fn rows(stage: &mut Stage) -> NodeRows {
         socket_lb: SocketLb::All,
         shows_cluster_ip_clients: false,
         marks_forwarded: true,
+        xdp: Xdp::Off,
     };
     NodeRows::compile(&facts, &options)
 }

@@ -6,3 +6,4 @@ mod devices;
 mod flows;
 mod stage;
 mod watch;
+mod xdp;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weir_agent::network::{Facts, Forwarding, NodeRows, RowOptions, SocketLb, own_netns};
+use weir_agent::network::{Facts, Forwarding, NodeRows, RowOptions, SocketLb, Xdp, own_netns};
 
 use crate::stage::{Stage, run, until};
 
@@ -19,6 +19,7 @@ fn reached(facts: &Facts, addr: &str) -> Option<u32> {
         socket_lb: SocketLb::All,
         shows_cluster_ip_clients: false,
         marks_forwarded: true,
+        xdp: Xdp::Off,
     };
     let rows = NodeRows::compile(facts, &options);
     rows.workloads.get(&ip(addr).into()).map(|workload| workload.ifindex)

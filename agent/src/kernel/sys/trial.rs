@@ -10,7 +10,14 @@ use super::{MapCreate, MapUpdate, bpf, create_map, own, uapi};
 const PROG_LOAD: i64 = 5;
 const PROG_TEST_RUN: i64 = 10;
 const MAP_TYPE_PROG_ARRAY: u32 = 3;
-const PROG_TYPE_SCHED_CLS: u32 = 3;
+
+/// Kinds of programs: `enum bpf_prog_type`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(in crate::kernel) enum ProgramKind {
+    Classifier = 3,
+    Xdp = 6,
+}
 
 /// An array for so many programs.
 pub(in crate::kernel) fn create_program_array(places: u32) -> io::Result<OwnedFd> {
@@ -54,12 +61,12 @@ struct ProgLoad {
     flags: u32,
 }
 
-/// A tc program of these instructions.
-pub(in crate::kernel) fn load_classifier(instructions: &[u64]) -> io::Result<OwnedFd> {
+/// A program of these instructions.
+pub(in crate::kernel) fn load_program(kind: ProgramKind, instructions: &[u64]) -> io::Result<OwnedFd> {
     own(bpf(
         PROG_LOAD,
         &ProgLoad {
-            kind: PROG_TYPE_SCHED_CLS,
+            kind: kind as u32,
             count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
             instructions: instructions.as_ptr().expose_provenance() as u64,
             license: c"GPL".as_ptr().expose_provenance() as u64,

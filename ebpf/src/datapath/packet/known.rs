@@ -34,7 +34,7 @@ pub(super) fn arrive<T: PacketTables, M: Moment, N: Network>(
             {
                 return Known::Again;
             }
-            touch(node, packet, &flow);
+            touch(node.tables, node.moment, packet, &flow);
             Known::Verdict(forward_verdict(node.tables, &flow))
         }
         // Whoever opens a connection is no one's reply.
@@ -60,7 +60,7 @@ pub(super) fn leave<T: PacketTables, M: Moment, N: Network>(
         }
         (Form::Forwarded, false) => finish_reply(node.tables, &flow),
         (Form::Received, false) if !flow.hides_client() && !is_opening(packet) => {
-            touch(node, packet, &flow);
+            touch(node.tables, node.moment, packet, &flow);
             finish_reply(node.tables, &flow)
         }
         _ => Verdict::Pass,
@@ -89,13 +89,13 @@ fn reply_verdict<T: PacketTables, M: Moment, N: Network>(
 ) -> Verdict {
     match (flow.path(), flow.hides_client()) {
         (Path::Redirect, _) => {
-            touch(node, packet, flow);
+            touch(node.tables, node.moment, packet, flow);
             node.tables.count(Counter::PacketReply);
             let onward = onward(node.tables, flow, End::Client);
             Verdict::Translate(Translation::new(flow.dialled(), flow.client(), onward))
         }
         (Path::Stack, true) => {
-            touch(node, packet, flow);
+            touch(node.tables, node.moment, packet, flow);
             let (client, backend) = flow.ends(Form::Forwarded);
             Verdict::Translate(Translation::new(backend, client, Onward::Stack))
         }
@@ -118,15 +118,16 @@ pub(super) const fn is_opening(packet: &Packet) -> bool {
 
 /// Says that a packet of the row's direction was seen; writes at most once a second, unless there is news.
 #[inline(always)]
-fn touch<T: PacketTables, M: Moment, N: Network>(
-    node: &Node<'_, T, M, N>,
+pub(super) fn touch<T: PacketTables>(
+    tables: &T,
+    moment: &impl Moment,
     packet: &Packet,
     flow: &T::FlowRef<'_>,
 ) {
-    let now_s = node.moment.seconds();
+    let now_s = moment.seconds();
     let signs = flow.signs.and(signs(packet));
     if flow.seen_s != now_s || flow.signs != signs {
-        node.tables.touch_flow(flow, now_s, signs);
+        tables.touch_flow(flow, now_s, signs);
     }
 }
 

@@ -6,13 +6,15 @@
 //! commands that explain.
 //!
 //! The tables of flows say what a packet becomes (`known`); a packet that has no flow may begin one (`begin`). ICMP
-//! errors follow the flow that they quote (`icmp`).
+//! errors follow the flow that they quote (`icmp`). At XDP a packet may be ahead of both questions (`ahead`).
 
+mod ahead;
 mod begin;
 mod icmp;
 mod known;
 mod verdict;
 
+pub use ahead::{Ahead, look_ahead, note_ahead};
 pub use known::Known;
 pub use verdict::{Answer, Onward, Translation, Verdict};
 

@@ -1,5 +1,6 @@
 //! Translation per packet, on tables in memory.
 
+mod ahead;
 mod begin;
 mod fragments;
 mod icmp;

@@ -1,0 +1,158 @@
+//! The hook before the first: at the driver, where a packet is not yet the stack's (`--xdp`).
+//!
+//! `weir_xdp` is at node-facing Ethernet devices and takes packets of flows that are known and go on to another node, or
+//! come back from one. Whatever it does not take goes on to `weir_from_net` as it came, and as if nobody had looked.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_load_bytes, bpf_xdp_store_bytes};
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use core::mem::MaybeUninit;
+use weir_ebpf::abi::{Counter, Device};
+use weir_ebpf::datapath::packet::{look_ahead, note_ahead};
+use weir_ebpf::datapath::{PacketTables as _, Tables as _};
+use weir_ebpf::wire::checksum::Sum;
+use weir_ebpf::wire::ethernet::{ETHERNET, addresses};
+use weir_ebpf::wire::rewrite::{Covered, Frame, Stuck, rewrite};
+use weir_ebpf::wire::{Bytes, parse};
+
+use crate::decision::{Decision, Exit};
+use crate::kernel_tables::{KernelTables, Now};
+use crate::maps::DECISION;
+use crate::network::{Here, Way};
+
+/// A packet at an XDP hook.
+#[derive(Clone, Copy)]
+struct Xdp(*mut xdp_md);
+
+#[xdp]
+fn weir_xdp(ctx: XdpContext) -> u32 {
+    run(ctx.ctx).unwrap_or(xdp_action::XDP_PASS)
+}
+
+/// What becomes of the packet; `None`: tc decides. Step by step, as at tc: each has the stack for itself.
+#[inline(always)]
+fn run(raw: *mut xdp_md) -> Option<u32> {
+    let row = DECISION.get_ptr_mut(0)?;
+    // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
+    let row = unsafe { &mut *row };
+    if !read(raw, row) || !find_way(raw, row) {
+        return None;
+    }
+    Some(if rewrite_here(raw, row) { send(raw, row) } else { xdp_action::XDP_DROP })
+}
+
+/// Reads a packet for this device into the map.
+#[inline(never)]
+fn read(raw: *mut xdp_md, row: &mut Decision) -> bool {
+    let frame = Xdp(raw);
+    let Some(device) = KernelTables.lookup_device(frame.ifindex()) else { return false };
+    let Some(dst) = frame.load::<6>(0) else { return false };
+    let Some(ether_type) = frame.load(12) else { return false };
+    // What is for others comes by in promiscuous mode; a tagged packet is for a device on top of this one.
+    if dst != device.mac {
+        return false;
+    }
+    let Ok(packet) = parse(&frame, ETHERNET, u16::from_be_bytes(ether_type)) else { return false };
+    row.packet = packet;
+    true
+}
+
+/// What the packet becomes and where it goes on, into the map. When this is certain, and only then, it is noted.
+#[inline(never)]
+fn find_way(raw: *mut xdp_md, row: &mut Decision) -> bool {
+    let Some(ahead) = look_ahead(&KernelTables, &row.packet) else { return false };
+    row.translation = ahead.translation;
+    if !find_exit(raw, row) {
+        return false;
+    }
+    note_ahead(&KernelTables, &Now, &row.packet, &ahead);
+    KernelTables.count(Counter::PacketXdp);
+    true
+}
+
+/// Where the translated packet leaves the node, into the map; `false`: not from here.
+#[inline(never)]
+fn find_exit(raw: *mut xdp_md, row: &mut Decision) -> bool {
+    let here = Here { context: raw.cast(), ifindex: Xdp(raw).ifindex() };
+    let (src, dst) = (row.translation.src.addr, row.translation.dst.addr);
+    let Ok(length) = u16::try_from(row.packet.length) else { return false };
+    let Way::Known { ifindex, dst, src } = here.lookup_way(src, dst, length) else { return false };
+    row.exit = Exit { ifindex, ethernet: addresses(dst, src) };
+    ifindex == here.ifindex || takes_redirects(ifindex)
+}
+
+/// Whether the device sends what is redirected to it here. Of one that does not the kernel would tell nobody.
+#[inline(always)]
+fn takes_redirects(ifindex: u32) -> bool {
+    KernelTables.lookup_device(ifindex).is_some_and(|device| device.flags & Device::XDP_TARGET != 0)
+}
+
+/// The packet as it is to leave.
+#[inline(never)]
+fn rewrite_here(raw: *mut xdp_md, row: &Decision) -> bool {
+    let mut frame = Xdp(raw);
+    rewrite(&mut frame, &row.packet, &row.translation, true).is_ok()
+        && frame.store(0, row.exit.ethernet).is_ok()
+}
+
+#[inline(always)]
+fn send(raw: *mut xdp_md, row: &Decision) -> u32 {
+    if row.exit.ifindex == Xdp(raw).ifindex() {
+        return xdp_action::XDP_TX;
+    }
+    // SAFETY: plain numbers.
+    unsafe { bpf_redirect(row.exit.ifindex, 0) as u32 }
+}
+
+impl Xdp {
+    /// The device by which the packet came.
+    #[inline(always)]
+    fn ifindex(self) -> u32 {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+}
+
+impl Bytes for Xdp {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: room for N bytes; the helper fills all of them or fails.
+        let result = unsafe { bpf_xdp_load_bytes(self.0, offset, bytes.as_mut_ptr().cast(), N as u32) };
+        if result != 0 {
+            return None;
+        }
+        // SAFETY: filled above.
+        Some(unsafe { bytes.assume_init() })
+    }
+}
+
+impl Frame for Xdp {
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, offset: u32, mut bytes: [u8; N]) -> Result<(), Stuck> {
+        // SAFETY: N bytes are there to be read.
+        let result = unsafe { bpf_xdp_store_bytes(self.0, offset, bytes.as_mut_ptr().cast(), N as u32) };
+        if result == 0 { Ok(()) } else { Err(Stuck) }
+    }
+
+    /// Of a packet from a wire the checksum is whole, whatever changes under it.
+    #[inline(always)]
+    fn update_checksum(
+        &mut self,
+        offset: u32,
+        difference: Sum,
+        _covered: Covered,
+        optional: bool,
+    ) -> Result<(), Stuck> {
+        let before = u16::from_ne_bytes(self.load(offset).ok_or(Stuck)?);
+        if optional && before == 0 {
+            return Ok(());
+        }
+        let after = match difference.applied_to(before) {
+            0 if optional => u16::MAX,
+            after => after,
+        };
+        self.store(offset, after.to_ne_bytes())
+    }
+}
