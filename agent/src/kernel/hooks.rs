@@ -86,7 +86,7 @@ impl Hooks {
         Ok(Self { xdp: mode, ..self })
     }
 
-    fn xdp_program(&self) -> anyhow::Result<Option<Loaded<'_>>> {
+    pub(super) fn xdp_program(&self) -> anyhow::Result<Option<Loaded<'_>>> {
         if self.xdp == Xdp::Off {
             return Ok(None);
         }

@@ -181,6 +181,28 @@ fn instruction(code: u8, dst: u8, src: u8, offset: usize, value: i32) -> u64 {
     u64::from_ne_bytes([code, registers, a, b, c, d, e, f])
 }
 
+/// A packet after the XDP program, which these hooks have. The code is an `XDP_` action.
+///
+/// # Errors
+/// The hooks have none, or the kernel's.
+pub fn run_at_xdp(hooks: &Hooks, frame: &[u8], device: u32) -> anyhow::Result<PacketOut> {
+    let program = hooks.xdp_program()?.context("no XDP program is loaded")?;
+    // struct xdp_md: where the packet begins, ends and has its metadata; device, its queue, the device out
+    let length = u32::try_from(frame.len())?;
+    let fields = [0, length, 0, device, 0, 0].map(u32::to_ne_bytes);
+    let (mut context_after, mut after) = ([0; 24], vec![0; ROOM]);
+    let ran = sys::test_run(&mut TestRun {
+        program: program.fd,
+        packet: frame,
+        packet_after: &mut after,
+        context: fields.as_flattened(),
+        context_after: &mut context_after,
+        times: 1,
+    })?;
+    after.truncate(ran.length);
+    Ok(PacketOut { code: ran.code, frame: after, mark: 0 })
+}
+
 /// An XDP program at a device of this thread's network namespace that lets everything pass, for as long as the result is held.
 /// A veth takes what the XDP program of its peer sends only with a program of its own.
 ///

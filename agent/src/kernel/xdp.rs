@@ -47,11 +47,17 @@ pub(super) fn sync_devices(
         let pin = root.devices().join(tc::pin_name(name, device));
         match tc::ensure_link(&pin, device, LinkPoint::Xdp(flags), program) {
             Ok(()) => {}
-            Err(error) if tc::is_gone(&error) => {}
+            Err(error) if tc::is_gone(&error) || !exists(device) => {}
             Err(error) => problems.push((device, explain(mode, &error))),
         }
     }
     Ok(problems)
+}
+
+/// Of a device that is gone the kernel says no more than that something is invalid.
+fn exists(device: u32) -> bool {
+    // Where there is none, this gives an empty name, not an error.
+    nix::net::if_::if_indextoname(device).is_ok_and(|name| !name.is_empty())
 }
 
 /// What a person can do about it.

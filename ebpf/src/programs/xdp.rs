@@ -13,7 +13,7 @@ use weir_ebpf::datapath::packet::{look_ahead, note_ahead};
 use weir_ebpf::datapath::{PacketTables as _, Tables as _};
 use weir_ebpf::wire::checksum::Sum;
 use weir_ebpf::wire::ethernet::{ETHERNET, addresses};
-use weir_ebpf::wire::rewrite::{Covered, Frame, Stuck, rewrite};
+use weir_ebpf::wire::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
 use weir_ebpf::wire::{Bytes, parse};
 
 use crate::decision::{Decision, Exit};
@@ -145,14 +145,6 @@ impl Frame for Xdp {
         _covered: Covered,
         optional: bool,
     ) -> Result<(), Stuck> {
-        let before = u16::from_ne_bytes(self.load(offset).ok_or(Stuck)?);
-        if optional && before == 0 {
-            return Ok(());
-        }
-        let after = match difference.applied_to(before) {
-            0 if optional => u16::MAX,
-            after => after,
-        };
-        self.store(offset, after.to_ne_bytes())
+        update_whole_checksum(self, offset, difference, optional)
     }
 }

@@ -8,7 +8,7 @@ use crate::datapath::packet::{Onward, Translation, Verdict};
 use crate::wire::answer::{Reshape, answer, answer_too_long};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{ETHERNET, addressed};
-use crate::wire::rewrite::{Covered, Frame, Stuck, rewrite};
+use crate::wire::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
 use crate::wire::{Bytes, Packet};
 
 /// What happens to a packet after a hook.
@@ -96,15 +96,7 @@ impl Frame for Buffer<'_> {
         _covered: Covered,
         optional: bool,
     ) -> Result<(), Stuck> {
-        let before = u16::from_ne_bytes(self.load(offset).ok_or(Stuck)?);
-        if optional && before == 0 {
-            return Ok(());
-        }
-        let after = match difference.applied_to(before) {
-            0 if optional => u16::MAX,
-            after => after,
-        };
-        self.store(offset, after.to_ne_bytes())
+        update_whole_checksum(self, offset, difference, optional)
     }
 }
 

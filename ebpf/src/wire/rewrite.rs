@@ -47,6 +47,28 @@ pub trait Frame: Bytes {
     ) -> Result<(), Stuck>;
 }
 
+/// [`Frame::update_checksum`] where no checksum was ever put off.
+///
+/// # Errors
+/// [`Stuck`]
+#[inline(always)]
+pub fn update_whole_checksum<F: Frame>(
+    frame: &mut F,
+    offset: u32,
+    difference: Sum,
+    optional: bool,
+) -> Result<(), Stuck> {
+    let before = u16::from_ne_bytes(load(frame, offset)?);
+    if optional && before == 0 {
+        return Ok(());
+    }
+    let after = match difference.applied_to(before) {
+        0 if optional => u16::MAX,
+        after => after,
+    };
+    frame.store(offset, after.to_ne_bytes())
+}
+
 /// Gives the packet the addresses and ports of the translation; with `hop`, takes one from its time to live.
 ///
 /// # Errors

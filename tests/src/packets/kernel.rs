@@ -15,9 +15,9 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use weir_agent::kernel::{
     Generation, Grace, Hooks, KernelStore, NodeTables, PacketIn, PacketOut, PinRoot, Trial, View, cleanup,
-    fill_flows, read_flows,
+    fill_flows, read_flows, run_at_xdp,
 };
-use weir_agent::network::NodeRows;
+use weir_agent::network::{NodeRows, Xdp};
 use weir_agent::tables::{Sizes, Store as _};
 use weir_ebpf::abi::{Config, Counter, SetWord};
 use weir_ebpf::testing::MemoryTables;
@@ -112,7 +112,7 @@ impl Kernel {
         let root = PinRoot::new(Path::new("/sys/fs/bpf").join(name));
         root.ensure()?;
         let generation = Generation::wanted(&root, Sizes { flows, ..SIZES });
-        let hooks = Hooks::load(generation.load()?)?;
+        let hooks = Hooks::load(generation.load()?)?.with_xdp(Xdp::Native)?;
         let store = KernelStore::open(&generation, Grace::new()?)?;
         let node = NodeTables::open(&generation)?;
         setns(namespace.open()?, CloneFlags::CLONE_NEWNET)?;
@@ -197,6 +197,14 @@ impl Kernel {
     /// The kernel's.
     pub fn run(&mut self, programs: &[Program], packet: &PacketIn<'_>) -> Result<PacketOut> {
         self.trial(programs)?.run(packet).with_context(|| format!("running {programs:?}"))
+    }
+
+    /// A packet that comes by this device, after the XDP program; the code is an `XDP_` action.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn run_at_xdp(&self, frame: &[u8], device: u32) -> Result<PacketOut> {
+        run_at_xdp(&self.hooks, frame, device).context("running weir_xdp")
     }
 
     /// The note that they leave for the next; they run for it, and change the tables again.

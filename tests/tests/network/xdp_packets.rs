@@ -1,0 +1,130 @@
+//! Single packets through the XDP program: the same bytes as the library makes of them, or untouched.
+
+use std::net::SocketAddr;
+
+use weir_ebpf::abi::{Device, Flow, Form, Path, Peer, Port, Protocol, ServiceId};
+use weir_ebpf::datapath::packet::{Verdict, look_ahead};
+use weir_ebpf::testing::{MemoryTables, apply, frame};
+use weir_ebpf::wire::parse;
+use weir_tests::packets::kernel::Kernel;
+
+/// `enum xdp_action`
+const PASS: i32 = 2;
+const TX: i32 = 3;
+
+/// The node's device, its Ethernet address and the next hop's.
+const UPLINK: u32 = 50;
+const OWN: [u8; 6] = [2, 0, 0, 0, 0, 0x50];
+const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 0x51];
+
+/// Its one device leads to everybody but 10.99.0.0/16, whose next hop nobody knows.
+fn commands() -> Vec<String> {
+    [
+        "link add up0 index 50 address 02:00:00:00:00:50 type veth peer name up1",
+        "link set up0 up",
+        "link set up1 up",
+        "addr add 10.1.0.1/16 dev up0",
+        "addr add fd01::1/64 dev up0 nodad",
+        "neigh add 10.1.0.2 lladdr 02:00:00:00:00:51 dev up0 nud permanent",
+        "neigh add fd01::2 lladdr 02:00:00:00:00:51 dev up0 nud permanent",
+        "route add default via 10.1.0.2",
+        "route add default via fd01::2",
+        "route add 10.99.0.0/16 via 10.1.0.99",
+    ]
+    .map(Into::into)
+    .into()
+}
+
+fn peer(text: &str) -> Peer {
+    let addr: SocketAddr = text.parse().unwrap();
+    Peer { addr: addr.ip().into(), port: Port::new(addr.port()) }
+}
+
+/// Client, what it dials, what the backend sees, the backend.
+fn add_flow(tables: &MemoryTables, protocol: Protocol, ends: [&str; 4]) {
+    let [client, dialled, source, backend] = ends.map(peer);
+    let mut flow = Flow::new(client, dialled, backend, ServiceId(1), 1);
+    flow.set_source(source);
+    flow.set_path(Path::Redirect);
+    for form in [Form::Dialled, Form::Received] {
+        let key = flow.set_form(form, protocol);
+        tables.flows.borrow_mut().insert(key, flow);
+    }
+}
+
+const V4: [&str; 4] = ["11.0.0.1:4000", "10.1.0.1:30080", "10.1.0.1:20000", "10.2.0.5:8080"];
+const V6: [&str; 4] = ["[fd11::1]:4000", "[fd01::1]:30080", "[fd01::1]:20000", "[fd02::5]:8080"];
+/// Of a client whose next hop is not known.
+const LOST: [&str; 4] = ["10.99.0.1:4000", "10.1.0.1:30080", "10.1.0.1:20001", "10.2.0.5:8080"];
+
+fn packet(protocol: Protocol, src: &str, dst: &str, length: usize) -> Vec<u8> {
+    let (src, dst, content) = (src.parse().unwrap(), dst.parse().unwrap(), vec![0xa5; length]);
+    let mut bytes = match protocol {
+        Protocol::Tcp => frame::tcp(src, dst, 16, &content),
+        _ => frame::udp(src, dst, &content),
+    };
+    bytes[..6].copy_from_slice(&OWN);
+    bytes
+}
+
+#[test]
+fn the_same_bytes_or_untouched() {
+    let mut kernel = Kernel::new("xdp", &commands(), 64).unwrap();
+    let mut tables = MemoryTables::default();
+    let (v4, v6) = (peer(V4[1]).addr, peer(V6[1]).addr);
+    let device = Device { v4, v6, mac: OWN, flags: Device::NODE_FACING, mtu: 1500 };
+    tables.devices.insert(UPLINK, device);
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        [V4, V6, LOST].into_iter().for_each(|ends| add_flow(&tables, protocol, ends));
+    }
+    kernel.fill(&tables).unwrap();
+    let untouched = |kernel: &Kernel, frame: &[u8], why: &str| {
+        let out = kernel.run_at_xdp(frame, UPLINK).unwrap();
+        assert_eq!((out.code, out.frame.as_slice()), (PASS, frame), "{why}");
+    };
+
+    // Nothing of these leaves a trace.
+    let there = packet(Protocol::Tcp, V4[0], V4[1], 5);
+    untouched(&kernel, &packet(Protocol::Udp, LOST[3], LOST[2], 5), "the next hop is not known");
+    untouched(&kernel, &packet(Protocol::Udp, V4[0], V4[1], 1500), "too long");
+    untouched(&kernel, &packet(Protocol::Tcp, V4[0], "10.1.0.1:30081", 5), "no flow");
+    let altered = |at: usize, byte: u8| {
+        let mut frame = there.clone();
+        frame[at] = byte;
+        frame
+    };
+    untouched(&kernel, &altered(5, 0), "for another machine");
+    untouched(&kernel, &altered(22, 1), "at the end of its life");
+    untouched(&kernel, &altered(20, 0x20), "a piece");
+    untouched(&kernel, &altered(47, 2), "it opens a connection");
+    let after = MemoryTables::default();
+    kernel.read_flows(&after).unwrap();
+    assert_eq!(*after.flows.borrow(), *tables.flows.borrow());
+
+    for (protocol, ends, length) in [Protocol::Tcp, Protocol::Udp].into_iter().flat_map(|protocol| {
+        [V4, V6].into_iter().flat_map(move |ends| [0, 5, 1400].map(|n| (protocol, ends, n)))
+    }) {
+        for (src, dst) in [(ends[0], ends[1]), (ends[3], ends[2])] {
+            let mut frames = vec![packet(protocol, src, dst, length)];
+            if protocol == Protocol::Udp && ends == V4 {
+                // A datagram without a checksum stays without.
+                frames.push(frames[0].clone());
+                frames[1][40..42].fill(0);
+            }
+            for before in frames {
+                let parsed = parse(before.as_slice(), 14, frame::ether_type(&before)).unwrap();
+                let ahead = look_ahead(&tables, &parsed).unwrap();
+                let mut expected = before.clone();
+                apply(&mut expected, &parsed, &Verdict::Translate(ahead.translation));
+                expected[..12].copy_from_slice([ROUTER, OWN].as_flattened());
+                let out = kernel.run_at_xdp(&before, UPLINK).unwrap();
+                assert_eq!((out.code, out.frame), (TX, expected), "{src} to {dst}, {protocol:?}, {length}");
+            }
+        }
+    }
+    kernel.read_flows(&after).unwrap();
+    assert!(
+        after.flows.borrow().iter().filter(|(_, row)| row.seen_s != 0).count() == 8,
+        "each direction noted"
+    );
+}
