@@ -104,8 +104,8 @@ impl Node {
             texts
         };
         let served = |line: &Value| Served {
-            frontends: texts(&line["frontends"], |address| address),
-            backends: texts(&line["backends"], |backend| &backend["address"]),
+            frontends: texts(&line["frontends"], |frontend| &frontend["address"]),
+            backends: texts(&line["cluster"]["backends"], |backend| &backend["address"]),
         };
         let name = |line: &Value| line["service"].as_str().unwrap().to_owned();
         lines.iter().map(|line| (name(line), served(line))).collect()

@@ -8,7 +8,7 @@
 //!   the log, the metrics and `weir status` say it anyway.
 //! - The object is asked for first: `kubectl describe` finds Events by its UID, and what is gone needs none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,8 +122,8 @@ pub(super) struct Events {
     /// How often the Event of this name was sent by this process.
     sent: HashMap<String, u32>,
     pace: Pace,
-    /// It was said that the right is missing.
-    told: bool,
+    /// The rights of which it was said that they are missing: once each.
+    told: BTreeSet<&'static str>,
 }
 
 impl Events {
@@ -131,7 +131,7 @@ impl Events {
         let (sender, begun) = channel(WAITING);
         let announcer = Announcer(Some((sender, health.clone())));
         let (sent, pace) = (HashMap::new(), Pace::new());
-        (Self { node, link, health, begun, sent, pace, told: false }, announcer)
+        (Self { node, link, health, begun, sent, pace, told: BTreeSet::new() }, announcer)
     }
 
     /// Runs for as long as there is an announcer.
@@ -143,10 +143,7 @@ impl Events {
             }
             self.pace.wait().await;
             match self.send_patiently(&begun).await {
-                Ok(Outcome::Sent) => {
-                    self.told = false;
-                    self.health.update(|connection| connection.events_sent += 1);
-                }
+                Ok(Outcome::Sent) => self.health.update(|connection| connection.events_sent += 1),
                 Ok(Outcome::Needless) => {}
                 Ok(Outcome::Away) => self.drop_waiting(),
                 Err(fault) => self.drop_one(&begun, &fault),
@@ -168,8 +165,8 @@ impl Events {
     fn drop_one(&mut self, begun: &Begun, fault: &Fault) {
         self.health.update(|connection| connection.events_dropped += 1);
         match fault {
-            Fault::Forbidden(_, verb, why) if !self.told && matches!(*verb, "create" | "patch") => {
-                self.told = true;
+            // The right to list is the watches' as well: they say it.
+            Fault::Forbidden(_, verb, why) if *verb != "list" && self.told.insert(verb) => {
                 tracing::warn!(
                     "RBAC does not allow to {verb} events.events.k8s.io: what is wrong with objects is not told as \
                      Kubernetes Events; bind a ClusterRole with create and patch on it to our user ({why})"
