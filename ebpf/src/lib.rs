@@ -8,6 +8,7 @@
 #![cfg_attr(not(feature = "testing"), no_std)]
 
 pub mod abi;
+pub mod act;
 pub mod datapath;
 mod repeat;
 #[cfg(feature = "testing")]

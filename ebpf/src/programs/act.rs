@@ -3,11 +3,11 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use weir_ebpf::abi::{Config, Counter, Origin, Workload};
+use weir_ebpf::act::answer::{answer, answer_too_long, is_error};
+use weir_ebpf::act::ethernet::{addressed, addresses};
+use weir_ebpf::act::rewrite::{Frame as _, Stuck, rewrite};
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::packet::{Answer, Onward, Translation};
-use weir_ebpf::wire::answer::{answer, answer_too_long, is_error};
-use weir_ebpf::wire::ethernet::{addressed, addresses};
-use weir_ebpf::wire::rewrite::{Frame as _, Stuck, rewrite};
 use weir_ebpf::wire::{Bytes as _, Kind, Packet};
 
 use crate::decision::{Decision, Hook, Todo};

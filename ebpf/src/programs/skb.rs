@@ -11,10 +11,10 @@ use aya_ebpf::helpers::generated::{
 };
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
+use weir_ebpf::act::answer::Reshape;
+use weir_ebpf::act::checksum::Sum;
+use weir_ebpf::act::rewrite::{Covered, Frame, Stuck};
 use weir_ebpf::wire::Bytes;
-use weir_ebpf::wire::answer::Reshape;
-use weir_ebpf::wire::checksum::Sum;
-use weir_ebpf::wire::rewrite::{Covered, Frame, Stuck};
 
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace`: IPv6 addresses have no checksum of their own that makes up for them. In Linux
 /// 6.16 and the stable versions of that time; before, the helper got the sum over everything wrong.

@@ -13,7 +13,7 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weir_ebpf::abi::Origin;
-use weir_ebpf::wire::ethernet::ETHERNET;
+use weir_ebpf::act::ethernet::ETHERNET;
 
 use crate::act::{NEXT, act};
 use crate::decision::{

@@ -9,11 +9,11 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
 use weir_ebpf::abi::{Counter, Device};
+use weir_ebpf::act::checksum::Sum;
+use weir_ebpf::act::ethernet::{ETHERNET, addresses};
+use weir_ebpf::act::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
 use weir_ebpf::datapath::packet::{look_ahead, note_ahead};
 use weir_ebpf::datapath::{PacketTables as _, Tables as _};
-use weir_ebpf::wire::checksum::Sum;
-use weir_ebpf::wire::ethernet::{ETHERNET, addresses};
-use weir_ebpf::wire::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
 use weir_ebpf::wire::{Bytes, parse};
 
 use crate::decision::{Decision, Exit};

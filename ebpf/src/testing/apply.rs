@@ -4,11 +4,11 @@
 //! the tests' packet path and by the fuzzers.
 
 use crate::abi::{DropReason, Workload};
+use crate::act::answer::{Reshape, answer, answer_too_long};
+use crate::act::checksum::Sum;
+use crate::act::ethernet::{ETHERNET, addressed};
+use crate::act::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
 use crate::datapath::packet::{Onward, Translation, Verdict};
-use crate::wire::answer::{Reshape, answer, answer_too_long};
-use crate::wire::checksum::Sum;
-use crate::wire::ethernet::{ETHERNET, addressed};
-use crate::wire::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
 use crate::wire::{Bytes, Packet};
 
 /// What happens to a packet after a hook.

@@ -2,12 +2,7 @@
 //!
 //! Called by the programs at tc and XDP hooks, by the tests' packet path and by the fuzzers.
 
-pub mod answer;
-pub mod checksum;
-mod crc32c;
-pub mod ethernet;
 mod parse;
-pub mod rewrite;
 
 pub use parse::{Unusable, parse, parse_quoted};
 

@@ -85,7 +85,7 @@ impl Node {
     /// The Ethernet addresses of what it sends by its default route: to and from.
     #[must_use]
     pub fn hop() -> [u8; 12] {
-        weir_ebpf::wire::ethernet::addresses(GATEWAY_MAC, MAC)
+        weir_ebpf::act::ethernet::addresses(GATEWAY_MAC, MAC)
     }
 
     fn add_devices(&mut self) {

@@ -96,10 +96,10 @@ fn an_address_that_moves_is_never_the_old_pods_again() {
     stage.remove(&first);
     let facts = until(&mut watch, "the old pod gone", |facts| facts.pods.len() == 1);
     assert_eq!(reached(&facts, "10.244.1.5"), Some(two));
-    // And back, under the old one's name.
+    // And on to a third, while the kernel may still be at the second's end.
     stage.remove(&second);
-    let _third = stage.pod("p1", &["10.244.1.5/24"]);
-    let three = stage.index("p1");
+    let _third = stage.pod("p3", &["10.244.1.5/24"]);
+    let three = stage.index("p3");
     until(&mut watch, "a new pod", |facts| {
         reached(facts, "10.244.1.5") == Some(three) && facts.pods.len() == 1
     });

@@ -45,7 +45,7 @@ const CRATES: [Rules; 2] = [
     Rules {
         folder: "ebpf/src",
         name: "weir_ebpf",
-        order: &["abi", "wire", "datapath", "testing"],
+        order: &["abi", "repeat", "wire", "datapath", "act", "testing"],
         roots: &["lib", "main", "programs"],
         libraries: &[(AYA, &[]), (KUBE, &[]), (AYA_EBPF, &["main", "programs"])],
     },

@@ -102,10 +102,7 @@ impl Layer {
                 &["test", "--package=weir-tests", "--features=kernel", "--test=packets"],
                 &["test", "--package=weir-tests", "--features=kernel", "--test=vectors", "--", "--nocapture"],
             ],
-            Self::Lab => &[
-                &["test", "--package=weir-tests", "--test=lab", "--", "--nocapture", "--test-threads=1"],
-                &["test", "--package=weir-bench", "--test=quick"],
-            ],
+            Self::Lab => &[LAB, &["test", "--package=weir-bench", "--test=quick"]],
         }
     }
 
@@ -120,6 +117,16 @@ impl Layer {
         }
     }
 }
+
+const LAB: &[&str] = &[
+    "test",
+    "--package=weir-tests",
+    "--features=kernel",
+    "--test=lab",
+    "--",
+    "--nocapture",
+    "--test-threads=1",
+];
 
 const PROGRAMS: &[&str] = &[
     "test",

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use weir_ebpf::abi::{DropReason, Flow, Form, FrontendKey, Path, Tuple};
+use weir_ebpf::act::answer::is_error;
 use weir_ebpf::datapath::lifetime::lifetime_s;
 use weir_ebpf::datapath::packet::{Answer, Translation, Verdict};
 use weir_ebpf::testing::{Outcome, apply_too_long};
-use weir_ebpf::wire::answer::is_error;
 use weir_ebpf::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse, parse_quoted};
 
 use super::Hook;

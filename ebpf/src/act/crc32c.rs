@@ -6,9 +6,9 @@
 
 use core::ops::ControlFlow;
 
-use super::Packet;
 use super::rewrite::{Frame, Stuck};
 use crate::repeat::repeat;
+use crate::wire::Packet;
 
 /// The polynomial, lowest power in the highest bit (RFC 9260 appendix A).
 const POLYNOMIAL: u32 = 0x82f6_3b78;

@@ -4,9 +4,9 @@
 //! is written where is decided here, once.
 
 use super::checksum::Sum;
-use super::{Bytes, Fragment, Kind, Packet, Quoted, parse_quoted};
 use crate::abi::{Addr, Peer, Protocol};
 use crate::datapath::packet::Translation;
+use crate::wire::{Bytes, Fragment, Kind, Packet, Quoted, parse_quoted};
 
 /// The frame could not be changed: too short, or no memory. It may be changed in parts and must not go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,10 +8,10 @@ use core::ops::ControlFlow;
 use super::checksum::Sum;
 use super::ethernet::{ETHERNET, addresses};
 use super::rewrite::{Frame, Stuck};
-use super::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::abi::{Addr, Protocol};
 use crate::datapath::packet::Answer;
 use crate::repeat::repeat;
+use crate::wire::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
 /// A frame that can become another packet.
 pub trait Reshape: Frame {
