@@ -4,7 +4,8 @@
 //! * [`datapath`]: the decisions, generic over where the tables live. The eBPF programs, the unit tests, the
 //!   fuzzers and the commands that explain a connection all call these functions.
 //! * [`wire`]: packets, from bytes to what the decisions ask for.
-//! * [`testing`] (feature): the tables as hash maps.
+//! * [`act`]: what decisions make of packets, in bytes.
+//! * [`testing`] (feature): the tables as hash maps, and frames.
 #![cfg_attr(not(feature = "testing"), no_std)]
 
 pub mod abi;

@@ -4,6 +4,7 @@
 //! records each size and offset, so that a layout cannot change without [`ABI_VERSION`].
 
 mod addr;
+mod backend;
 mod counter;
 mod flow;
 pub mod layout;
@@ -12,12 +13,13 @@ mod service;
 mod socket;
 
 pub use addr::{Addr, Peer, Port, Protocol};
+pub use backend::{Backend, mix};
 pub use counter::{Counter, DropReason};
 pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
 pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
 pub use service::{
-    AddressUses, Backend, Frontend, FrontendKey, FrontendKind, Origin, Run, Scope, ServiceId, ServiceName,
-    SetId, SetWord, SourceRangeKey, mix,
+    AddressUses, Frontend, FrontendKey, FrontendKind, Origin, Run, Scope, ServiceId, ServiceName, SetId,
+    SetWord, SourceRangeKey,
 };
 pub use socket::{AffinityKey, AffinityRow, Client, Connection, DatagramKey, DatagramRow, Direction};
 

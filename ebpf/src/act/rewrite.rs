@@ -59,14 +59,20 @@ pub fn update_whole_checksum<F: Frame>(
     optional: bool,
 ) -> Result<(), Stuck> {
     let before = u16::from_ne_bytes(load(frame, offset)?);
+    frame.store(offset, updated(before, difference, optional).to_ne_bytes())
+}
+
+/// A whole checksum after a difference in what it covers. Where zero means "none" (UDP, RFC 768), none stays none, and a
+/// sum of zero is written as all ones.
+#[inline(always)]
+fn updated(before: u16, difference: Sum, optional: bool) -> u16 {
     if optional && before == 0 {
-        return Ok(());
+        return 0;
     }
-    let after = match difference.applied_to(before) {
+    match difference.applied_to(before) {
         0 if optional => u16::MAX,
         after => after,
-    };
-    frame.store(offset, after.to_ne_bytes())
+    }
 }
 
 /// Gives the packet the addresses and ports of the translation; with `hop`, takes one from its time to live.
@@ -232,16 +238,10 @@ fn rewrite_quote<F: Frame>(frame: &mut F, packet: &Packet, old: &Quoted, new: &Q
         return Ok(change);
     }
     let before = u16::from_ne_bytes(load(frame, at)?);
-    if optional && before == 0 {
-        return Ok(change);
-    }
     let covered = difference(old.src.addr, new.src.addr)
         .and(difference(old.dst.addr, new.dst.addr))
         .replaced([ports_before], [ports_after]);
-    let after = match covered.applied_to(before) {
-        0 if optional => u16::MAX,
-        after => after,
-    };
+    let after = updated(before, covered, optional);
     frame.store(at, after.to_ne_bytes())?;
     Ok(change.replaced_word(before, after))
 }

@@ -1,6 +1,6 @@
 //! Carries out verdicts on packets that are vectors of bytes, as the programs do on packets in the kernel.
 //!
-//! What is written into a packet is decided in [`crate::wire`] for both; this is what the kernel's helpers do. Called by
+//! What is written into a packet is decided in [`crate::act`] for both; this is what the kernel's helpers do. Called by
 //! the tests' packet path and by the fuzzers.
 
 use crate::abi::{DropReason, Workload};
