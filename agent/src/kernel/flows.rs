@@ -218,8 +218,8 @@ impl FlowTable {
     }
 }
 
-/// Seconds since boot, suspended time included: the clock of the programs.
+/// Seconds since boot, suspended time excluded: the clock of the programs.
 fn seconds() -> anyhow::Result<u32> {
-    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading the clock")?;
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("reading the clock")?;
     u32::try_from(time.tv_sec()).context("136 years after boot")
 }

@@ -97,7 +97,7 @@ impl NodeRows {
                 v4: node(device.v4),
                 v6: node(device.v6),
                 mac: device.mac.unwrap_or_default(),
-                mtu: device.mtu,
+                mtu: device.mtu.into(),
                 flags: Device::NODE_FACING | ethernet | target,
             };
             rows.devices.insert(index, row);
@@ -110,7 +110,7 @@ impl NodeRows {
         // one is about to go, the younger has it.
         for (&index, pod) in &facts.pods {
             let (v4, v6) = (node(None), node(None));
-            rows.devices.insert(index, Device { v4, v6, mac: pod.host_mac, flags: 0, mtu: pod.mtu });
+            rows.devices.insert(index, Device { v4, v6, mac: pod.host_mac, flags: 0, mtu: pod.mtu.into() });
             for &ip in &pod.addresses {
                 let row = Workload { ifindex: index, mac: pod.mac, host_mac: pod.host_mac };
                 rows.workloads.insert(ip.into(), row);

@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 
 use weir_ebpf::abi::{
     Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
-    Flow, Form, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, Peer, Protocol, SetId, SetWord,
-    Signs, SourceRangeKey, Tuple, Workload,
+    Flow, Form, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, Peer, Protocol, SetId,
+    SetWord, Signs, SourceRangeKey, Tuple, Workload,
 };
 use weir_ebpf::datapath::{CreateError, Full, Network, PacketTables, Tables};
 use weir_ebpf::testing::{FakeNetwork, FlowCopy, MemoryTables};
@@ -120,6 +120,14 @@ impl PacketTables for Counted<'_> {
 
     fn touch_flow(&self, flow: &FlowCopy, seen_s: u32, signs: Signs) {
         self.ask().touch_flow(flow, seen_s, signs);
+    }
+
+    fn lookup_hop(&self, flow: &FlowCopy) -> HopRow {
+        self.ask().lookup_hop(flow)
+    }
+
+    fn put_hop(&self, flow: &FlowCopy, hop: HopRow) {
+        self.ask().put_hop(flow, hop);
     }
 
     fn create_flow(&self, tuple: &Tuple, flow: &Flow) -> Result<(), CreateError> {

@@ -15,7 +15,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Addr, Peer, Port, Protocol, ServiceId};
+use super::{Addr, HopRow, Peer, Port, Protocol, ServiceId};
 
 /// Key of the `flows` table: both ends of a flow in a fixed order, so that both directions have one key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -25,8 +25,7 @@ pub struct Tuple {
     pub(super) high_addr: Addr,
     pub(super) low_port: Port,
     pub(super) high_port: Port,
-    pub(super) protocol: u8,
-    pub(super) zero: [u8; 3],
+    pub(super) protocol: u32,
 }
 
 impl Tuple {
@@ -41,8 +40,7 @@ impl Tuple {
             high_addr: high.addr,
             low_port: low.port,
             high_port: high.port,
-            protocol: protocol as u8,
-            zero: [0; 3],
+            protocol: protocol as u32,
         };
         (tuple, a_is_low)
     }
@@ -116,7 +114,7 @@ impl Signs {
 /// Row of the `flows` table.
 ///
 /// The four addresses, their ports, the service and the path are the same in all rows of a flow and never change.
-/// `seen_s` and `signs` are of one direction, so that the hooks of two directions never write to one row: the client's
+/// `seen_s`, `signs` and `hop` are of one direction, so that the hooks of two directions never write to one row: the client's
 /// in the [`Form::Dialled`] row, the backend's in the [`Form::Received`] row; [`Form::Forwarded`] rows have none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -131,7 +129,7 @@ pub struct Flow {
     pub(super) backend_port: Port,
     /// The Service port whose backend it is.
     pub service: ServiceId,
-    /// When the flow began: seconds since boot, suspended time included.
+    /// When the flow began: seconds since boot, as [`crate::datapath::Moment::seconds`] counts.
     pub begun_s: u32,
     /// When a packet of this row's direction was last seen, to the second; 0: none was.
     pub seen_s: u32,
@@ -140,6 +138,8 @@ pub struct Flow {
     pub(super) form: u8,
     pub(super) client_is_low: u8,
     pub(super) path: u8,
+    /// How packets of this row's direction leave the node.
+    pub hop: HopRow,
 }
 
 /// An end of a flow; the value is its bit in `path`.
@@ -187,6 +187,7 @@ impl Flow {
             form: 0,
             client_is_low: 0,
             path: 0,
+            hop: HopRow::from_words([0; 4]),
         }
     }
 
@@ -294,16 +295,15 @@ pub struct FragmentKey {
     pub(super) src: Addr,
     pub(super) dst: Addr,
     pub(super) id: u32,
-    pub(super) protocol: u8,
-    pub(super) zero: [u8; 3],
+    pub(super) protocol: u32,
 }
 
 impl FragmentKey {
     /// `id` is the identification as it stands in the packet, 16 bits in IPv4.
     #[inline(always)]
     #[must_use]
-    pub const fn new(src: Addr, dst: Addr, id: u32, protocol: u8) -> Self {
-        Self { src, dst, id, protocol, zero: [0; 3] }
+    pub const fn new(src: Addr, dst: Addr, id: u32, protocol: Protocol) -> Self {
+        Self { src, dst, id, protocol: protocol as u32 }
     }
 }
 

@@ -5,8 +5,8 @@ use core::mem::{offset_of, size_of};
 
 use super::{
     ABI_VERSION, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow,
-    Device, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, Prefix, ServiceName, SetWord,
-    SourceRangeKey, Tuple, Workload,
+    Device, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, Prefix, ServiceName,
+    SetWord, SourceRangeKey, Tuple, Workload,
 };
 
 macro_rules! describe {
@@ -26,7 +26,7 @@ macro_rules! describe {
 pub fn describe(out: &mut impl Write) -> fmt::Result {
     writeln!(out, "version {ABI_VERSION}")?;
     describe!(out,
-        FrontendKey { addr, port, protocol, zero }
+        FrontendKey { addr, port, zero, protocol }
         Frontend { service, affinity_s, kind, flags, zero }
         SetWord { 0 }
         Backend { addr, port, flags, place }
@@ -34,15 +34,16 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         Connection { dialled_addr, backend_addr, dialled_port, backend_port, service, protocol, zero }
         DatagramKey { cookie, addr, port, direction, zero }
         DatagramRow { addr, port, zero, service }
-        AffinityKey { client, service }
+        AffinityKey { client, service, zero }
         AffinityRow { addr, port, zero, last_seen_s }
         SourceRangeKey { prefix_len, service, addr }
-        Tuple { low_addr, high_addr, low_port, high_port, protocol, zero }
+        Tuple { low_addr, high_addr, low_port, high_port, protocol }
         Flow {
             client_addr, dialled_addr, source_addr, backend_addr, client_port, dialled_port, source_port, backend_port,
-            service, begun_s, seen_s, signs, form, client_is_low, path
+            service, begun_s, seen_s, signs, form, client_is_low, path, hop
         }
-        FragmentKey { src, dst, id, protocol, zero }
+        HopRow { dst, src, device, window }
+        FragmentKey { src, dst, id, protocol }
         FragmentRow { src, dst, seen_s }
         Workload { ifindex, mac, host_mac }
         Netns { v4, v6, flags }

@@ -7,6 +7,7 @@ mod addr;
 mod backend;
 mod counter;
 mod flow;
+mod hop;
 pub mod layout;
 mod node;
 mod service;
@@ -16,6 +17,7 @@ pub use addr::{Addr, Peer, Port, Protocol};
 pub use backend::{Backend, mix};
 pub use counter::{Counter, DropReason};
 pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
+pub use hop::{Hop, HopRow, Window};
 pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
 pub use service::{
     AddressUses, Frontend, FrontendKey, FrontendKind, Origin, Run, Scope, ServiceId, ServiceName, SetId,
@@ -25,4 +27,4 @@ pub use socket::{AffinityKey, AffinityRow, Client, Connection, DatagramKey, Data
 
 /// Version of every row in this module. Pinned maps of another version are never read as this one's: they are
 /// rebuilt beside the old ones and swapped in.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -28,14 +28,14 @@ pub struct Netns {
     /// Its IPv6 address; all zero where it has none.
     pub v6: Addr,
     /// The constants below.
-    pub flags: u32,
+    pub flags: u64,
 }
 
 impl Netns {
     /// The host's own: node ports on loopback addresses, local listeners.
-    pub const HOST: u32 = 1;
+    pub const HOST: u64 = 1;
     /// Sockets are left alone; the per-packet path translates (`--socket-lb`).
-    pub const NO_SOCKET_TRANSLATION: u32 = 2;
+    pub const NO_SOCKET_TRANSLATION: u64 = 2;
 
     /// Its address in the family of `other`.
     #[inline(always)]
@@ -58,7 +58,7 @@ pub struct Device {
     /// The constants below.
     pub flags: u16,
     /// The longest IP packet that it takes, in bytes.
-    pub mtu: u32,
+    pub mtu: u64,
 }
 
 impl Device {

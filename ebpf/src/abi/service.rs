@@ -10,8 +10,8 @@ use super::{Addr, DropReason, Peer, Port, Protocol};
 pub struct FrontendKey {
     pub(super) addr: Addr,
     pub(super) port: Port,
-    pub(super) protocol: u8,
-    pub(super) zero: u8,
+    pub(super) zero: u16,
+    pub(super) protocol: u32,
 }
 
 impl FrontendKey {
@@ -19,14 +19,14 @@ impl FrontendKey {
     #[inline(always)]
     #[must_use]
     pub const fn new(peer: Peer, protocol: Protocol) -> Self {
-        Self { addr: peer.addr, port: peer.port, protocol: protocol as u8, zero: 0 }
+        Self { addr: peer.addr, port: peer.port, zero: 0, protocol: protocol as u32 }
     }
 
     /// The row that says "this address is a Service's; a port without a row of its own is refused".
     #[inline(always)]
     #[must_use]
     pub const fn whole_address(addr: Addr) -> Self {
-        Self { addr, port: Port::new(0), protocol: 0, zero: 0 }
+        Self { addr, port: Port::new(0), zero: 0, protocol: 0 }
     }
 
     /// Address and port that clients dial.
@@ -344,7 +344,7 @@ impl ServiceName {
     /// The protocol.
     #[must_use]
     pub const fn protocol(&self) -> Option<Protocol> {
-        Protocol::from_number(self.protocol)
+        Protocol::from_number(self.protocol as u32)
     }
 
     /// 4 or 6: a dual-stack Service port is two, each with its own set.

@@ -15,8 +15,8 @@ pub struct Connection {
     pub(super) backend_port: Port,
     /// The Service port whose backend it is.
     pub service: ServiceId,
-    pub(super) protocol: u8,
-    pub(super) zero: [u8; 3],
+    pub(super) protocol: u32,
+    pub(super) zero: u32,
 }
 
 impl Connection {
@@ -30,8 +30,8 @@ impl Connection {
             dialled_port: dialled.port,
             backend_port: backend.port,
             service,
-            protocol: protocol as u8,
-            zero: [0; 3],
+            protocol: protocol as u32,
+            zero: 0,
         }
     }
 
@@ -117,14 +117,14 @@ impl DatagramRow {
 /// knows (yet), the namespace's cookie.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
-pub struct Client([u32; 4]);
+pub struct Client([u64; 2]);
 
 impl Client {
     /// Whoever has this address.
     #[inline(always)]
     #[must_use]
     pub const fn from_addr(addr: Addr) -> Self {
-        Self(addr.words())
+        Self(addr.halves())
     }
 
     /// The sockets of one network namespace (`SO_NETNS_COOKIE`). It cannot be mistaken for an address: `::/64`
@@ -133,7 +133,7 @@ impl Client {
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of the cookie")]
     pub const fn from_netns(cookie: u64) -> Self {
-        Self([0, 0, (cookie >> 32) as u32, cookie as u32])
+        Self([0, zerocopy::transmute!([(cookie >> 32) as u32, cookie as u32])])
     }
 }
 
@@ -145,6 +145,16 @@ pub struct AffinityKey {
     pub client: Client,
     /// The Service port; each has an affinity of its own, as kube-proxy's.
     pub service: ServiceId,
+    pub(super) zero: u32,
+}
+
+impl AffinityKey {
+    /// This client's at this Service port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(client: Client, service: ServiceId) -> Self {
+        Self { client, service, zero: 0 }
+    }
 }
 
 /// Row of the `affinity` table.
@@ -154,7 +164,7 @@ pub struct AffinityRow {
     pub(super) addr: Addr,
     pub(super) port: Port,
     pub(super) zero: [u8; 2],
-    /// When the client last connected: seconds since boot, suspended time included.
+    /// When the client last connected: seconds since boot, as [`crate::datapath::Moment::seconds`] counts.
     pub last_seen_s: u32,
 }
 

@@ -13,4 +13,4 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use tables::{CreateError, Full, Moment, Network, PacketTables, Socket, Tables};
+pub use tables::{CreateError, Full, Instant, Moment, Network, PacketTables, Socket, Tables};

@@ -46,7 +46,7 @@ pub(super) fn select_backend(
     if frontend.affinity_s == 0 {
         return select_new(tables, moment, run, choice);
     }
-    let key = AffinityKey { client: client(), service: frontend.service };
+    let key = AffinityKey::new(client(), frontend.service);
     let now_s = moment.seconds();
     let kept = match tables.lookup_affinity(&key) {
         // Saturating: another CPU may have read the clock a moment later and have come here first. And up to the

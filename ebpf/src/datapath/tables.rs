@@ -4,8 +4,8 @@ use core::ops::Deref;
 
 use crate::abi::{
     Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
-    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, Peer, Protocol, SetId, SetWord, Signs,
-    SourceRangeKey, Tuple, Workload,
+    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, Peer, Protocol, SetId, SetWord,
+    Signs, SourceRangeKey, Tuple, Window, Workload,
 };
 
 /// A table has no room for one more row.
@@ -73,6 +73,10 @@ pub trait PacketTables: Tables {
     fn lookup_flow(&self, tuple: &Tuple) -> Option<Self::FlowRef<'_>>;
     /// `flows`: says when the row's direction was last seen, and everything that was seen in it.
     fn touch_flow(&self, flow: &Self::FlowRef<'_>, seen_s: u32, signs: Signs);
+    /// `flows`: the hop of the row's direction.
+    fn lookup_hop(&self, flow: &Self::FlowRef<'_>) -> HopRow;
+    /// `flows`: replaces the hop of the row's direction.
+    fn put_hop(&self, flow: &Self::FlowRef<'_>, hop: HopRow);
     /// `flows`; never replaces a row.
     ///
     /// # Errors
@@ -111,10 +115,43 @@ pub trait Socket {
     fn listens(&self, protocol: Protocol, local: Peer) -> bool;
 }
 
+/// Time since boot, suspended time excluded (`CLOCK_MONOTONIC`), as coarse as the kernel's tick: reading it more precisely
+/// costs a packet more than anything here gains by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Instant {
+    /// In nanoseconds.
+    pub ns: u64,
+}
+
+impl Instant {
+    /// Log2 of the length of a [`Window`] in nanoseconds: 16.8 ms.
+    const WINDOW: u32 = 24;
+
+    /// In whole seconds.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "136 years since boot")]
+    pub const fn seconds(self) -> u32 {
+        (self.ns / 1_000_000_000) as u32
+    }
+
+    /// The window that it is in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn window(self) -> Window {
+        Window(self.ns >> Self::WINDOW)
+    }
+}
+
 /// Time and chance.
 pub trait Moment {
-    /// Seconds since boot, suspended time included.
-    fn seconds(&self) -> u32;
+    /// The time.
+    fn now(&self) -> Instant;
+    /// The time in whole seconds.
+    #[inline(always)]
+    fn seconds(&self) -> u32 {
+        self.now().seconds()
+    }
     /// Uniform random bits.
     fn random(&self) -> u32;
 }

@@ -2,16 +2,16 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
-use weir_ebpf::abi::{Config, Counter, Origin, Workload};
+use weir_ebpf::abi::{Config, Counter, Hop, Origin, Window, Workload};
 use weir_ebpf::act::answer::{answer, answer_too_long, is_error};
 use weir_ebpf::act::ethernet::{addressed, addresses};
 use weir_ebpf::act::rewrite::{Frame as _, Stuck, rewrite};
-use weir_ebpf::datapath::Tables as _;
-use weir_ebpf::datapath::packet::{Answer, Onward, Translation};
+use weir_ebpf::datapath::packet::{Answer, Onward, Translation, remember_hop};
+use weir_ebpf::datapath::{Moment as _, Tables as _};
 use weir_ebpf::wire::{Bytes as _, Kind, Packet};
 
 use crate::decision::{Decision, Hook, Todo};
-use crate::kernel_tables::KernelTables;
+use crate::kernel_tables::{KernelTables, Now};
 use crate::limit;
 use crate::network::{Here, Way};
 use crate::skb::{Note, Skb};
@@ -88,15 +88,16 @@ fn through_stack<H: Hook>(skb: &mut Skb, packet: &Packet, translation: &Translat
 /// Out by the route to its destination.
 #[inline(always)]
 fn route<H: Hook>(skb: &mut Skb, packet: &Packet, translation: &Translation) -> Result<i32, Stuck> {
-    let here = Here { context: skb.raw().cast(), ifindex: skb.ifindex() };
     let length = length_on_wire(*skb, packet)?;
+    if translation.hop.takes(length) {
+        return leave_by(skb, packet, translation, &translation.hop);
+    }
+    let here = Here { context: skb.raw().cast(), ifindex: skb.ifindex() };
+    let window = Now.now().window();
     match here.lookup_way(translation.src.addr, translation.dst.addr, length) {
-        Way::Known { ifindex, dst, src } => {
-            write(skb, packet, translation, true)?;
-            skb.store(0, addresses(dst, src))?;
-            skb.leave_note(Note::Done);
-            // SAFETY: plain numbers.
-            Ok(unsafe { bpf_redirect(ifindex, 0) } as i32)
+        Way::Known(hop) => {
+            remember(packet, &hop, window);
+            leave_by(skb, packet, translation, &hop)
         }
         Way::Unresolved { ifindex } => {
             write(skb, packet, translation, true)?;
@@ -117,6 +118,22 @@ fn route<H: Hook>(skb: &mut Skb, packet: &Packet, translation: &Translation) -> 
             through_stack::<H>(skb, packet, translation)
         }
     }
+}
+
+/// Out to the next hop.
+#[inline(always)]
+fn leave_by(skb: &mut Skb, packet: &Packet, translation: &Translation, hop: &Hop) -> Result<i32, Stuck> {
+    write(skb, packet, translation, true)?;
+    skb.store(0, addresses(hop.dst, hop.src))?;
+    skb.leave_note(Note::Done);
+    // SAFETY: plain numbers.
+    Ok(unsafe { bpf_redirect(hop.ifindex, 0) } as i32)
+}
+
+/// [`remember_hop`], once in the object.
+#[inline(never)]
+fn remember(packet: &Packet, hop: &Hop, window: Window) {
+    remember_hop(&KernelTables, packet, hop, window);
 }
 
 /// Length of the IP packet, or of the longest of those that a device is to make of it.

@@ -21,7 +21,7 @@ fn post_bind(ctx: &SockContext, read: impl FnOnce(*mut bpf_sock) -> Addr) -> i32
     let socket = ctx.sock;
     // SAFETY: the kernel's context, readable at these offsets by hooks of this type. The port is in host order.
     let (number, port) = unsafe { ((*socket).protocol, (*socket).src_port) };
-    let Some(protocol) = Protocol::from_number(number as u8) else { return PROCEED };
+    let Some(protocol) = Protocol::from_number(number) else { return PROCEED };
     let local = Peer { addr: read(socket), port: Port::new(port as u16) };
     // SAFETY: the context pointer that the helper asks for.
     let netns = || unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };

@@ -20,16 +20,8 @@ pub(crate) struct Decision {
     pub(crate) packet: Packet,
     pub(crate) translation: Translation,
     pub(crate) answer: Answer,
-    pub(crate) exit: Exit,
     frontend: Frontend,
     flow: Flow,
-}
-
-/// Where a packet leaves the node.
-pub(crate) struct Exit {
-    pub(crate) ifindex: u32,
-    /// Destination and source of its Ethernet header.
-    pub(crate) ethernet: [u8; 12],
 }
 
 /// A hook: which question it asks of a packet.

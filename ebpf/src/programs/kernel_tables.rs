@@ -3,14 +3,14 @@
 use core::ops::Deref;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::maps::lpm_trie::Key;
 use weir_ebpf::abi::{
     Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
-    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, SetId, SetWord, Signs, SourceRangeKey,
-    Tuple, Workload,
+    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, SetId, SetWord, Signs,
+    SourceRangeKey, Tuple, Workload,
 };
-use weir_ebpf::datapath::{CreateError, Full, Moment, PacketTables, Tables};
+use weir_ebpf::datapath::{CreateError, Full, Instant, Moment, PacketTables, Tables};
 
 use crate::maps::{
     AFFINITY, BACKENDS, CONFIG, CONNECTIONS, COUNTERS, DATAGRAMS, DEVICES, FLOWS, FRAGMENTS, FRONTENDS,
@@ -146,6 +146,25 @@ impl PacketTables for KernelTables {
     }
 
     #[inline(always)]
+    fn lookup_hop(&self, flow: &FlowRow) -> HopRow {
+        // SAFETY: the kernel gave the pointer. Each word is read at once.
+        HopRow::from_words(unsafe { word_pointers(flow).map(|word| word.read_volatile()) })
+    }
+
+    #[inline(always)]
+    fn put_hop(&self, flow: &FlowRow, hop: HopRow) {
+        let [dst, src, device, window] = hop.words();
+        let [dst_at, src_at, device_at, window_at] = word_pointers(flow);
+        // SAFETY: the kernel gave the pointer. Each word is written at once.
+        unsafe {
+            dst_at.write_volatile(dst);
+            src_at.write_volatile(src);
+            device_at.write_volatile(device);
+            window_at.write_volatile(window);
+        }
+    }
+
+    #[inline(always)]
     fn create_flow(&self, tuple: &Tuple, flow: &Flow) -> Result<(), CreateError> {
         FLOWS
             .insert(tuple, flow, u64::from(BPF_NOEXIST))
@@ -183,14 +202,23 @@ impl PacketTables for KernelTables {
     }
 }
 
+/// The words of the row's hop.
+#[inline(always)]
+fn word_pointers(flow: &FlowRow) -> [*mut u64; 4] {
+    // SAFETY: the kernel gave the pointer; a hop is four words, and aligned to them.
+    let first = unsafe { (&raw mut (*flow.0).hop).cast::<u64>() };
+    // SAFETY: as above.
+    unsafe { [first, first.add(1), first.add(2), first.add(3)] }
+}
+
 /// The kernel's clock and random numbers.
 pub(crate) struct Now;
 
 impl Moment for Now {
     #[inline(always)]
-    fn seconds(&self) -> u32 {
-        // SAFETY: no arguments. u32: 136 years since boot.
-        (unsafe { bpf_ktime_get_boot_ns() } / 1_000_000_000) as u32
+    fn now(&self) -> Instant {
+        // SAFETY: no arguments.
+        Instant { ns: unsafe { bpf_ktime_get_coarse_ns() } }
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
     bpf_fib_lookup as FibLookup, bpf_sock_tuple as SockTuple,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
-use weir_ebpf::abi::{Addr, Mac, Peer, Protocol};
+use weir_ebpf::abi::{Addr, Hop, Peer, Protocol};
 use weir_ebpf::datapath::Network;
 
 /// `AF_INET`
@@ -28,8 +28,8 @@ pub(crate) struct Here {
 
 /// What the stack would do with a packet.
 pub(crate) enum Way {
-    /// Out by this device, to this next hop.
-    Known { ifindex: u32, dst: Mac, src: Mac },
+    /// Out to this next hop.
+    Known(Hop),
     /// Out by this device; the next hop's Ethernet address is not known yet.
     Unresolved { ifindex: u32 },
     /// It is longer than this, which is the most that the way on takes.
@@ -59,7 +59,11 @@ impl Here {
         let result = unsafe { bpf_fib_lookup(self.context, asked, size_of::<FibLookup>() as i32, 0) };
         let ifindex = asked.ifindex;
         match result as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => Way::Known { ifindex, dst: asked.dmac, src: asked.smac },
+            BPF_FIB_LKUP_RET_SUCCESS => {
+                // SAFETY: both readings of the field are numbers. The kernel writes it only if a length was given.
+                let mtu = if length == 0 { 0 } else { unsafe { asked.__bindgen_anon_1.mtu_result } };
+                Way::Known(Hop { ifindex, mtu, dst: asked.dmac, src: asked.smac })
+            }
             BPF_FIB_LKUP_RET_NO_NEIGH => Way::Unresolved { ifindex },
             BPF_FIB_LKUP_RET_FRAG_NEEDED => {
                 // SAFETY: both readings of the field are numbers.
@@ -103,7 +107,9 @@ impl Network for Here {
 #[inline(never)]
 fn lookup_device(here: &Here, src: &Addr, dst: &Addr) -> u32 {
     match here.lookup_way(*src, *dst, 0) {
-        Way::Known { ifindex, .. } | Way::Unresolved { ifindex } | Way::TooLong { ifindex, .. } => ifindex,
+        Way::Known(Hop { ifindex, .. }) | Way::Unresolved { ifindex } | Way::TooLong { ifindex, .. } => {
+            ifindex
+        }
         Way::None => 0,
     }
 }

@@ -8,15 +8,15 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_load_bytes, bpf_xdp_sto
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
-use weir_ebpf::abi::{Counter, Device};
+use weir_ebpf::abi::{Counter, Device, Window};
 use weir_ebpf::act::checksum::Sum;
 use weir_ebpf::act::ethernet::{ETHERNET, addresses};
 use weir_ebpf::act::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
-use weir_ebpf::datapath::packet::{look_ahead, note_ahead};
-use weir_ebpf::datapath::{PacketTables as _, Tables as _};
+use weir_ebpf::datapath::packet::{look_ahead, note_ahead, remember_hop};
+use weir_ebpf::datapath::{Instant, Moment as _, PacketTables as _, Tables as _};
 use weir_ebpf::wire::{Bytes, parse};
 
-use crate::decision::{Decision, Exit};
+use crate::decision::Decision;
 use crate::kernel_tables::{KernelTables, Now};
 use crate::maps::DECISION;
 use crate::network::{Here, Way};
@@ -36,8 +36,15 @@ fn run(raw: *mut xdp_md) -> Option<u32> {
     let row = DECISION.get_ptr_mut(0)?;
     // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
     let row = unsafe { &mut *row };
-    if !read(raw, row) || !find_way(raw, row) {
+    let now = Now.now();
+    if !read(raw, row) {
         return None;
+    }
+    match look(raw, row, now) {
+        Found::Way => {}
+        // What was found is remembered in the flow's row, where the second look sees it.
+        Found::Flow if ask(raw, row, now.window()) && look(raw, row, now) == Found::Way => {}
+        Found::Flow | Found::Nothing => return None,
     }
     Some(if rewrite_here(raw, row) { send(raw, row) } else { xdp_action::XDP_DROP })
 }
@@ -58,28 +65,45 @@ fn read(raw: *mut xdp_md, row: &mut Decision) -> bool {
     true
 }
 
-/// What the packet becomes and where it goes on, into the map. When this is certain, and only then, it is noted.
-#[inline(never)]
-fn find_way(raw: *mut xdp_md, row: &mut Decision) -> bool {
-    let Some(ahead) = look_ahead(&KernelTables, &row.packet) else { return false };
-    row.translation = ahead.translation;
-    if !find_exit(raw, row) {
-        return false;
-    }
-    note_ahead(&KernelTables, &Now, &row.packet, &ahead);
-    KernelTables.count(Counter::PacketXdp);
-    true
+/// What is known of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Found {
+    /// Nothing that is this hook's to act on.
+    Nothing = 0,
+    /// What it becomes.
+    Flow = 1,
+    /// And where it goes on from here.
+    Way = 2,
 }
 
-/// Where the translated packet leaves the node, into the map; `false`: not from here.
+/// What the packet becomes, into the map. When it is certain where it goes on, and only then, it is noted.
 #[inline(never)]
-fn find_exit(raw: *mut xdp_md, row: &mut Decision) -> bool {
+fn look(raw: *mut xdp_md, row: &mut Decision, now: Instant) -> Found {
+    let Some(ahead) = look_ahead(&KernelTables, now, &row.packet) else { return Found::Nothing };
+    row.translation = ahead.translation;
+    let Ok(length) = u16::try_from(row.packet.length) else { return Found::Nothing };
+    if !ahead.translation.hop.takes(length) {
+        return Found::Flow;
+    }
+    let ifindex = ahead.translation.hop.ifindex;
+    if ifindex != Xdp(raw).ifindex() && !takes_redirects(ifindex) {
+        return Found::Nothing;
+    }
+    note_ahead(&KernelTables, now, &row.packet, &ahead);
+    KernelTables.count(Counter::PacketXdp);
+    Found::Way
+}
+
+/// Asks where the translated packet in the map leaves the node; `false`: the stack has an objection, or knows no way.
+#[inline(never)]
+fn ask(raw: *mut xdp_md, row: &Decision, window: Window) -> bool {
     let here = Here { context: raw.cast(), ifindex: Xdp(raw).ifindex() };
     let (src, dst) = (row.translation.src.addr, row.translation.dst.addr);
     let Ok(length) = u16::try_from(row.packet.length) else { return false };
-    let Way::Known { ifindex, dst, src } = here.lookup_way(src, dst, length) else { return false };
-    row.exit = Exit { ifindex, ethernet: addresses(dst, src) };
-    ifindex == here.ifindex || takes_redirects(ifindex)
+    let Way::Known(hop) = here.lookup_way(src, dst, length) else { return false };
+    remember_hop(&KernelTables, &row.packet, &hop, window);
+    true
 }
 
 /// Whether the device sends what is redirected to it here. Of one that does not the kernel would tell nobody.
@@ -93,16 +117,16 @@ fn takes_redirects(ifindex: u32) -> bool {
 fn rewrite_here(raw: *mut xdp_md, row: &Decision) -> bool {
     let mut frame = Xdp(raw);
     rewrite(&mut frame, &row.packet, &row.translation, true).is_ok()
-        && frame.store(0, row.exit.ethernet).is_ok()
+        && frame.store(0, addresses(row.translation.hop.dst, row.translation.hop.src)).is_ok()
 }
 
 #[inline(always)]
 fn send(raw: *mut xdp_md, row: &Decision) -> u32 {
-    if row.exit.ifindex == Xdp(raw).ifindex() {
+    if row.translation.hop.ifindex == Xdp(raw).ifindex() {
         return xdp_action::XDP_TX;
     }
     // SAFETY: plain numbers.
-    unsafe { bpf_redirect(row.exit.ifindex, 0) as u32 }
+    unsafe { bpf_redirect(row.translation.hop.ifindex, 0) as u32 }
 }
 
 impl Xdp {

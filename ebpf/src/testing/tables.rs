@@ -7,10 +7,10 @@ use std::ops::Deref;
 
 use crate::abi::{
     Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
-    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, Peer, Prefix, Protocol, SetId, SetWord,
-    Signs, SourceRangeKey, Tuple, Workload,
+    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, Peer, Prefix, Protocol, SetId,
+    SetWord, Signs, SourceRangeKey, Tuple, Workload,
 };
-use crate::datapath::{CreateError, Full, Moment, Network, PacketTables, Socket, Tables};
+use crate::datapath::{CreateError, Full, Instant, Moment, Network, PacketTables, Socket, Tables};
 
 /// The tables as hash maps.
 #[derive(Clone, Default, Debug)]
@@ -156,6 +156,16 @@ impl PacketTables for MemoryTables {
         }
     }
 
+    fn lookup_hop(&self, flow: &FlowCopy) -> HopRow {
+        flow.hop
+    }
+
+    fn put_hop(&self, flow: &FlowCopy, hop: HopRow) {
+        if let Some(row) = self.flows.borrow_mut().get_mut(&flow.tuple) {
+            row.hop = hop;
+        }
+    }
+
     fn create_flow(&self, tuple: &Tuple, flow: &Flow) -> Result<(), CreateError> {
         self.room().map_err(|Full| CreateError::Full)?;
         match self.flows.borrow_mut().entry(*tuple) {
@@ -249,8 +259,8 @@ pub struct FakeMoment {
 }
 
 impl Moment for FakeMoment {
-    fn seconds(&self) -> u32 {
-        self.seconds.get()
+    fn now(&self) -> Instant {
+        Instant { ns: u64::from(self.seconds.get()) * 1_000_000_000 }
     }
 
     fn random(&self) -> u32 {

@@ -68,7 +68,7 @@ pub fn parse(bytes: &(impl Bytes + ?Sized), l3: u32, ether_type: u16) -> Result<
         l4,
         length,
     };
-    if let Some(protocol) = Protocol::from_number(protocol) {
+    if let Some(protocol) = Protocol::from_number(protocol.into()) {
         packet.kind = Kind::Transport(protocol);
         if !matches!(fragment, Fragment::Later(_)) {
             parse_ports(bytes, protocol, &mut packet)?;
@@ -226,7 +226,7 @@ pub fn parse_quoted(bytes: &(impl Bytes + ?Sized), error: &Packet) -> Option<Quo
     if matches!(headers.fragment, Fragment::Later(_)) {
         return None;
     }
-    let protocol = Protocol::from_number(headers.protocol)?;
+    let protocol = Protocol::from_number(headers.protocol.into())?;
     let [src, dst] = load_ports(bytes, headers.l4)?;
     Some(Quoted {
         src: Peer { addr: headers.src, port: src },

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use weir_agent::source::Family;
-use weir_ebpf::abi::{DropReason, Flow, Origin, Peer, Protocol, Tuple};
+use weir_ebpf::abi::{DropReason, Flow, HopRow, Origin, Peer, Protocol, Tuple};
 use weir_ebpf::datapath::{Tables as _, packet};
 use weir_ebpf::testing::frame::{self, ETHERNET};
 use weir_ebpf::testing::{Outcome, apply};
@@ -318,12 +318,13 @@ pub fn parse(hook: Hook, bytes: &[u8]) -> Result<Packet, Unusable> {
     wire::parse(bytes, 0, if is_v4 { 0x0800 } else { 0x86dd })
 }
 
-/// The rows, without the moments at which they were written, in an order of their own.
+/// The rows, without the moments at which they were written and what holds for a moment alone, in an order of their own.
 #[must_use]
 pub fn timeless<'a>(rows: impl Iterator<Item = (&'a Tuple, &'a Flow)>) -> Vec<(Tuple, Flow)> {
     let timeless = |(tuple, flow): (&Tuple, &Flow)| {
         let mut flow = *flow;
         (flow.begun_s, flow.seen_s) = (0, u32::from(flow.seen_s != 0));
+        flow.hop = HopRow::default();
         (*tuple, flow)
     };
     let mut rows: Vec<_> = rows.map(timeless).collect();

@@ -165,7 +165,7 @@ impl Node {
     }
 
     /// The device of a pod of this node takes packets of so many bytes.
-    pub fn set_mtu(&mut self, pod: u32, mtu: u32) {
+    pub fn set_mtu(&mut self, pod: u32, mtu: u64) {
         if let Some(device) = self.tables.devices.get_mut(&(FIRST_POD + pod)) {
             device.mtu = mtu;
         }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use weir_ebpf::abi::Protocol;
-use weir_ebpf::datapath::Moment;
 use weir_ebpf::datapath::socket::{Errno, Verdict, connect, sendmsg};
+use weir_ebpf::datapath::{Instant, Moment};
 use weir_ebpf::testing::{FakeSocket, MemoryTables};
 
 /// What clients get. For backends it is all that any of them may get.
@@ -135,8 +135,8 @@ fn parse_verdict(verdict: Verdict) -> Answer {
 pub(super) struct Draw(u32);
 
 impl Moment for Draw {
-    fn seconds(&self) -> u32 {
-        1
+    fn now(&self) -> Instant {
+        Instant { ns: 1_000_000_000 }
     }
 
     fn random(&self) -> u32 {

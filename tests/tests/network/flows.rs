@@ -10,7 +10,7 @@ use weir_ebpf::abi::{Flow, Form, Peer, Protocol, ServiceId, Signs};
 use crate::stage::Stage;
 
 fn now_s() -> u32 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap().tv_sec().try_into().unwrap()
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap().tv_sec().try_into().unwrap()
 }
 
 fn peer(text: &str) -> Peer {

@@ -219,7 +219,7 @@ impl WorldSeed {
         let places = [Place::Node, Place::LocalPod(false), Place::LocalPod(true)];
         for (cookie, (at, bits)) in (HOST_NETNS..).zip(places.into_iter().zip(self.netns)) {
             let host = if cookie == HOST_NETNS { Netns::HOST } else { 0 };
-            let flags = host | u32::from(bits) & Netns::NO_SOCKET_TRANSLATION;
+            let flags = host | u64::from(bits) & Netns::NO_SOCKET_TRANSLATION;
             let without = |v6: bool| bits >> (4 + u8::from(v6)) & 1 != 0;
             let addr = |v6| if without(v6) { Addr::default() } else { at.addr(v6) };
             if bits & 128 == 0 {

@@ -1,10 +1,11 @@
 //! A packet before the first hook, at the driver: only what is quick, and nothing that leaves a trace before it is certain
 //! that the packet goes on from there.
 
+use super::hop::recall_hop;
 use super::known::{is_opening, touch};
 use super::{Onward, Translation};
 use crate::abi::{Counter, End, Form, Path, Tuple};
-use crate::datapath::{Moment, PacketTables};
+use crate::datapath::{Instant, PacketTables};
 use crate::wire::{Fragment, Kind, Packet};
 
 /// What a packet of a known flow becomes that goes on by the route to its destination.
@@ -19,7 +20,11 @@ pub struct Ahead<R> {
 /// The packet's flow, if it is known, goes past the stack and on to another node. `None`: the first hook decides; whatever
 /// it would not simply translate is its own, and so is each first packet.
 #[inline(always)]
-pub fn look_ahead<'a, T: PacketTables>(tables: &'a T, packet: &Packet) -> Option<Ahead<T::FlowRef<'a>>> {
+pub fn look_ahead<'a, T: PacketTables>(
+    tables: &'a T,
+    now: Instant,
+    packet: &Packet,
+) -> Option<Ahead<T::FlowRef<'a>>> {
     let Kind::Transport(protocol) = packet.kind else { return None };
     if packet.fragment != Fragment::Whole || packet.ttl <= 1 || is_opening(packet) {
         return None;
@@ -37,17 +42,22 @@ pub fn look_ahead<'a, T: PacketTables>(tables: &'a T, packet: &Packet) -> Option
     if flow.is_local(end) {
         return None;
     }
-    Some(Ahead { translation: Translation::new(src, dst, Onward::Route), flow, is_forward })
+    let hop = recall_hop(tables, &flow, now);
+    Some(Ahead {
+        translation: Translation { hop, ..Translation::new(src, dst, Onward::Route) },
+        flow,
+        is_forward,
+    })
 }
 
 /// Notes and counts the packet as the first hook would have done, when it has gone on.
 #[inline(always)]
 pub fn note_ahead<'a, T: PacketTables>(
     tables: &'a T,
-    moment: &impl Moment,
+    now: Instant,
     packet: &Packet,
     ahead: &Ahead<T::FlowRef<'a>>,
 ) {
-    touch(tables, moment, packet, &ahead.flow);
+    touch(tables, now, packet, &ahead.flow);
     tables.count(if ahead.is_forward { Counter::PacketForward } else { Counter::PacketReply });
 }

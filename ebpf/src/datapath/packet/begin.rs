@@ -3,10 +3,10 @@
 use core::ops::ControlFlow;
 
 use super::known::{forward_verdict, has_ports, is_opening, signs};
-use super::{Node, Verdict, drop, refuse};
+use super::{Node, Verdict, drop, refuse, remember_piece};
 use crate::abi::{
     Addr, AddressUses, Backend, Client, Config, Counter, Device, DropReason, End, Flow, Form, Frontend,
-    FrontendKey, FrontendKind, Origin, Path, Peer, Port, Protocol, SourceRangeKey, Tuple, mix,
+    FrontendKey, FrontendKind, Hop, Origin, Path, Peer, Port, Protocol, SourceRangeKey, Tuple, mix,
 };
 use crate::datapath::select::{Choice, select_backend};
 use crate::datapath::socket::is_unallocated;
@@ -90,7 +90,8 @@ pub(super) fn enter<T: PacketTables, M: Moment, N: Network>(
     let key = flow.set_form(Form::Dialled, protocol);
     node.tables.create_flow(&key, flow).ok()?;
     node.tables.count(Counter::FlowBegun);
-    Some(forward_verdict(node.tables, flow))
+    remember_piece(node, packet, protocol);
+    Some(forward_verdict(node.tables, flow, Hop::UNKNOWN))
 }
 
 /// Removes the backend's side.
@@ -206,7 +207,7 @@ fn select_way<T: PacketTables, M: Moment, N: Network>(
 /// Past the stack nobody cuts a packet to pieces. TCP never wants that; of the others one that is too long for the way
 /// on needs the stack.
 #[inline(always)]
-fn can_redirect(there: u32, back: u32, protocol: Protocol) -> bool {
+fn can_redirect(there: u64, back: u64, protocol: Protocol) -> bool {
     there != 0 && back != 0 && (protocol == Protocol::Tcp || there == back)
 }
 
@@ -224,7 +225,7 @@ enum Way {
 impl Way {
     /// The longest packet that goes this way, past the stack; 0: none does.
     #[inline(always)]
-    const fn mtu(&self) -> u32 {
+    const fn mtu(&self) -> u64 {
         match self {
             Self::Workload(device) | Self::Device(device) => device.mtu,
             Self::Other => 0,

@@ -2,7 +2,7 @@
 //! whoever is told of an error must recognise its own packet in it.
 
 use super::{Onward, Stage, Translation, Verdict, onward};
-use crate::abi::{Addr, Counter, End, Flow, Form, Path, Peer, Tuple};
+use crate::abi::{Addr, Counter, End, Flow, Form, Hop, Path, Peer, Tuple};
 use crate::datapath::PacketTables;
 use crate::wire::{Bytes, Packet, Quoted, parse_quoted};
 
@@ -60,6 +60,7 @@ fn translation<T: PacketTables>(
             Stage::Arrive => onward(tables, flow, if to_client { End::Client } else { End::Backend }),
             Stage::Leave => Onward::Stack,
         },
+        hop: Hop::UNKNOWN,
     }
 }
 

@@ -1,9 +1,10 @@
 //! A packet of a flow that is in the tables: one look-up says what it becomes.
 
-use super::{Node, Onward, Translation, Verdict, onward};
-use crate::abi::{Counter, End, Flow, Form, Path, Protocol, Signs, Tuple};
+use super::hop::recall_hop;
+use super::{Node, Onward, Translation, Verdict, onward, remember_piece};
+use crate::abi::{Counter, End, Flow, Form, Hop, Path, Protocol, Signs, Tuple};
 use crate::datapath::lifetime::is_over;
-use crate::datapath::{Moment, Network, PacketTables};
+use crate::datapath::{Instant, Moment, Network, PacketTables};
 use crate::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
 /// What the tables say of a packet at the first hook.
@@ -22,6 +23,7 @@ pub enum Known {
 pub(super) fn arrive<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     packet: &Packet,
+    protocol: Protocol,
     tuple: &Tuple,
     src_is_low: bool,
 ) -> Known {
@@ -34,11 +36,16 @@ pub(super) fn arrive<T: PacketTables, M: Moment, N: Network>(
             {
                 return Known::Again;
             }
-            touch(node.tables, node.moment, packet, &flow);
-            Known::Verdict(forward_verdict(node.tables, &flow))
+            let now = node.moment.now();
+            let hop = recall_hop(node.tables, &flow, now);
+            touch(node.tables, now, packet, &flow);
+            remember_piece(node, packet, protocol);
+            Known::Verdict(forward_verdict(node.tables, &flow, hop))
         }
         // Whoever opens a connection is no one's reply.
-        (Form::Received, false) if !is_opening(packet) => Known::Verdict(reply_verdict(node, packet, &flow)),
+        (Form::Received, false) if !is_opening(packet) => {
+            Known::Verdict(reply_verdict(node, packet, protocol, &flow))
+        }
         // Not of this flow, though of the same tuple: what the client sends to the backend itself.
         _ => Known::Verdict(Verdict::Pass),
     }
@@ -49,6 +56,7 @@ pub(super) fn arrive<T: PacketTables, M: Moment, N: Network>(
 pub(super) fn leave<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     packet: &Packet,
+    protocol: Protocol,
     tuple: &Tuple,
     src_is_low: bool,
 ) -> Verdict {
@@ -56,11 +64,16 @@ pub(super) fn leave<T: PacketTables, M: Moment, N: Network>(
     let forward = flow.is_forward(src_is_low);
     match (flow.form(), forward) {
         (Form::Forwarded, true) => {
+            remember_piece(node, packet, protocol);
             Verdict::Translate(Translation::new(flow.source(), flow.backend(), Onward::Stack))
         }
-        (Form::Forwarded, false) => finish_reply(node.tables, &flow),
+        (Form::Forwarded, false) => {
+            remember_piece(node, packet, protocol);
+            finish_reply(node.tables, &flow)
+        }
         (Form::Received, false) if !flow.hides_client() && !is_opening(packet) => {
-            touch(node.tables, node.moment, packet, &flow);
+            touch(node.tables, node.moment.now(), packet, &flow);
+            remember_piece(node, packet, protocol);
             finish_reply(node.tables, &flow)
         }
         _ => Verdict::Pass,
@@ -70,14 +83,15 @@ pub(super) fn leave<T: PacketTables, M: Moment, N: Network>(
 /// From the client: past the stack at once to what the backend is to see; through it, all but an address of ours, which
 /// the stack would not believe in a packet that comes from outside.
 #[inline(always)]
-pub(super) fn forward_verdict(tables: &impl PacketTables, flow: &Flow) -> Verdict {
+pub(super) fn forward_verdict(tables: &impl PacketTables, flow: &Flow, hop: Hop) -> Verdict {
     tables.count(Counter::PacketForward);
     let form = match flow.path() {
         Path::Stack => Form::Forwarded,
         Path::Redirect => Form::Received,
     };
     let (src, dst) = flow.ends(form);
-    Verdict::Translate(Translation::new(src, dst, onward(tables, flow, End::Backend)))
+    let onward = onward(tables, flow, End::Backend);
+    Verdict::Translate(Translation { hop, ..Translation::new(src, dst, onward) })
 }
 
 /// From the backend.
@@ -85,17 +99,22 @@ pub(super) fn forward_verdict(tables: &impl PacketTables, flow: &Flow) -> Verdic
 fn reply_verdict<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     packet: &Packet,
+    protocol: Protocol,
     flow: &T::FlowRef<'_>,
 ) -> Verdict {
     match (flow.path(), flow.hides_client()) {
         (Path::Redirect, _) => {
-            touch(node.tables, node.moment, packet, flow);
+            let now = node.moment.now();
+            let hop = recall_hop(node.tables, flow, now);
+            touch(node.tables, now, packet, flow);
+            remember_piece(node, packet, protocol);
             node.tables.count(Counter::PacketReply);
             let onward = onward(node.tables, flow, End::Client);
-            Verdict::Translate(Translation::new(flow.dialled(), flow.client(), onward))
+            Verdict::Translate(Translation { hop, ..Translation::new(flow.dialled(), flow.client(), onward) })
         }
         (Path::Stack, true) => {
-            touch(node.tables, node.moment, packet, flow);
+            touch(node.tables, node.moment.now(), packet, flow);
+            remember_piece(node, packet, protocol);
             let (client, backend) = flow.ends(Form::Forwarded);
             Verdict::Translate(Translation::new(backend, client, Onward::Stack))
         }
@@ -118,13 +137,8 @@ pub(super) const fn is_opening(packet: &Packet) -> bool {
 
 /// Says that a packet of the row's direction was seen; writes at most once a second, unless there is news.
 #[inline(always)]
-pub(super) fn touch<T: PacketTables>(
-    tables: &T,
-    moment: &impl Moment,
-    packet: &Packet,
-    flow: &T::FlowRef<'_>,
-) {
-    let now_s = moment.seconds();
+pub(super) fn touch<T: PacketTables>(tables: &T, now: Instant, packet: &Packet, flow: &T::FlowRef<'_>) {
+    let now_s = now.seconds();
     let signs = flow.signs.and(signs(packet));
     if flow.seen_s != now_s || flow.signs != signs {
         tables.touch_flow(flow, now_s, signs);

@@ -10,11 +10,13 @@
 
 mod ahead;
 mod begin;
+mod hop;
 mod icmp;
 mod known;
 mod verdict;
 
 pub use ahead::{Ahead, look_ahead, note_ahead};
+pub use hop::remember_hop;
 pub use known::Known;
 pub use verdict::{Answer, Onward, Translation, Verdict};
 
@@ -181,9 +183,7 @@ pub fn enter<T: PacketTables, M: Moment, N: Network>(
     flow: &mut Flow,
 ) -> Option<Verdict> {
     let Kind::Transport(protocol) = packet.kind else { return Some(Verdict::Pass) };
-    let verdict = begin::enter(node, packet, protocol, flow)?;
-    remember_piece(node, packet, protocol, &verdict);
-    Some(verdict)
+    begin::enter(node, packet, protocol, flow)
 }
 
 /// A step of [`arrive`], if the flow has not begun: it leaves no trace. Afterwards the tables may know another CPU's.
@@ -234,13 +234,7 @@ fn recognise_transport<T: PacketTables, M: Moment, N: Network>(
         return Known::Verdict(refuse_piece(node.tables, packet));
     };
     let (tuple, src_is_low) = Tuple::new(src, dst, protocol);
-    match known::arrive(node, packet, &tuple, src_is_low) {
-        Known::Verdict(verdict) => {
-            remember_piece(node, packet, protocol, &verdict);
-            Known::Verdict(verdict)
-        }
-        known => known,
-    }
+    known::arrive(node, packet, protocol, &tuple, src_is_low)
 }
 
 #[inline(always)]
@@ -251,30 +245,28 @@ fn leave_transport<T: PacketTables, M: Moment, N: Network>(
 ) -> Verdict {
     let Some((src, dst)) = lookup_ends(node.tables, packet, protocol) else { return Verdict::Pass };
     let (tuple, src_is_low) = Tuple::new(src, dst, protocol);
-    let verdict = known::leave(node, packet, &tuple, src_is_low);
-    remember_piece(node, packet, protocol, &verdict);
-    verdict
+    known::leave(node, packet, protocol, &tuple, src_is_low)
 }
 
 /// Source and destination with their ports; a later piece of a datagram has those of the first, if that was one of ours.
 #[inline(always)]
 fn lookup_ends(tables: &impl PacketTables, packet: &Packet, protocol: Protocol) -> Option<(Peer, Peer)> {
     let Fragment::Later(id) = packet.fragment else { return Some((packet.src, packet.dst)) };
-    let key = FragmentKey::new(packet.src.addr, packet.dst.addr, id, protocol as u8);
+    let key = FragmentKey::new(packet.src.addr, packet.dst.addr, id, protocol);
     let row = tables.lookup_fragment(&key)?;
     Some((Peer { port: row.src, ..packet.src }, Peer { port: row.dst, ..packet.dst }))
 }
 
-/// The pieces that follow have no ports.
+/// Of a packet that is translated: the pieces that follow have no ports. Called before there is a verdict, which would have
+/// to be carried past it.
 #[inline(always)]
 fn remember_piece<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     packet: &Packet,
     protocol: Protocol,
-    verdict: &Verdict,
 ) {
-    if let (Fragment::First(id), Verdict::Translate(_)) = (packet.fragment, verdict) {
-        let key = FragmentKey::new(packet.src.addr, packet.dst.addr, id, protocol as u8);
+    if let Fragment::First(id) = packet.fragment {
+        let key = FragmentKey::new(packet.src.addr, packet.dst.addr, id, protocol);
         let seen_s = node.moment.seconds();
         node.tables.put_fragment(&key, &FragmentRow { src: packet.src.port, dst: packet.dst.port, seen_s });
     }

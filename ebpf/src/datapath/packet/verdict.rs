@@ -1,6 +1,6 @@
 //! What becomes of a packet.
 
-use crate::abi::{DropReason, Peer, Workload};
+use crate::abi::{DropReason, Hop, Peer, Workload};
 use crate::wire::{Packet, Quoted};
 
 /// What becomes of a packet.
@@ -29,6 +29,8 @@ pub struct Translation {
     pub quoted: Option<Quoted>,
     /// Where it goes.
     pub onward: Onward,
+    /// Of [`Onward::Route`]: the hop there, if it was found a moment ago.
+    pub hop: Hop,
 }
 
 /// Where a translated packet goes.
@@ -59,7 +61,7 @@ impl Translation {
     #[inline(always)]
     #[must_use]
     pub const fn new(src: Peer, dst: Peer, onward: Onward) -> Self {
-        Self { src, dst, quoted: None, onward }
+        Self { src, dst, quoted: None, onward, hop: Hop::UNKNOWN }
     }
 
     /// Whether the packet has no hop left: past the stack this node is one all the same (RFC 1812 section 5.3.1, RFC 8200

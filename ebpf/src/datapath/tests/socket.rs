@@ -96,7 +96,7 @@ fn affinity_lasts_until_its_timeout_after_the_last_connection() {
             moment.seconds.set(moment.seconds.get() + 100);
             assert_eq!(ask(cookie), first);
         }
-        let key = AffinityKey { client: Client::from_netns(1), service: SERVICE };
+        let key = AffinityKey::new(Client::from_netns(1), SERVICE);
         let last_seen_s = moment.seconds.get();
         assert_eq!(tables.affinity.borrow()[&key], AffinityRow::new(first, last_seen_s));
         moment.seconds.set(last_seen_s + 101);

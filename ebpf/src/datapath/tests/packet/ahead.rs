@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::abi::{Flow, Tuple};
+use crate::datapath::Moment as _;
 use crate::datapath::PacketTables as _;
 use crate::datapath::packet::{look_ahead, note_ahead};
 use crate::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_SYN};
@@ -10,8 +11,8 @@ use crate::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_SYN};
 fn ahead(world: &World, flags: u8, src: Peer, dst: Peer) -> Option<Translation> {
     let frame = frame::tcp(src.into(), dst.into(), flags, b"");
     let packet = parse(&frame[..], 14, frame::ether_type(&frame)).expect("a packet");
-    let found = look_ahead(&world.tables, &packet)?;
-    note_ahead(&world.tables, &world.moment, &packet, &found);
+    let found = look_ahead(&world.tables, world.moment.now(), &packet)?;
+    note_ahead(&world.tables, world.moment.now(), &packet, &found);
     Some(found.translation)
 }
 
@@ -81,7 +82,7 @@ fn pieces_and_packets_at_the_end_of_their_life_are_the_first_hooks() {
         translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, client, dialled));
         let frame = frame::tcp(client.into(), dialled.into(), TCP_ACK, b"");
         let packet = parse(&frame[..], 14, frame::ether_type(&frame)).expect("a packet");
-        assert!(look_ahead(&world.tables, &packet).is_some());
+        assert!(look_ahead(&world.tables, world.moment.now(), &packet).is_some());
         for other in [
             Packet { ttl: 1, ..packet },
             Packet { ttl: 0, ..packet },
@@ -90,7 +91,7 @@ fn pieces_and_packets_at_the_end_of_their_life_are_the_first_hooks() {
             Packet { kind: Kind::IcmpError, ..packet },
             Packet { kind: Kind::EchoRequest, ..packet },
         ] {
-            assert!(look_ahead(&world.tables, &other).is_none(), "{other:?}");
+            assert!(look_ahead(&world.tables, world.moment.now(), &other).is_none(), "{other:?}");
         }
     }
 }
@@ -99,5 +100,5 @@ fn pieces_and_packets_at_the_end_of_their_life_are_the_first_hooks() {
 fn look_back(world: &World, there: Translation) -> bool {
     let frame = frame::tcp(there.dst.into(), there.src.into(), TCP_ACK, b"");
     let packet = parse(&frame[..], 14, frame::ether_type(&frame)).expect("a packet");
-    look_ahead(&world.tables, &packet).is_some()
+    look_ahead(&world.tables, world.moment.now(), &packet).is_some()
 }

@@ -3,6 +3,7 @@
 mod ahead;
 mod begin;
 mod fragments;
+mod hop;
 mod icmp;
 mod life;
 mod ways;
