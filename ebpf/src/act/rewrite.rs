@@ -6,7 +6,7 @@
 use super::checksum::Sum;
 use crate::abi::{Addr, Peer, Protocol};
 use crate::datapath::packet::Translation;
-use crate::wire::{Bytes, Fragment, Kind, Packet, Quoted, parse_quoted};
+use crate::wire::{Bytes, Kind, Packet, Quoted, parse_quoted};
 
 /// The frame could not be changed: too short, or no memory. It may be changed in parts and must not go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,54 +87,120 @@ pub fn rewrite<F: Frame>(
     hop: bool,
 ) -> Result<(), Stuck> {
     let (src, dst) = (translation.src, translation.dst);
-    write_addresses(frame, packet.l3, src.addr, dst.addr, hop)?;
-    let addresses = difference(packet.src.addr, src.addr).and(difference(packet.dst.addr, dst.addr));
+    let is_v4 = dst.addr.is_v4();
     match packet.kind {
-        Kind::Transport(protocol) => {
-            if !matches!(packet.fragment, Fragment::Later(_)) {
-                rewrite_transport(frame, packet, src, dst, protocol, addresses)?;
+        // Nearly every packet. Each family for itself, so that it is asked for once.
+        Kind::Transport(protocol @ (Protocol::Tcp | Protocol::Udp)) if packet.has_ports() => {
+            if is_v4 {
+                write_header_v4(frame, packet, src, dst, hop)?;
+                update_transport(frame, packet, translation, protocol, Covered::Addresses { v4: true })
+            } else {
+                write_header_v6(frame, packet, src, dst, hop)?;
+                update_transport(frame, packet, translation, protocol, Covered::Addresses { v4: false })
             }
-            Ok(())
         }
-        Kind::IcmpError => rewrite_error(frame, packet, translation.quoted.as_ref(), addresses),
+        kind => {
+            if is_v4 {
+                write_header_v4(frame, packet, src, dst, hop)?;
+            } else {
+                write_header_v6(frame, packet, src, dst, hop)?;
+            }
+            rewrite_rest(frame, packet, translation, kind)
+        }
+    }
+}
+
+/// What other packets than those of TCP and UDP have behind their IP header.
+#[inline(always)]
+fn rewrite_rest<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    translation: &Translation,
+    kind: Kind,
+) -> Result<(), Stuck> {
+    let (src, dst) = (translation.src, translation.dst);
+    match kind {
+        Kind::Transport(Protocol::Sctp) if packet.has_ports() => {
+            let (old, new) = (ports(packet.src, packet.dst), ports(src, dst));
+            if old == new { Ok(()) } else { super::crc32c::update_sctp(frame, packet, old ^ new) }
+        }
+        Kind::IcmpError => {
+            let addresses = difference(packet.src.addr, src.addr).and(difference(packet.dst.addr, dst.addr));
+            rewrite_error(frame, packet, translation.quoted.as_ref(), addresses)
+        }
         // ICMPv4 does not cover the addresses (RFC 792), ICMPv6 does (RFC 4443 section 2.3).
-        Kind::EchoRequest | Kind::Other => Ok(()),
+        Kind::Transport(_) | Kind::EchoRequest | Kind::Other => Ok(()),
     }
 }
 
 /// How a sum changes from one address to another of the same family.
 #[inline(always)]
 fn difference(old: Addr, new: Addr) -> Sum {
-    if new.is_v4() {
-        Sum::ZERO.replaced([old.v4()], [new.v4()])
-    } else {
-        Sum::ZERO.replaced(old.words(), new.words())
-    }
+    if new.is_v4() { difference_v4(old, new) } else { difference_v6(old, new) }
 }
 
-/// The addresses of the IP header at `l3`, its time to live, and the checksum of an IPv4 header.
 #[inline(always)]
-fn write_addresses<F: Frame>(frame: &mut F, l3: u32, src: Addr, dst: Addr, hop: bool) -> Result<(), Stuck> {
-    if dst.is_v4() {
-        let old = load(frame, l3 + 8)?;
-        return frame.store(l3 + 8, ipv4_tail(old, src, dst, hop));
+fn difference_v4(old: Addr, new: Addr) -> Sum {
+    Sum::ZERO.replaced([old.v4()], [new.v4()])
+}
+
+#[inline(always)]
+fn difference_v6(old: Addr, new: Addr) -> Sum {
+    Sum::ZERO.replaced(old.words(), new.words())
+}
+
+/// The addresses of an IPv4 header, its time to live and its checksum; and the ports, which mostly follow at once: each store
+/// costs about as much as the look-up of a flow.
+#[inline(always)]
+fn write_header_v4<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    src: Peer,
+    dst: Peer,
+    hop: bool,
+) -> Result<(), Stuck> {
+    let old = [u32::from_ne_bytes(packet.before_addresses), packet.src.addr.v4(), packet.dst.addr.v4()];
+    let [a, b, c] = ipv4_tail(old, src.addr, dst.addr, hop);
+    let at = packet.l3 + 8;
+    if packet.has_ports() && packet.l4 == at + 12 {
+        return frame.store::<16>(at, zerocopy::transmute!([a, b, c, ports(src, dst)]));
     }
-    if !hop {
-        return frame.store(l3 + 8, addresses_v6(src, dst));
+    frame.store::<12>(at, zerocopy::transmute!([a, b, c]))?;
+    write_ports(frame, packet, src, dst)
+}
+
+/// The same of an IPv6 header.
+#[inline(always)]
+fn write_header_v6<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    src: Peer,
+    dst: Peer,
+    hop: bool,
+) -> Result<(), Stuck> {
+    let [length_high, length_low, next, hops] = packet.before_addresses;
+    let hops = if hop { hops.saturating_sub(1) } else { hops };
+    let head = u32::from_ne_bytes([length_high, length_low, next, hops]);
+    let ([a, b, c, d], [e, f, g, h]) = (src.addr.words(), dst.addr.words());
+    let at = packet.l3 + 4;
+    if packet.has_ports() && packet.l4 == at + 36 {
+        let words: [u32; 10] = [head, a, b, c, d, e, f, g, h, ports(src, dst)];
+        return frame.store::<40>(at, zerocopy::transmute!(words));
     }
-    let [length_high, length_low, next, hops] = load(frame, l3 + 4)?;
-    let [a, b, c, d] = src.words();
-    let [e, f, g, h] = dst.words();
-    let head = u32::from_ne_bytes([length_high, length_low, next, hops.saturating_sub(1)]);
     let words: [u32; 9] = [head, a, b, c, d, e, f, g, h];
-    frame.store::<36>(l3 + 4, zerocopy::transmute!(words))
+    frame.store::<36>(at, zerocopy::transmute!(words))?;
+    write_ports(frame, packet, src, dst)
+}
+
+#[inline(always)]
+fn write_ports<F: Frame>(frame: &mut F, packet: &Packet, src: Peer, dst: Peer) -> Result<(), Stuck> {
+    if packet.has_ports() { frame.store(packet.l4, ports(src, dst).to_ne_bytes()) } else { Ok(()) }
 }
 
 /// The last 12 of the 20 bytes of an IPv4 header: time to live, protocol, checksum, addresses.
 #[inline(always)]
-fn ipv4_tail(old: [u8; 12], src: Addr, dst: Addr, hop: bool) -> [u8; 12] {
-    let [mut ttl, protocol, check_a, check_b, ..] = old;
-    let [_, old_src, old_dst]: [u32; 3] = zerocopy::transmute!(old);
+fn ipv4_tail([before, old_src, old_dst]: [u32; 3], src: Addr, dst: Addr, hop: bool) -> [u32; 3] {
+    let [mut ttl, protocol, check_a, check_b] = before.to_ne_bytes();
     let mut change = Sum::ZERO.replaced([old_src, old_dst], [src.v4(), dst.v4()]);
     if hop {
         let fewer = ttl.saturating_sub(1);
@@ -143,8 +209,7 @@ fn ipv4_tail(old: [u8; 12], src: Addr, dst: Addr, hop: bool) -> [u8; 12] {
         ttl = fewer;
     }
     let [check_a, check_b] = change.applied_to(u16::from_ne_bytes([check_a, check_b])).to_ne_bytes();
-    let words = [u32::from_ne_bytes([ttl, protocol, check_a, check_b]), src.v4(), dst.v4()];
-    zerocopy::transmute!(words)
+    [u32::from_ne_bytes([ttl, protocol, check_a, check_b]), src.v4(), dst.v4()]
 }
 
 #[inline(always)]
@@ -167,25 +232,25 @@ fn ports(src: Peer, dst: Peer) -> u32 {
     zerocopy::transmute!([src.port.network(), dst.port.network()])
 }
 
+/// The transport checksum, after new addresses and ports.
 #[inline(always)]
-fn rewrite_transport<F: Frame>(
+fn update_transport<F: Frame>(
     frame: &mut F,
     packet: &Packet,
-    src: Peer,
-    dst: Peer,
+    translation: &Translation,
     protocol: Protocol,
-    addresses: Sum,
+    covered: Covered,
 ) -> Result<(), Stuck> {
-    let (old, new) = (ports(packet.src, packet.dst), ports(src, dst));
-    if old != new {
-        frame.store(packet.l4, new.to_ne_bytes())?;
-    }
-    let Some((offset, optional)) = checksum_of(protocol) else {
-        return if old == new { Ok(()) } else { super::crc32c::update_sctp(frame, packet, old ^ new) };
-    };
+    let (src, dst) = (translation.src, translation.dst);
+    let Some((offset, optional)) = checksum_of(protocol) else { return Ok(()) };
     let offset = packet.l4 + offset;
-    let v4 = dst.addr.is_v4();
-    frame.update_checksum(offset, addresses, Covered::Addresses { v4 }, optional)?;
+    let addresses = if matches!(covered, Covered::Addresses { v4: true }) {
+        difference_v4(packet.src.addr, src.addr).and(difference_v4(packet.dst.addr, dst.addr))
+    } else {
+        difference_v6(packet.src.addr, src.addr).and(difference_v6(packet.dst.addr, dst.addr))
+    };
+    frame.update_checksum(offset, addresses, covered, optional)?;
+    let (old, new) = (ports(packet.src, packet.dst), ports(src, dst));
     if old != new {
         let change = Sum::ZERO.replaced([old], [new]);
         frame.update_checksum(offset, change, Covered::Content, optional)?;
@@ -217,11 +282,11 @@ fn rewrite_error<F: Frame>(
 fn rewrite_quote<F: Frame>(frame: &mut F, packet: &Packet, old: &Quoted, new: &Quoted) -> Result<Sum, Stuck> {
     let mut change = Sum::ZERO;
     if new.dst.addr.is_v4() {
-        let before = load(frame, old.l3 + 8)?;
-        let after = ipv4_tail(before, new.src.addr, new.dst.addr, false);
-        frame.store(old.l3 + 8, after)?;
+        let before: [u8; 12] = load(frame, old.l3 + 8)?;
         let before: [u32; 3] = zerocopy::transmute!(before);
-        change = change.replaced(before, zerocopy::transmute!(after));
+        let after = ipv4_tail(before, new.src.addr, new.dst.addr, false);
+        frame.store::<12>(old.l3 + 8, zerocopy::transmute!(after))?;
+        change = change.replaced(before, after);
     } else {
         frame.store(old.l3 + 8, addresses_v6(new.src.addr, new.dst.addr))?;
         change = change.and(difference(old.src.addr, new.src.addr));

@@ -35,12 +35,24 @@ pub struct Packet {
     pub tcp_flags: u8,
     /// Time to live, or hop limit.
     pub ttl: u8,
+    /// The four bytes of the IP header before its addresses: time to live, protocol and checksum; in IPv6 length, next
+    /// header and hop limit.
+    pub before_addresses: [u8; 4],
     /// Bytes from the beginning of the frame to the IP header: 0 or the length of an Ethernet header.
     pub l3: u32,
     /// Bytes from the beginning of the frame to the header after the IP headers.
     pub l4: u32,
     /// Length of the IP packet in bytes, as its header says.
     pub length: u32,
+}
+
+impl Packet {
+    /// Whether ports stand in the packet itself: not in a later piece of a datagram.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_ports(&self) -> bool {
+        matches!(self.kind, Kind::Transport(_)) && !matches!(self.fragment, Fragment::Later(_))
+    }
 }
 
 /// FIN of [`Packet::tcp_flags`]

@@ -41,6 +41,7 @@ struct Headers {
     protocol: u8,
     fragment: Fragment,
     ttl: u8,
+    before_addresses: [u8; 4],
     l4: u32,
     length: u32,
 }
@@ -56,7 +57,7 @@ pub fn parse(bytes: &(impl Bytes + ?Sized), l3: u32, ether_type: u16) -> Result<
         IPV6 => parse_v6(bytes, l3)?,
         _ => return Err(Unusable::NotIp),
     };
-    let Headers { src, dst, protocol, fragment, ttl, l4, length } = headers;
+    let Headers { src, dst, protocol, fragment, ttl, before_addresses, l4, length } = headers;
     let mut packet = Packet {
         src: Peer { addr: src, port: Port::default() },
         dst: Peer { addr: dst, port: Port::default() },
@@ -64,6 +65,7 @@ pub fn parse(bytes: &(impl Bytes + ?Sized), l3: u32, ether_type: u16) -> Result<
         fragment,
         tcp_flags: 0,
         ttl,
+        before_addresses,
         l3,
         l4,
         length,
@@ -95,6 +97,7 @@ fn parse_v4(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable>
         protocol: header[9],
         fragment: fragment(offset & 0x1fff != 0, offset & 0x2000 != 0, id),
         ttl: header[8],
+        before_addresses: [header[8], header[9], header[10], header[11]],
         l4: l3 + header_len,
         length,
     })
@@ -117,6 +120,7 @@ fn parse_v6(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable>
         protocol: header[6],
         fragment: Fragment::Whole,
         ttl: header[7],
+        before_addresses: [header[4], header[5], header[6], header[7]],
         l4: l3 + 40,
         length: u32::from(u16::from_be_bytes([header[4], header[5]])) + 40,
     };
@@ -179,21 +183,28 @@ fn parse_ports(
     protocol: Protocol,
     packet: &mut Packet,
 ) -> Result<(), Unusable> {
-    let [src, dst] = load_ports(bytes, packet.l4).ok_or(Unusable::Malformed)?;
+    let loaded = if matches!(protocol, Protocol::Tcp) {
+        let header: Option<[u8; 14]> = bytes.load(packet.l4);
+        header.map(|[a, b, c, d, .., flags]| (ports([a, b, c, d]), flags))
+    } else {
+        load_ports(bytes, packet.l4).map(|ports| (ports, 0))
+    };
+    let ([src, dst], flags) = loaded.ok_or(Unusable::Malformed)?;
     packet.src.port = src;
     packet.dst.port = dst;
-    if matches!(protocol, Protocol::Tcp) {
-        let [flags] = bytes.load(packet.l4 + 13).ok_or(Unusable::Malformed)?;
-        packet.tcp_flags = flags;
-    }
+    packet.tcp_flags = flags;
     Ok(())
 }
 
 /// The two ports with which TCP, UDP and SCTP begin.
 #[inline(always)]
 fn load_ports(bytes: &(impl Bytes + ?Sized), l4: u32) -> Option<[Port; 2]> {
-    let [a, b, c, d]: [u8; 4] = bytes.load(l4)?;
-    Some([Port::from_network(u16::from_ne_bytes([a, b])), Port::from_network(u16::from_ne_bytes([c, d]))])
+    bytes.load(l4).map(ports)
+}
+
+#[inline(always)]
+const fn ports([a, b, c, d]: [u8; 4]) -> [Port; 2] {
+    [Port::from_network(u16::from_ne_bytes([a, b])), Port::from_network(u16::from_ne_bytes([c, d]))]
 }
 
 /// Errors are those that quote a packet: of ICMP destination unreachable, time exceeded, parameter problem (RFC 792);

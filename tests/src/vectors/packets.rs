@@ -101,5 +101,16 @@ fn packet(protocol: Protocol, src: Peer, dst: Peer, tcp_flags: u8) -> Packet {
     debug_assert_ne!(src.port, Port::new(0));
     let (l3, l4) = if src.addr.is_v4() { (14, 34) } else { (14, 54) };
     let kind = Kind::Transport(protocol);
-    Packet { src, dst, kind, fragment: Fragment::Whole, tcp_flags, ttl: 64, l3, l4, length: l4 + 6 }
+    Packet {
+        src,
+        dst,
+        kind,
+        fragment: Fragment::Whole,
+        tcp_flags,
+        ttl: 64,
+        before_addresses: [0; 4],
+        l3,
+        l4,
+        length: l4 + 6,
+    }
 }

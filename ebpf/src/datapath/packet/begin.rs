@@ -2,7 +2,7 @@
 
 use core::ops::ControlFlow;
 
-use super::known::{forward_verdict, has_ports, is_opening, signs};
+use super::known::{forward_verdict, is_opening, signs};
 use super::{Node, Verdict, drop, refuse, remember_piece};
 use crate::abi::{
     Addr, AddressUses, Backend, Client, Config, Counter, Device, DropReason, End, Flow, Form, Frontend,
@@ -28,7 +28,7 @@ pub(super) fn find<T: PacketTables, M: Moment, N: Network>(
     protocol: Protocol,
 ) -> Result<Frontend, Verdict> {
     // Of TCP only what opens a connection: anything else is another's in mid-stream, or lost, and the stack's.
-    if !has_ports(packet) || (protocol == Protocol::Tcp && !is_opening(packet)) {
+    if !packet.has_ports() || (protocol == Protocol::Tcp && !is_opening(packet)) {
         return Err(Verdict::Pass);
     }
     match lookup_frontend(node, packet, protocol) {

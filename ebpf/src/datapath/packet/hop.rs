@@ -3,7 +3,6 @@
 //! What was found is good for one [`Window`]. So a change of routes or neighbours is followed within 17 ms, with or without
 //! an agent, and nobody need be told of it.
 
-use super::known::has_ports;
 use crate::abi::{Form, Hop, HopRow, Path, Tuple, Window};
 use crate::datapath::{Instant, PacketTables};
 use crate::wire::{Kind, Packet};
@@ -22,7 +21,7 @@ pub(super) fn recall_hop<T: PacketTables>(tables: &T, flow: &T::FlowRef<'_>, now
 #[inline(always)]
 pub fn remember_hop<T: PacketTables>(tables: &T, packet: &Packet, hop: &Hop, window: Window) {
     let Kind::Transport(protocol) = packet.kind else { return };
-    if !has_ports(packet) {
+    if !packet.has_ports() {
         return;
     }
     let (tuple, src_is_low) = Tuple::new(packet.src, packet.dst, protocol);

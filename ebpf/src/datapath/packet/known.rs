@@ -5,7 +5,7 @@ use super::{Node, Onward, Translation, Verdict, onward, remember_piece};
 use crate::abi::{Counter, End, Flow, Form, Hop, Path, Protocol, Signs, Tuple};
 use crate::datapath::lifetime::is_over;
 use crate::datapath::{Instant, Moment, Network, PacketTables};
-use crate::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use crate::wire::{Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
 /// What the tables say of a packet at the first hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,10 +182,4 @@ pub(super) fn forget<T: PacketTables>(tables: &T, packet: &Packet, protocol: Pro
         tables.delete_flow(&Tuple::new(client, server, protocol).0);
     }
     tables.delete_flow(&tuple);
-}
-
-/// Whether ports stand in the packet itself.
-#[inline(always)]
-pub(super) const fn has_ports(packet: &Packet) -> bool {
-    !matches!(packet.fragment, Fragment::Later(_))
 }
