@@ -10,6 +10,7 @@ use weir_ebpf::datapath::packet::{
 };
 use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
 
+use crate::act::To;
 use crate::kernel_tables::{KernelTables, Now};
 use crate::network::Here;
 use crate::skb::Skb;
@@ -20,6 +21,7 @@ pub(crate) struct Decision {
     pub(crate) packet: Packet,
     pub(crate) translation: Translation,
     pub(crate) answer: Answer,
+    pub(crate) to: To,
     pub(crate) exit: Exit,
     frontend: Frontend,
     flow: Flow,
