@@ -2,10 +2,12 @@
 //! ([`setup`]) and ends with a useful exit code: 0 done, 1 something failed, 2 not everything could run (CI only).
 
 mod check;
+mod cross;
 mod fuzz;
 mod setup;
 mod shell;
 mod suite;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -48,6 +50,8 @@ enum Command {
         #[arg(value_enum)]
         layers: Vec<Layer>,
     },
+    /// Test the programs on other kernels, on machines in software
+    Vm(vm::Options),
     /// Look for inputs that break the datapath; says how many were tried and which lines they reach
     Fuzz {
         /// What to fuzz; all in turn without it
@@ -101,6 +105,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             return Ok(if outcome.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Test { layers } => return suite::run_layers(&workspace, &layers),
+        Command::Vm(options) => return vm::run(&workspace, &options),
         Command::Fuzz { target, seconds } => return fuzz::run(&workspace, target, seconds),
         Command::Demo => {
             setup::ensure(&workspace, &[Need::Toolchain, Need::Lab])?;

@@ -124,19 +124,36 @@ fn lookup_next(tables: &impl Tables, run: Run, point: u32) -> u32 {
 /// How many backends of the run, which is sorted by [`Backend::order`], stand before a point on the ring.
 #[inline(always)]
 fn lower_bound(tables: &impl Tables, run: Run, point: u32) -> u32 {
-    let (mut low, mut high) = (0, run.len);
-    repeat(SEARCH_STEPS, |_| {
-        if low >= high {
+    let mut search = Search { offset: run.offset, point, low: 0, high: run.len };
+    repeat(SEARCH_STEPS, |_| search.halve(tables));
+    search.low
+}
+
+/// A search under way. In one piece, so that a step of the loop needs one pointer: the kernel has 512 bytes of stack for
+/// all functions that are called from one another.
+struct Search {
+    /// Of the run.
+    offset: u32,
+    point: u32,
+    /// The answer is at least this.
+    low: u32,
+    /// And at most this.
+    high: u32,
+}
+
+impl Search {
+    #[inline(always)]
+    fn halve(&mut self, tables: &impl Tables) -> ControlFlow<()> {
+        if self.low >= self.high {
             return ControlFlow::Break(());
         }
-        let middle = low + (high - low) / 2;
-        match tables.lookup_backend(run.offset.wrapping_add(middle)) {
-            Some(backend) if backend.place() < point => low = middle + 1,
-            _ => high = middle,
+        let middle = self.low + (self.high - self.low) / 2;
+        match tables.lookup_backend(self.offset.wrapping_add(middle)) {
+            Some(backend) if backend.place() < self.point => self.low = middle + 1,
+            _ => self.high = middle,
         }
         ControlFlow::Continue(())
-    });
-    low
+    }
 }
 
 /// This backend as the run has it.

@@ -2,15 +2,15 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
-use weir_ebpf::abi::{Config, Counter, Hop, Origin, Window, Workload};
+use weir_ebpf::abi::{Config, Counter, Origin};
 use weir_ebpf::act::answer::{answer, answer_too_long, is_error};
-use weir_ebpf::act::ethernet::{addressed, addresses};
+use weir_ebpf::act::ethernet::addressed;
 use weir_ebpf::act::rewrite::{Frame as _, Stuck, rewrite};
-use weir_ebpf::datapath::packet::{Answer, Onward, Translation, remember_hop};
+use weir_ebpf::datapath::packet::{Answer, Onward, remember_hop};
 use weir_ebpf::datapath::{Moment as _, Tables as _};
 use weir_ebpf::wire::{Bytes as _, Kind, Packet};
 
-use crate::decision::{Decision, Hook, Todo};
+use crate::decision::{Decision, Exit, Hook, Todo};
 use crate::kernel_tables::{KernelTables, Now};
 use crate::limit;
 use crate::network::{Here, Way};
@@ -27,14 +27,14 @@ const FORWARDED: u32 = 0x4000;
 
 /// Carries out what was decided.
 #[inline(always)]
-pub(crate) fn act<H: Hook>(skb: Skb, row: &Decision, todo: Todo) -> i32 {
+pub(crate) fn act<H: Hook>(skb: Skb, row: &mut Decision, todo: Todo) -> i32 {
     match todo {
         Todo::Pass if H::ORIGIN.is_none() => NEXT,
         Todo::Pass => pass(skb, Note::LookAgain),
         Todo::Translate if row.translation.is_beyond(&row.packet) => {
             give_answer::<H>(skb.raw(), &row.packet, &Answer::TimeExceeded)
         }
-        Todo::Translate => translate::<H>(skb.raw(), &row.packet, &row.translation),
+        Todo::Translate => translate::<H>(skb, row),
         Todo::Answer => give_answer::<H>(skb.raw(), &row.packet, &row.answer),
         Todo::Drop => DROP,
         // Steps, of which `decide` takes the next.
@@ -48,92 +48,128 @@ fn pass(skb: Skb, note: Note) -> i32 {
     NEXT
 }
 
-#[inline(never)]
-fn translate<H: Hook>(raw: *mut __sk_buff, packet: &Packet, translation: &Translation) -> i32 {
-    let mut skb = Skb::new(raw);
-    let done = match &translation.onward {
-        Onward::Stack => through_stack::<H>(&mut skb, packet, translation),
-        Onward::Route => route::<H>(&mut skb, packet, translation),
-        Onward::Workload(workload) => deliver(&mut skb, packet, translation, workload),
-    };
-    done.unwrap_or(DROP)
-}
-
-/// [`rewrite`], once in the object.
-#[inline(never)]
-fn rewrite_here(raw: *mut __sk_buff, packet: &Packet, translation: &Translation, hop: bool) -> bool {
-    rewrite(&mut Skb::new(raw), packet, translation, hop).is_ok()
-}
-
+/// Where it goes on, what it becomes, off it goes: step by step, as in [`crate::tc`]. What a step returns is looked at
+/// before the next one is called: the verifier of Linux 6.1 loses track of it, and takes branches for dead that are not.
 #[inline(always)]
-fn write(skb: &mut Skb, packet: &Packet, translation: &Translation, hop: bool) -> Result<(), Stuck> {
-    if rewrite_here(skb.raw(), packet, translation, hop) { Ok(()) } else { Err(Stuck) }
+fn translate<H: Hook>(skb: Skb, row: &mut Decision) -> i32 {
+    let raw = skb.raw();
+    match find_exit(raw, row) {
+        Told::Nobody => {}
+        Told::Sender => return send_back::<H>(skb),
+        Told::TooOften => return DROP,
+    }
+    match rewrite_here(raw, row) {
+        To::Nobody => DROP,
+        To::Stack => send_through_stack::<H>(skb),
+        to => send(skb, row, to).unwrap_or(DROP),
+    }
+}
+
+/// Whom a packet goes to from here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum To {
+    /// Nobody.
+    Nobody = 0,
+    /// The stack; after the last hook, whoever it is on its way to.
+    Stack = 1,
+    /// The next hop that stands in the map.
+    Hop = 2,
+    /// Whom its device finds for it.
+    Device = 3,
+    /// A pod.
+    Workload = 4,
+}
+
+/// Where the translated packet is to go, into the map; or its sender is told that it cannot.
+#[inline(never)]
+fn find_exit(raw: *mut __sk_buff, row: &mut Decision) -> Told {
+    row.to = match &row.translation.onward {
+        Onward::Stack => To::Stack,
+        Onward::Route => return find_hop(Skb::new(raw), row),
+        Onward::Workload(workload) => {
+            row.exit = Exit { ifindex: workload.ifindex, ethernet: addressed(workload) };
+            To::Workload
+        }
+    };
+    Told::Nobody
+}
+
+/// By the route to its destination.
+#[inline(always)]
+fn find_hop(skb: Skb, row: &mut Decision) -> Told {
+    let Ok(length) = length_on_wire(skb, &row.packet) else { return Told::TooOften };
+    if row.translation.hop.takes(length) {
+        row.exit = Exit::from(&row.translation.hop);
+        row.to = To::Hop;
+        return Told::Nobody;
+    }
+    let here = Here { context: skb.raw().cast(), ifindex: skb.ifindex() };
+    let window = Now.now().window();
+    row.to = match here.lookup_way(row.translation.src.addr, row.translation.dst.addr, length) {
+        Way::Known(hop) => {
+            remember_hop(&KernelTables, &row.packet, &hop, window);
+            row.exit = Exit::from(&hop);
+            To::Hop
+        }
+        Way::Unresolved { ifindex } => {
+            row.exit.ifindex = ifindex;
+            To::Device
+        }
+        Way::TooLong { mtu, .. } => {
+            KernelTables.count(Counter::RedirectFailed);
+            row.to = To::Stack;
+            return refuse_length(skb.raw(), &row.packet, mtu);
+        }
+        Way::None => {
+            KernelTables.count(Counter::RedirectFailed);
+            To::Stack
+        }
+    };
+    Told::Nobody
+}
+
+/// The packet as it is to leave, and where to: nobody gets what could not be rewritten.
+#[inline(never)]
+fn rewrite_here(raw: *mut __sk_buff, row: &Decision) -> To {
+    let to = row.to;
+    match rewrite(&mut Skb::new(raw), &row.packet, &row.translation, to != To::Stack) {
+        Ok(()) => to,
+        Err(Stuck) => To::Nobody,
+    }
+}
+
+/// Past the stack.
+#[inline(always)]
+fn send(mut skb: Skb, row: &Decision, to: To) -> Result<i32, Stuck> {
+    if to != To::Device && row.packet.l3 != 0 {
+        skb.store(0, row.exit.ethernet)?;
+    }
+    skb.leave_note(Note::Done);
+    let ifindex = row.exit.ifindex;
+    // SAFETY: plain numbers; no next hop is given, so the helper looks it up itself.
+    let action = unsafe {
+        match to {
+            To::Workload => bpf_redirect_peer(ifindex, 0),
+            To::Device => bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0),
+            _ => bpf_redirect(ifindex, 0),
+        }
+    };
+    Ok(action as i32)
 }
 
 /// On through the stack; at the last hook, simply on.
 #[inline(always)]
-fn through_stack<H: Hook>(skb: &mut Skb, packet: &Packet, translation: &Translation) -> Result<i32, Stuck> {
-    write(skb, packet, translation, false)?;
+fn send_through_stack<H: Hook>(skb: Skb) -> i32 {
     if H::ORIGIN.is_none() {
-        return Ok(pass(*skb, Note::Done));
+        return pass(skb, Note::Done);
     }
     // A pod's own packets are the CNI plugin's to masquerade or not.
     let is_from_outside = matches!(H::ORIGIN, Some(Origin::Outside));
     if is_from_outside && KernelTables.config().flags & Config::MARK_FORWARDED != 0 {
         skb.add_mark(FORWARDED);
     }
-    Ok(pass(*skb, Note::LookAgain))
-}
-
-/// Out by the route to its destination.
-#[inline(always)]
-fn route<H: Hook>(skb: &mut Skb, packet: &Packet, translation: &Translation) -> Result<i32, Stuck> {
-    let length = length_on_wire(*skb, packet)?;
-    if translation.hop.takes(length) {
-        return leave_by(skb, packet, translation, &translation.hop);
-    }
-    let here = Here { context: skb.raw().cast(), ifindex: skb.ifindex() };
-    let window = Now.now().window();
-    match here.lookup_way(translation.src.addr, translation.dst.addr, length) {
-        Way::Known(hop) => {
-            remember(packet, &hop, window);
-            leave_by(skb, packet, translation, &hop)
-        }
-        Way::Unresolved { ifindex } => {
-            write(skb, packet, translation, true)?;
-            skb.leave_note(Note::Done);
-            // SAFETY: no next hop is given, so the helper looks it up itself.
-            Ok(unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) } as i32)
-        }
-        Way::TooLong { mtu, .. } => {
-            KernelTables.count(Counter::RedirectFailed);
-            match refuse_length(skb.raw(), packet, mtu) {
-                Told::Sender => Ok(send_back::<H>(*skb)),
-                Told::Nobody => through_stack::<H>(skb, packet, translation),
-                Told::TooOften => Ok(DROP),
-            }
-        }
-        Way::None => {
-            KernelTables.count(Counter::RedirectFailed);
-            through_stack::<H>(skb, packet, translation)
-        }
-    }
-}
-
-/// Out to the next hop.
-#[inline(always)]
-fn leave_by(skb: &mut Skb, packet: &Packet, translation: &Translation, hop: &Hop) -> Result<i32, Stuck> {
-    write(skb, packet, translation, true)?;
-    skb.store(0, addresses(hop.dst, hop.src))?;
-    skb.leave_note(Note::Done);
-    // SAFETY: plain numbers.
-    Ok(unsafe { bpf_redirect(hop.ifindex, 0) } as i32)
-}
-
-/// [`remember_hop`], once in the object.
-#[inline(never)]
-fn remember(packet: &Packet, hop: &Hop, window: Window) {
-    remember_hop(&KernelTables, packet, hop, window);
+    pass(skb, Note::LookAgain)
 }
 
 /// Length of the IP packet, or of the longest of those that a device is to make of it.
@@ -151,23 +187,6 @@ fn length_on_wire(skb: Skb, packet: &Packet) -> Result<u16, Stuck> {
         _ => 8,
     };
     Ok((packet.l4 - packet.l3 + header + payload) as u16)
-}
-
-/// Into a pod of this node.
-#[inline(always)]
-fn deliver(
-    skb: &mut Skb,
-    packet: &Packet,
-    translation: &Translation,
-    workload: &Workload,
-) -> Result<i32, Stuck> {
-    write(skb, packet, translation, true)?;
-    if packet.l3 != 0 {
-        skb.store(0, addressed(workload))?;
-    }
-    skb.leave_note(Note::Done);
-    // SAFETY: plain numbers.
-    Ok(unsafe { bpf_redirect_peer(workload.ifindex, 0) } as i32)
 }
 
 /// Who learned why a packet does not go on.

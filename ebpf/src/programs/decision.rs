@@ -2,7 +2,8 @@
 //! whole stack for itself.
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Origin};
+use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Hop, Origin};
+use weir_ebpf::act::ethernet::addresses;
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::packet::{
     Answer, Known, Node, Stage, Translation, Verdict, choose, enter, find, finish, follow_error, forget,
@@ -10,6 +11,7 @@ use weir_ebpf::datapath::packet::{
 };
 use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
 
+use crate::act::To;
 use crate::kernel_tables::{KernelTables, Now};
 use crate::network::Here;
 use crate::skb::Skb;
@@ -20,8 +22,24 @@ pub(crate) struct Decision {
     pub(crate) packet: Packet,
     pub(crate) translation: Translation,
     pub(crate) answer: Answer,
+    pub(crate) to: To,
+    pub(crate) exit: Exit,
     frontend: Frontend,
     flow: Flow,
+}
+
+/// Where a packet leaves the node.
+pub(crate) struct Exit {
+    pub(crate) ifindex: u32,
+    /// Destination and source of its Ethernet header.
+    pub(crate) ethernet: [u8; 12],
+}
+
+impl From<&Hop> for Exit {
+    #[inline(always)]
+    fn from(hop: &Hop) -> Self {
+        Self { ifindex: hop.ifindex, ethernet: addresses(hop.dst, hop.src) }
+    }
 }
 
 /// A hook: which question it asks of a packet.

@@ -1,7 +1,7 @@
 //! The datapath's questions about routes and sockets, by the kernel's helpers.
 
 use core::ffi::c_void;
-use core::mem::{MaybeUninit, size_of, zeroed};
+use core::mem::{MaybeUninit, size_of};
 
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
@@ -43,7 +43,7 @@ impl Here {
     #[inline(always)]
     pub(crate) fn lookup_way(&self, src: Addr, dst: Addr, length: u16) -> Way {
         let mut asked = MaybeUninit::uninit();
-        let asked = clear(&mut asked);
+        let asked = clear::<FibLookup>(&mut asked);
         asked.ifindex = self.ifindex;
         asked.__bindgen_anon_1.tot_len = length;
         if dst.is_v4() {
@@ -74,13 +74,27 @@ impl Here {
     }
 }
 
-/// Nothing is asked yet. In words: what the compiler makes of the whole is a loop over its bytes, once for each packet.
+/// A question to a helper: numbers of 32 bits and less, for which zero is a value.
+///
+/// # Safety
+/// That it is so.
+unsafe trait Question {}
+
+// SAFETY: see include/uapi/linux/bpf.h.
+unsafe impl Question for FibLookup {}
+// SAFETY: likewise.
+unsafe impl Question for SockTuple {}
+
+/// Nothing is asked yet. In words: what the compiler makes of the whole is a function that loops over its bytes, once for
+/// each packet, and takes a frame of the little stack.
 #[inline(always)]
-fn clear(asked: &mut MaybeUninit<FibLookup>) -> &mut FibLookup {
-    const WORDS: usize = size_of::<FibLookup>() / size_of::<u32>();
-    const { assert!(WORDS * size_of::<u32>() == size_of::<FibLookup>(), "no bytes are left over") };
+fn clear<Q: Question>(asked: &mut MaybeUninit<Q>) -> &mut Q {
+    const {
+        assert!(size_of::<Q>().is_multiple_of(size_of::<u32>()), "no bytes are left over");
+        assert!(align_of::<Q>() == align_of::<u32>(), "words are where they may be");
+    };
     let words = asked.as_mut_ptr().cast::<u32>();
-    for at in 0..WORDS {
+    for at in 0..size_of::<Q>() / size_of::<u32>() {
         // SAFETY: within the structure, which is aligned to its numbers.
         unsafe { words.add(at).write_volatile(0) };
     }
@@ -117,8 +131,8 @@ fn lookup_device(here: &Here, src: &Addr, dst: &Addr) -> u32 {
 /// Whether the network namespace of this context has a socket for packets from `remote` to `local`.
 #[inline(never)]
 pub(crate) fn has_socket(context: *mut c_void, protocol: Protocol, local: &Peer, remote: &Peer) -> bool {
-    // SAFETY: numbers, for which zero is a value.
-    let mut tuple: SockTuple = unsafe { zeroed() };
+    let mut tuple = MaybeUninit::uninit();
+    let tuple = clear::<SockTuple>(&mut tuple);
     let size = if local.addr.is_v4() {
         // SAFETY: the part of the family, all of it numbers.
         let tuple = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
@@ -136,7 +150,7 @@ pub(crate) fn has_socket(context: *mut c_void, protocol: Protocol, local: &Peer,
         tuple.dport = local.port.network();
         TUPLE_V6
     };
-    let (tuple, here) = (&raw mut tuple, BPF_F_CURRENT_NETNS as u64);
+    let (tuple, here) = (&raw mut *tuple, BPF_F_CURRENT_NETNS as u64);
     // SAFETY: the context of a hook that has the helpers, and a tuple of that size.
     let socket = unsafe {
         match protocol {

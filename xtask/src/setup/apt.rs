@@ -33,7 +33,7 @@ fn select_missing(programs: &[Program], is_there: impl Fn(&str) -> bool) -> Vec<
 }
 
 /// Whether this is a machine with apt.
-pub(super) fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     Path::new("/usr/bin/apt-get").is_file()
 }
 

@@ -6,6 +6,8 @@ mod rust;
 
 use anyhow::Result;
 
+pub(crate) use self::apt::is_there as has_apt;
+use crate::vm::{Arch, KEYRING};
 use crate::workspace::Workspace;
 
 /// What a command needs of the machine.
@@ -21,6 +23,10 @@ pub(crate) enum Need {
     Deny,
     /// cargo-fuzz.
     Fuzz,
+    /// Machines in software, of that processor, and what they are made of.
+    Machines(Arch),
+    /// A linker for that processor.
+    Cross(Arch),
 }
 
 /// Installs what is missing.
@@ -35,12 +41,17 @@ pub(crate) fn ensure(workspace: &Workspace, needs: &[Need]) -> Result<()> {
             Need::Style => rust::ensure_style(workspace)?,
             Need::Deny => rust::ensure_deny(workspace)?,
             Need::Fuzz => rust::ensure_fuzz(workspace)?,
+            Need::Machines(arch) => {
+                apt::ensure_programs(&MACHINE_PROGRAMS)?;
+                apt::ensure_programs(&[emulator(*arch)])?;
+            }
+            Need::Cross(arch) => apt::ensure_programs(&cross_programs(*arch))?,
         }
     }
     Ok(())
 }
 
-/// A program, and the package that brings it.
+/// A program, or another file by its whole path, and the package that brings it.
 struct Program {
     name: &'static str,
     package: &'static str,
@@ -56,3 +67,34 @@ const LAB_PROGRAMS: [Program; 8] = [
     Program { name: "iptables", package: "iptables" },
     Program { name: "ethtool", package: "ethtool" },
 ];
+
+/// What machines are made of, whatever their processor.
+const MACHINE_PROGRAMS: [Program; 7] = [
+    Program { name: KEYRING, package: "debian-archive-keyring" },
+    Program { name: "busybox", package: "busybox-static" },
+    Program { name: "cpio", package: "cpio" },
+    Program { name: "depmod", package: "kmod" },
+    Program { name: "xz", package: "xz-utils" },
+    Program { name: "ip", package: "iproute2" },
+    Program { name: "strip", package: "binutils" },
+];
+
+const fn emulator(arch: Arch) -> Program {
+    match arch {
+        Arch::X86_64 => Program { name: "qemu-system-x86_64", package: "qemu-system-x86" },
+        Arch::Arm64 => Program { name: "qemu-system-aarch64", package: "qemu-system-arm" },
+    }
+}
+
+const fn cross_programs(arch: Arch) -> [Program; 2] {
+    match arch {
+        Arch::X86_64 => [
+            Program { name: "x86_64-linux-gnu-gcc", package: "gcc-x86-64-linux-gnu" },
+            Program { name: "/usr/x86_64-linux-gnu/lib/libc.a", package: "libc6-dev-amd64-cross" },
+        ],
+        Arch::Arm64 => [
+            Program { name: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu" },
+            Program { name: "/usr/aarch64-linux-gnu/lib/libc.a", package: "libc6-dev-arm64-cross" },
+        ],
+    }
+}

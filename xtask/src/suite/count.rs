@@ -20,6 +20,18 @@ pub(crate) struct Count {
     pub(crate) notes: Vec<String>,
 }
 
+impl Count {
+    /// With what others said.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.failures.extend(other.failures);
+        self.figures.extend(other.figures);
+        self.notes.extend(other.notes);
+    }
+}
+
 /// Reads the output of one process, line by line, into a [`Count`].
 pub(crate) struct Reader<'a> {
     count: &'a mut Count,

@@ -13,13 +13,13 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::setup::{Need, ensure};
+use crate::setup::{Need, ensure, has_apt};
 use crate::shell::{Style, announce, cargo, describe, is_root};
 use crate::workspace::{Profile, Workspace};
-use crate::{build_agent, check};
-use count::Count;
+use crate::{build_agent, check, vm};
+pub(crate) use count::{Count, Reader};
 use job::run_job;
-use summary::{LayerReport, Outcome, Report};
+pub(crate) use summary::{LayerReport, Outcome, Report};
 
 /// A layer of the tests. Each trusts those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
@@ -40,6 +40,8 @@ pub(crate) enum Layer {
     Packets,
     /// Agents, pods and nodes in network namespaces
     Lab,
+    /// Single packets through the programs in the oldest kernel, on a machine in software
+    Kernels,
 }
 
 impl Layer {
@@ -53,6 +55,7 @@ impl Layer {
             Self::Programs => "programs",
             Self::Packets => "packets",
             Self::Lab => "lab",
+            Self::Kernels => "kernels",
         }
     }
 
@@ -61,7 +64,8 @@ impl Layer {
         match self {
             Self::Check => &[],
             Self::Unit => &[Need::Style],
-            Self::Vectors | Self::Apiserver => &[],
+            // A machine says itself what it needs.
+            Self::Vectors | Self::Apiserver | Self::Kernels => &[],
             Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab => &[Need::Toolchain, Need::Lab],
         }
     }
@@ -69,7 +73,7 @@ impl Layer {
     /// The arguments of each cargo that makes up the layer.
     fn jobs(self) -> &'static [&'static [&'static str]] {
         match self {
-            Self::Check => &[],
+            Self::Check | Self::Kernels => &[],
             Self::Unit => &[
                 &["test", "--package=weir-ebpf", "--features=testing"],
                 &["test", "--package=weir-fuzz"],
@@ -110,9 +114,10 @@ impl Layer {
     fn obstacle(self, machine: &Machine) -> Option<Obstacle> {
         match self {
             Self::Check | Self::Unit | Self::Apiserver => None,
-            Self::Vectors => (!machine.has_vectors).then_some(Obstacle::NoVectors),
+            Self::Kernels => (!machine.has_apt).then_some(Obstacle::Apt),
+            Self::Vectors => (!machine.has_vectors).then_some(Obstacle::Vectors),
             Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab => {
-                (!machine.is_root).then_some(Obstacle::NoRoot)
+                (!machine.is_root).then_some(Obstacle::Root)
             }
         }
     }
@@ -142,20 +147,23 @@ const PROGRAMS: &[&str] = &[
 struct Machine {
     is_root: bool,
     has_vectors: bool,
+    has_apt: bool,
 }
 
-/// Why a layer does not run.
+/// What a layer misses, and does not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Obstacle {
-    NoRoot,
-    NoVectors,
+    Root,
+    Vectors,
+    Apt,
 }
 
 impl Obstacle {
     fn text(self) -> &'static str {
         match self {
-            Self::NoRoot => "needs root",
-            Self::NoVectors => "no vectors: neither ../shared/vectors nor WEIR_VECTORS",
+            Self::Root => "needs root",
+            Self::Vectors => "no vectors: neither ../shared/vectors nor WEIR_VECTORS",
+            Self::Apt => "other kernels come as Debian's packages, and apt is not here",
         }
     }
 }
@@ -173,12 +181,13 @@ pub(crate) fn run_layers(workspace: &Workspace, layers: &[Layer]) -> Result<Exit
     layers.dedup();
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
     let ci = env::var_os("CI").is_some_and(|value| value == "true");
-    let machine = Machine { is_root: is_root(), has_vectors: workspace.lookup_vectors().is_some() };
+    let machine =
+        Machine { is_root: is_root(), has_vectors: workspace.lookup_vectors().is_some(), has_apt: has_apt() };
     let mut report = Report::new(ci);
     for layer in layers {
         let start = Instant::now();
         let (outcome, count) = run_layer(workspace, layer, &machine, ci);
-        report.add(LayerReport { name: layer.name(), outcome, count, took: start.elapsed() });
+        report.add(LayerReport { name: layer.name().into(), outcome, count, took: start.elapsed() });
         if INTERRUPTED.load(Ordering::Relaxed) {
             break;
         }
@@ -191,8 +200,8 @@ pub(crate) fn run_layers(workspace: &Workspace, layers: &[Layer]) -> Result<Exit
 fn run_layer(workspace: &Workspace, layer: Layer, machine: &Machine, ci: bool) -> (Outcome, Count) {
     match layer.obstacle(machine) {
         // They are part of what the CI has to have.
-        Some(Obstacle::NoVectors) if ci => {
-            return (Outcome::Failed(Obstacle::NoVectors.text().into()), Count::default());
+        Some(Obstacle::Vectors) if ci => {
+            return (Outcome::Failed(Obstacle::Vectors.text().into()), Count::default());
         }
         Some(obstacle) => return (Outcome::NotRun(obstacle.text().into()), Count::default()),
         None => {}
@@ -200,6 +209,7 @@ fn run_layer(workspace: &Workspace, layer: Layer, machine: &Machine, ci: bool) -
     let mut count = Count::default();
     let result = match layer {
         Layer::Check => run_checks(workspace, &mut count),
+        Layer::Kernels => vm::run_layer(workspace, &mut count),
         _ => run_jobs(workspace, layer, &mut count),
     };
     let outcome = match result {
@@ -255,14 +265,15 @@ mod tests {
 
     #[test]
     fn what_a_layer_lacks_is_said() {
-        let poor = Machine { is_root: false, has_vectors: false };
+        let poor = Machine { is_root: false, has_vectors: false, has_apt: false };
         assert_eq!(Layer::Unit.obstacle(&poor), None);
-        assert_eq!(Layer::Vectors.obstacle(&poor), Some(Obstacle::NoVectors));
-        assert_eq!(Layer::Kubernetes.obstacle(&poor), Some(Obstacle::NoRoot));
-        assert_eq!(Layer::Programs.obstacle(&poor), Some(Obstacle::NoRoot));
-        assert_eq!(Layer::Packets.obstacle(&poor), Some(Obstacle::NoRoot));
-        assert_eq!(Layer::Lab.obstacle(&poor), Some(Obstacle::NoRoot));
-        let rich = Machine { is_root: true, has_vectors: true };
+        assert_eq!(Layer::Vectors.obstacle(&poor), Some(Obstacle::Vectors));
+        assert_eq!(Layer::Kubernetes.obstacle(&poor), Some(Obstacle::Root));
+        assert_eq!(Layer::Programs.obstacle(&poor), Some(Obstacle::Root));
+        assert_eq!(Layer::Packets.obstacle(&poor), Some(Obstacle::Root));
+        assert_eq!(Layer::Lab.obstacle(&poor), Some(Obstacle::Root));
+        assert_eq!(Layer::Kernels.obstacle(&poor), Some(Obstacle::Apt));
+        let rich = Machine { is_root: true, has_vectors: true, has_apt: true };
         assert!(Layer::value_variants().iter().all(|layer| layer.obstacle(&rich).is_none()));
     }
 
@@ -270,7 +281,7 @@ mod tests {
     fn an_obstacle_is_never_a_pass() {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Workspace::fixture(folder.path());
-        let poor = Machine { is_root: false, has_vectors: false };
+        let poor = Machine { is_root: false, has_vectors: false, has_apt: false };
         for ci in [false, true] {
             assert!(matches!(run_layer(&workspace, Layer::Lab, &poor, ci).0, Outcome::NotRun(_)));
         }
@@ -279,9 +290,9 @@ mod tests {
     }
 
     #[test]
-    fn every_layer_but_the_checks_has_jobs() {
+    fn every_layer_that_runs_cargo_has_jobs() {
         for layer in Layer::value_variants() {
-            assert_eq!(layer.jobs().is_empty(), *layer == Layer::Check);
+            assert_eq!(layer.jobs().is_empty(), matches!(layer, Layer::Check | Layer::Kernels));
             assert_eq!(layer.to_possible_value().unwrap().get_name(), layer.name());
         }
     }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::count::Count;
 use crate::shell::Style;
 
+/// Of the column of names, in characters, if none is longer.
+const NAME_WIDTH: usize = 10;
+
 /// How a layer ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
@@ -22,7 +25,7 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct LayerReport {
     /// The layer.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// How it ended.
     pub(crate) outcome: Outcome,
     /// Its tests.
@@ -69,13 +72,14 @@ impl Report {
     /// As text, with its last line end.
     pub(crate) fn render(&self, style: Style) -> String {
         let mut text = String::from("\n");
+        let width = self.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0).max(NAME_WIDTH);
         let heading = format!(
-            "{:<10} {:<7} {:>6} {:>6} {:>7} {:>8}",
+            "{:<width$} {:<7} {:>6} {:>6} {:>7} {:>8}",
             "layer", "result", "passed", "failed", "ignored", "time"
         );
         line(&mut text, &style.heading(&heading));
         for layer in &self.layers {
-            line(&mut text, &layer.render(style));
+            line(&mut text, &layer.render(style, width));
         }
         for layer in &self.layers {
             for name in &layer.count.failures {
@@ -98,7 +102,7 @@ impl Report {
 }
 
 impl LayerReport {
-    fn render(&self, style: Style) -> String {
+    fn render(&self, style: Style, width: usize) -> String {
         let Count { passed, failed, ignored, .. } = &self.count;
         // Padded before it is coloured: what colours is not seen, but would be counted.
         let (result, numbers) = match &self.outcome {
@@ -110,7 +114,7 @@ impl LayerReport {
                 (result, format!("{passed:>6} {failed:>6} {ignored:>7} {took:>8}"))
             }
         };
-        format!("{:<10} {result} {numbers}", self.name)
+        format!("{:<width$} {result} {numbers}", self.name)
     }
 }
 
@@ -124,7 +128,12 @@ mod tests {
     use super::*;
 
     fn layer(name: &'static str, outcome: Outcome) -> LayerReport {
-        LayerReport { name, outcome, count: Count::default(), took: Duration::from_millis(1_250) }
+        LayerReport {
+            name: name.into(),
+            outcome,
+            count: Count::default(),
+            took: Duration::from_millis(1_250),
+        }
     }
 
     fn report(ci: bool, outcomes: &[Outcome]) -> Report {

@@ -284,7 +284,7 @@ const fn nth(hash: u32, count: u16) -> u16 {
 }
 
 /// The backend's row, and the stack's where that is another.
-#[inline(never)]
+#[inline(always)]
 fn try_create<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     protocol: Protocol,

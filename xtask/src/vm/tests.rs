@@ -1,0 +1,115 @@
+//! The tests that run on other kernels: those that load programs and need no agent.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::Series;
+use crate::cross::Cross;
+use crate::shell::{announce, cargo, describe};
+use crate::workspace::Workspace;
+
+/// The job that needs the conformance vectors.
+pub(super) const VECTORS: &str = "vectors";
+
+/// Where devices have links of programs (TCX); before, there are filters.
+const TCX: Series = Series::new(6, 6);
+
+/// Which tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Suite {
+    /// Single packets: the table of cases, and the conformance vectors
+    Packets,
+    /// Programs with sockets and devices
+    Programs,
+}
+
+impl Suite {
+    /// Names of `tests/tests`.
+    fn tests(self) -> &'static [&'static str] {
+        match self {
+            Self::Packets => &["packets", VECTORS],
+            Self::Programs => &["programs", "network"],
+        }
+    }
+}
+
+/// A program that runs tests.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) name: String,
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<String>,
+}
+
+impl Job {
+    /// As it runs on such a kernel, and what of it cannot.
+    pub(super) fn on(&self, series: Series) -> (Self, Vec<String>) {
+        let mut job = self.clone();
+        let mut lacking = Vec::new();
+        if job.name == "network" && series < TCX {
+            // It would attach filters, as `by_filters` does.
+            job.arguments.extend(["--skip".to_owned(), "devices::by_links".to_owned()]);
+            lacking.push(format!("devices::by_links: TCX is from {TCX} on"));
+        }
+        (job, lacking)
+    }
+}
+
+/// Builds them, for this machine or the other processor.
+///
+/// # Errors
+/// What cargo said.
+pub(super) fn build(workspace: &Workspace, suites: &[Suite], cross: Option<&Cross>) -> Result<Vec<Job>> {
+    let names: Vec<_> = suites.iter().flat_map(|suite| suite.tests()).copied().collect();
+    let mut build = cargo(workspace);
+    build.args(["test", "--no-run", "--package=weir-tests", "--features=kernel"]);
+    build.args(names.iter().map(|name| format!("--test={name}")));
+    build.arg("--message-format=json-render-diagnostics");
+    if let Some(cross) = cross {
+        cross.prepare(&mut build);
+    }
+    announce(&describe(&build));
+    let output = build.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "{} failed ({})", describe(&build), output.status);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let program = |name: &&str| {
+        let found = said.lines().find_map(|line| parse_executable(line, name));
+        let program = found.with_context(|| format!("cargo built no test {name}"))?;
+        Ok(Job { name: (*name).to_owned(), program, arguments: Vec::new() })
+    };
+    names.iter().map(program).collect()
+}
+
+/// From a message of cargo's: <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>.
+fn parse_executable(line: &str, name: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let is_it = message["target"]["name"] == name && message["profile"]["test"] == true;
+    is_it.then(|| message["executable"].as_str()).flatten().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_cannot_run_is_left_out_by_name() {
+        let job = Job { name: "network".into(), program: "network".into(), arguments: Vec::new() };
+        let (on_floor, lacking) = job.on(Series::new(6, 1));
+        assert_eq!(on_floor.arguments, ["--skip", "devices::by_links"]);
+        assert_eq!(lacking, ["devices::by_links: TCX is from 6.6 on"]);
+        let (on_newer, lacking) = job.on(Series::new(6, 12));
+        assert!(on_newer.arguments.is_empty() && lacking.is_empty());
+    }
+
+    #[test]
+    fn only_the_test_of_that_name_is_an_executable() {
+        let line = r#"{"reason":"compiler-artifact","target":{"name":"packets"},"profile":{"test":true},"executable":"/t/packets-1"}"#;
+        assert_eq!(parse_executable(line, "packets"), Some("/t/packets-1".into()));
+        assert_eq!(parse_executable(line, "vectors"), None);
+        assert_eq!(parse_executable(r#"{"reason":"build-finished","success":true}"#, "packets"), None);
+    }
+}
