@@ -3,11 +3,13 @@
 
 mod check;
 mod fuzz;
+mod image;
 mod setup;
 mod shell;
 mod suite;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -57,6 +59,12 @@ enum Command {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
+    /// Build the container image as one file, for `docker load`, `ctr images import` and `kind load image-archive`
+    Image {
+        /// Where to; below target/ without it
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
     /// Two nodes in network namespaces, an agent on each, and real connections through a Service
     Demo,
     /// Measure traffic through a Service against traffic without Weir
@@ -102,6 +110,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Test { layers } => return suite::run_layers(&workspace, &layers),
         Command::Fuzz { target, seconds } => return fuzz::run(&workspace, target, seconds),
+        Command::Image { output } => {
+            setup::ensure(&workspace, &[Need::Toolchain])?;
+            let made = image::make(&workspace, Profile::Release, output.as_deref())?;
+            made.figures.iter().for_each(|figure| println!("{figure}"));
+            println!("{}", made.path.display());
+        }
         Command::Demo => {
             setup::ensure(&workspace, &[Need::Toolchain, Need::Lab])?;
             build_agent(&workspace, Profile::Dev)?;
@@ -125,11 +139,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
 /// Builds the binary `weir`.
 fn build_agent(workspace: &Workspace, profile: Profile) -> Result<()> {
     let mut build = cargo(workspace);
-    build.args(["build", "--package=weir-agent"]);
-    if profile == Profile::Release {
-        build.arg("--release");
-    }
-    run(&mut build)
+    run(build.args(["build", "--package=weir-agent", "--profile", profile.name()]))
 }
 
 #[cfg(test)]
