@@ -4,12 +4,14 @@
 mod check;
 mod cross;
 mod fuzz;
+mod image;
 mod setup;
 mod shell;
 mod suite;
 mod vm;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -61,6 +63,12 @@ enum Command {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
+    /// Build the container image as one file, for `docker load`, `ctr images import` and `kind load image-archive`
+    Image {
+        /// Where to; below target/ without it
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
     /// Two nodes in network namespaces, an agent on each, and real connections through a Service
     Demo,
     /// Measure traffic through a Service against traffic without Weir
@@ -107,6 +115,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Test { layers } => return suite::run_layers(&workspace, &layers),
         Command::Vm(options) => return vm::run(&workspace, &options),
         Command::Fuzz { target, seconds } => return fuzz::run(&workspace, target, seconds),
+        Command::Image { output } => {
+            setup::ensure(&workspace, &[Need::Toolchain])?;
+            let made = image::make(&workspace, Profile::Release, output.as_deref())?;
+            made.figures.iter().for_each(|figure| println!("{figure}"));
+            println!("{}", made.path.display());
+        }
         Command::Demo => {
             setup::ensure(&workspace, &[Need::Toolchain, Need::Lab])?;
             build_agent(&workspace, Profile::Dev)?;
@@ -130,11 +144,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
 /// Builds the binary `weir`.
 fn build_agent(workspace: &Workspace, profile: Profile) -> Result<()> {
     let mut build = cargo(workspace);
-    build.args(["build", "--package=weir-agent"]);
-    if profile == Profile::Release {
-        build.arg("--release");
-    }
-    run(&mut build)
+    run(build.args(["build", "--package=weir-agent", "--profile", profile.name()]))
 }
 
 #[cfg(test)]

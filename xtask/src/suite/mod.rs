@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use crate::setup::{Need, ensure, has_apt};
 use crate::shell::{Style, announce, cargo, describe, is_root};
 use crate::workspace::{Profile, Workspace};
-use crate::{build_agent, check, vm};
+use crate::{build_agent, check, image, vm};
 pub(crate) use count::{Count, Reader};
 use job::run_job;
 pub(crate) use summary::{LayerReport, Outcome, Report};
@@ -42,6 +42,8 @@ pub(crate) enum Layer {
     Lab,
     /// Single packets through the programs in the oldest kernel, on a machine in software
     Kernels,
+    /// The container image, run by containerd as the manifests describe it
+    Image,
 }
 
 impl Layer {
@@ -56,6 +58,7 @@ impl Layer {
             Self::Packets => "packets",
             Self::Lab => "lab",
             Self::Kernels => "kernels",
+            Self::Image => "image",
         }
     }
 
@@ -67,6 +70,7 @@ impl Layer {
             // A machine says itself what it needs.
             Self::Vectors | Self::Apiserver | Self::Kernels => &[],
             Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab => &[Need::Toolchain, Need::Lab],
+            Self::Image => &[Need::Toolchain, Need::Lab, Need::Containers],
         }
     }
 
@@ -80,6 +84,7 @@ impl Layer {
                 &["test", "--package=weir-agent", "--no-default-features", "--lib"],
                 &["test", "--package=weir-toolchain", "--package=xtask"],
                 &["test", "--package=weir-tests", "--package=weir-bench", "--lib", "--bins"],
+                &["test", "--package=weir-tests", "--test=deploy"],
             ],
             Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
             Self::Apiserver => &[&["test", "--package=weir-tests", "--test=apiserver"]],
@@ -107,6 +112,9 @@ impl Layer {
                 &["test", "--package=weir-tests", "--features=kernel", "--test=vectors", "--", "--nocapture"],
             ],
             Self::Lab => &[LAB, &["test", "--package=weir-bench", "--test=quick"]],
+            Self::Image => {
+                &[&["test", "--package=weir-tests", "--features=kernel", "--test=image", "--", "--nocapture"]]
+            }
         }
     }
 
@@ -116,7 +124,7 @@ impl Layer {
             Self::Check | Self::Unit | Self::Apiserver => None,
             Self::Kernels => (!machine.has_apt).then_some(Obstacle::Apt),
             Self::Vectors => (!machine.has_vectors).then_some(Obstacle::Vectors),
-            Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab => {
+            Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab | Self::Image => {
                 (!machine.is_root).then_some(Obstacle::Root)
             }
         }
@@ -238,12 +246,17 @@ fn run_jobs(workspace: &Workspace, layer: Layer, count: &mut Count) -> Result<bo
         announce(&format!("{}: building the agent", layer.name()));
         build_agent(workspace, Profile::Dev)?;
     }
+    let mut image = None;
+    if layer == Layer::Image {
+        image = Some(image::make(workspace, Profile::ImageTest, None)?.path);
+    }
     let mut good = true;
     for arguments in layer.jobs() {
         if INTERRUPTED.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let mut job = job_command(workspace, arguments);
+        job.envs(image.iter().map(|path| ("WEIR_IMAGE", path)));
         announce(&format!("{}: {}", layer.name(), describe(&job)));
         good &= run_job(&mut job, count, &mut io::stdout())?;
     }
