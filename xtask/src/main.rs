@@ -2,6 +2,7 @@
 //! ([`setup`]) and ends with a useful exit code: 0 done, 1 something failed, 2 not everything could run (CI only).
 
 mod check;
+mod cluster;
 mod fuzz;
 mod setup;
 mod shell;
@@ -59,6 +60,8 @@ enum Command {
     },
     /// Two nodes in network namespaces, an agent on each, and real connections through a Service
     Demo,
+    /// A real Kubernetes cluster of three nodes on this machine, with Weir on it and without kube-proxy
+    Cluster(cluster::ClusterArgs),
     /// Measure traffic through a Service against traffic without Weir
     Bench {
         /// For the benchmark itself
@@ -102,6 +105,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Test { layers } => return suite::run_layers(&workspace, &layers),
         Command::Fuzz { target, seconds } => return fuzz::run(&workspace, target, seconds),
+        Command::Cluster(arguments) => return cluster::run(&workspace, &arguments),
         Command::Demo => {
             setup::ensure(&workspace, &[Need::Toolchain, Need::Lab])?;
             build_agent(&workspace, Profile::Dev)?;
