@@ -5,6 +5,7 @@
 //! * [`prober`]: the process in each pod that serves, connects and tells what it saw.
 //! * [`cases`]: one table of what must hold, run in pure Rust and with real sockets.
 //! * [`packets`]: single packets through the programs in this kernel, and the table of what must come of them.
+//! * [`deploy`]: the manifests of `deploy/`, rendered and read strictly.
 //! * [`demo`]: the table that `cargo xtask demo` prints.
 //! * [`apiserver`]: an API server that speaks list/watch truthfully, and misbehaves when told to.
 //!
@@ -13,6 +14,7 @@
 pub mod apiserver;
 pub mod cases;
 pub mod demo;
+pub mod deploy;
 pub mod lab;
 pub mod packets;
 pub mod prober;

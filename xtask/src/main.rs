@@ -4,11 +4,13 @@
 mod check;
 mod cluster;
 mod fuzz;
+mod image;
 mod setup;
 mod shell;
 mod suite;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -58,6 +60,12 @@ enum Command {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
+    /// Build the container image as one file, for `docker load`, `ctr images import` and `kind load image-archive`
+    Image {
+        /// Where to; below target/ without it
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
     /// Two nodes in network namespaces, an agent on each, and real connections through a Service
     Demo,
     /// A real Kubernetes cluster of three nodes on this machine, with Weir on it and without kube-proxy
@@ -106,6 +114,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Test { layers } => return suite::run_layers(&workspace, &layers),
         Command::Fuzz { target, seconds } => return fuzz::run(&workspace, target, seconds),
         Command::Cluster(arguments) => return cluster::run(&workspace, &arguments),
+        Command::Image { output } => {
+            setup::ensure(&workspace, &[Need::Toolchain])?;
+            let made = image::make(&workspace, Profile::Release, output.as_deref())?;
+            made.figures.iter().for_each(|figure| println!("{figure}"));
+            println!("{}", made.path.display());
+        }
         Command::Demo => {
             setup::ensure(&workspace, &[Need::Toolchain, Need::Lab])?;
             build_agent(&workspace, Profile::Dev)?;
@@ -129,11 +143,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
 /// Builds the binary `weir`.
 fn build_agent(workspace: &Workspace, profile: Profile) -> Result<()> {
     let mut build = cargo(workspace);
-    build.args(["build", "--package=weir-agent"]);
-    if profile == Profile::Release {
-        build.arg("--release");
-    }
-    run(&mut build)
+    run(build.args(["build", "--package=weir-agent", "--profile", profile.name()]))
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
 //! `weir agent`
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 
 use super::network::NetworkArgs;
 use super::{PinArgs, RunArgs};
 use crate::daemon::{self, Config, SourceKind};
+use crate::host;
 use crate::source::KubernetesOptions;
 use crate::tables::Sizes;
 
@@ -29,7 +29,8 @@ pub(super) struct AgentArgs {
     /// This node's name, as EndpointSlices call it. Default: the host name.
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
-    /// The cgroup (v2) whose sockets are translated. Default: the root of the mounted hierarchy.
+    /// The cgroup (v2) whose sockets are translated. Default: the root of the node's hierarchy, also from within
+    /// a container.
     #[arg(long, env = "WEIR_CGROUP_ROOT", value_name = "DIR")]
     cgroup_root: Option<PathBuf>,
     #[command(flatten)]
@@ -138,7 +139,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
     let source = select_source(args.source, args.kubernetes.options(&node_name))?;
     let cgroup_root = match args.cgroup_root {
         Some(dir) => dir,
-        None => find_cgroup_root()?,
+        None => host::find_cgroup_root()?,
     };
     let sizes = Sizes {
         frontends: args.sizes.max_frontends,
@@ -174,19 +175,5 @@ fn select_source(asked: Option<Source>, options: KubernetesOptions) -> anyhow::R
         Some(Source::Kubernetes) => Ok(SourceKind::Kubernetes(options)),
         None if options.is_in_cluster() => Ok(SourceKind::Kubernetes(options)),
         None => bail!("not in a pod with a service account: give --source kubernetes or manifests:DIR"),
-    }
-}
-
-/// Where the cgroup v2 hierarchy is mounted; the first, as systemd's hybrid layout has it beside version 1.
-fn find_cgroup_root() -> anyhow::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
-    let found = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (point, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(point))
-    });
-    match found {
-        Some(dir) => Ok(dir),
-        None => bail!("no cgroup2 file system is mounted: mount one, or give --cgroup-root"),
     }
 }

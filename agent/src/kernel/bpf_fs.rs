@@ -18,6 +18,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::clsact::Clsact;
 use super::{sys, tc};
+use crate::host::in_mount_namespace;
 
 /// The directory on a BPF file system that holds all pins of one agent.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ impl PinRoot {
         Self(path.into())
     }
 
-    /// Makes the directory, and mounts a BPF file system on its parent if there is none.
+    /// Makes the directory, and mounts a BPF file system on its parent if the node has none there.
     ///
     /// # Errors
     /// What the kernel refused, with the path.
@@ -46,8 +47,7 @@ impl PinRoot {
                 "{} is no BPF file system, and is not empty: nothing is mounted over what it holds",
                 parent.display()
             );
-            mount(Some("bpf"), parent, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-                .with_context(|| format!("mounting a BPF file system on {}", parent.display()))?;
+            mount_bpf_fs(parent)?;
         }
         for dir in [self.0.clone(), self.links(), self.devices()] {
             match fs::create_dir(&dir) {
@@ -163,6 +163,26 @@ pub(super) fn pins(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
         Err(error) => return Err(error).with_context(|| format!("reading {}", dir.display())),
     };
     entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Mounts a BPF file system on the node: in a container's own mount namespace it would end with the container, and
+/// every pin with it.
+fn mount_bpf_fs(path: &Path) -> anyhow::Result<()> {
+    in_mount_namespace(|| {
+        // Another container may have been the first.
+        if is_bpf_fs(path)? {
+            return Ok(());
+        }
+        mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+            .with_context(|| format!("mounting a BPF file system on {}", path.display()))
+    })?;
+    ensure!(
+        is_bpf_fs(path)?,
+        "the BPF file system that is mounted on the node's {} does not show in this container: its volume needs \
+         mountPropagation: HostToContainer, and the node a shared mount",
+        path.display()
+    );
+    Ok(())
 }
 
 fn is_bpf_fs(path: &Path) -> anyhow::Result<bool> {

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use nix::sched::{CloneFlags, setns};
+
+use crate::host::mounted_netns;
 
 /// Every network namespace that a process is in or that is mounted somewhere (as CNI plugins and `ip netns` do),
 /// each once, open. One that ends meanwhile is left out.
@@ -16,7 +18,7 @@ use nix::sched::{CloneFlags, setns};
 /// `/proc` cannot be read.
 pub(crate) fn all() -> io::Result<Vec<File>> {
     let mut seen = HashSet::new();
-    let candidates = processes()?.into_iter().chain(mounted()?);
+    let candidates = processes()?.into_iter().chain(mounted_netns()?);
     let open = candidates.filter_map(|path| File::open(path).ok());
     Ok(open.filter(|file| file.metadata().is_ok_and(|meta| seen.insert((meta.dev(), meta.ino())))).collect())
 }
@@ -34,18 +36,6 @@ fn processes() -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(paths)
-}
-
-fn mounted() -> io::Result<Vec<PathBuf>> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let mounts = table.lines().filter_map(|line| {
-        // Fields as in proc_pid_mountinfo(5): the fourth is the root, the fifth the mount point.
-        let (fields, rest) = line.split_once(" - ")?;
-        let mut fields = fields.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        (rest.starts_with("nsfs ") && root.starts_with("net:")).then(|| Path::new(point).to_owned())
-    });
-    Ok(mounts.collect())
 }
 
 /// Runs `work` inside a network namespace, on a thread of its own: the namespace of a thread that others share must

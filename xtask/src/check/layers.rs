@@ -38,7 +38,9 @@ const CRATES: [Rules; 2] = [
     Rules {
         folder: "agent/src",
         name: "weir_agent",
-        order: &["source", "network", "state", "compile", "tables", "kernel", "observe", "daemon", "cli"],
+        order: &[
+            "host", "source", "network", "state", "compile", "tables", "kernel", "observe", "daemon", "cli",
+        ],
         roots: &["lib", "main"],
         libraries: &[(AYA, &["kernel"]), (KUBE, &["source"]), (AYA_EBPF, &[])],
     },

@@ -13,8 +13,10 @@ use super::kubectl::{Kubectl, last_words, wait_for};
 use super::node::CONTAINERD;
 use super::plan::{Plan, Room, State};
 use super::service::PATH;
+use crate::image;
+use crate::setup::{self, Need};
 use crate::shell::{announce, run_quietly};
-use crate::workspace::Workspace;
+use crate::workspace::{Profile, Workspace};
 
 /// What is applied.
 const OVERLAY: &str = "deploy/overlays/cluster";
@@ -41,9 +43,14 @@ pub(super) fn find_archives(folder: Option<&Path>, sandbox_image: &str) -> Resul
 }
 
 /// The archive of Weir's image.
-pub(super) fn ensure_image(_workspace: &Workspace, given: Option<&Path>) -> Result<PathBuf> {
-    let Some(path) = given else { bail!("--image") };
-    path.canonicalize().with_context(|| path.display().to_string())
+pub(super) fn ensure_image(workspace: &Workspace, given: Option<&Path>) -> Result<PathBuf> {
+    match given {
+        Some(path) => path.canonicalize().with_context(|| path.display().to_string()),
+        None => {
+            setup::ensure(workspace, &[Need::Toolchain])?;
+            Ok(image::make(workspace, Profile::Release, None)?.path)
+        }
+    }
 }
 
 /// Gives all images to all nodes.
