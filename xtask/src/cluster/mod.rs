@@ -8,8 +8,10 @@
 
 mod binaries;
 mod cgroups;
+mod check;
 mod control;
 mod deploy;
+mod e2e;
 mod inside;
 mod kubectl;
 mod network;
@@ -21,7 +23,7 @@ mod service;
 mod teardown;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -62,6 +64,9 @@ pub(crate) struct ClusterArgs {
     /// is there or a new one
     #[arg(long, num_args = 2, value_names = ["E2E_TEST", "FOCUS"])]
     e2e: Vec<String>,
+    /// With --e2e: not those that match this one
+    #[arg(long, value_name = "REGEX", requires = "e2e")]
+    skip: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -70,6 +75,12 @@ enum Action {
     Up,
     /// Remove everything that `up` made, also if it broke off
     Down,
+    /// Ask Services for what they promise, from pods, nodes and outside; with agnhost among --images
+    Check {
+        /// The image of servers and clients, as `e2e.test --list-images` calls it
+        #[arg(long, value_name = "NAME", default_value = "registry.k8s.io/e2e-test-images/agnhost:2.63.0")]
+        agnhost: String,
+    },
     /// What a room does with itself
     #[command(hide = true)]
     Room { name: String },
@@ -88,9 +99,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &ClusterArgs) -> Result<Exit
         bail!("this makes network namespaces, cgroups and mounts: it needs root");
     }
     match &arguments.action {
-        None | Some(Action::Up) => {
-            up(workspace, &state, arguments)?;
+        None if !arguments.e2e.is_empty() => {
+            if !state.plan().exists() {
+                up(workspace, &state, arguments)?;
+            }
+            let [suite, focus] = &arguments.e2e[..] else { bail!("--e2e E2E_TEST FOCUS") };
+            let suite = Path::new(suite).canonicalize().with_context(|| suite.clone())?;
+            return e2e::run(&state, &suite, focus, arguments.skip.as_deref());
         }
+        None | Some(Action::Up) => up(workspace, &state, arguments)?,
+        Some(Action::Check { agnhost }) => check::run(&Kubectl::new(&state, &load(&state)?), agnhost)?,
         Some(Action::Down) => teardown::remove(&state)?,
         Some(Action::Room { name }) => room::run(&state, parse_room(name)?)?,
         Some(Action::Inside { name }) => inside::run(&state, &load(&state)?, parse_room(name)?)?,
