@@ -49,7 +49,9 @@ impl Listener {
         if setsockopt(&socket, sockopt::RcvBufForce, &ROOM).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &ROOM)?;
         }
-        socket.set_listen_all_namespaces(true).context("listening to the namespaces of pods")?;
+        socket
+            .set_listen_all_namespaces(true)
+            .context("listening to the namespaces of pods (it needs CAP_NET_BROADCAST)")?;
         for group in GROUPS {
             socket.add_membership(group).context("listening to the kernel's announcements")?;
         }

@@ -92,6 +92,14 @@ pub(super) fn apply(workspace: &Workspace, state: &State, kubectl: &Kubectl) -> 
     })
 }
 
+/// Applies what the user gives.
+pub(super) fn apply_more(kubectl: &Kubectl, manifests: &[PathBuf]) -> Result<()> {
+    manifests.iter().try_for_each(|file| {
+        announce(&format!("kubectl apply -f {}", file.display()));
+        kubectl.run(&[OsStr::new("apply"), OsStr::new("-f"), file.as_os_str()]).map(|_| ())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

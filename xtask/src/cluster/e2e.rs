@@ -36,7 +36,8 @@ struct Failure {
 
 /// Runs the specs that match; fails if one does, or if none ran.
 pub(super) fn run(state: &State, suite: &Path, focus: &str, skip: Option<&str>) -> Result<ExitCode> {
-    let folder = state.root().join("e2e");
+    // One for each run: several may go on at once.
+    let folder = state.root().join("e2e").join(std::process::id().to_string());
     fs::create_dir_all(&folder)?;
     let (report, log) = (folder.join("report.json"), folder.join("log.txt"));
     announce(&format!(

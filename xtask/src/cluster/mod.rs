@@ -60,6 +60,9 @@ pub(crate) struct ClusterArgs {
     /// An archive of Weir's image, in place of what `cargo xtask image` makes
     #[arg(long, value_name = "FILE", global = true)]
     image: Option<PathBuf>,
+    /// More manifests to apply, such as those of a DNS: pods look for it at 10.96.0.10
+    #[arg(long, value_name = "FILE", global = true)]
+    apply: Vec<PathBuf>,
     /// Run the specs of Kubernetes' own end-to-end suite that match FOCUS (a regular expression), on the cluster that
     /// is there or a new one
     #[arg(long, num_args = 2, value_names = ["E2E_TEST", "FOCUS"])]
@@ -142,6 +145,7 @@ fn up(workspace: &Workspace, state: &State, arguments: &ClusterArgs) -> Result<(
     let kubectl = start(state, &plan)?;
     deploy::import(state, &plan, &image, &archives)?;
     deploy::apply(workspace, state, &kubectl)?;
+    deploy::apply_more(&kubectl, &arguments.apply)?;
     println!("{}", state.kubeconfig().display());
     Ok(())
 }

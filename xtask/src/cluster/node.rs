@@ -118,7 +118,14 @@ pub(super) fn object(node: Room) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": { "name": node.to_string(), "labels": { "kubernetes.io/hostname": node.to_string() } },
+        "metadata": {
+            "name": node.to_string(),
+            "labels": {
+                "kubernetes.io/hostname": node.to_string(),
+                // Each in a zone of its own, so that traffic distribution has something to tell apart.
+                "topology.kubernetes.io/zone": format!("zone-of-{node}"),
+            },
+        },
         "spec": { "podCIDR": cidrs[0], "podCIDRs": cidrs },
     })
 }
