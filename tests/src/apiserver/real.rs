@@ -236,7 +236,11 @@ impl RealServer {
             // There is nobody who would make the account.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ];
-        Process::start(&self.assets.folder.join("kube-apiserver"), &arguments, self.directory.path().join(log))
+        Process::start(
+            &self.assets.folder.join("kube-apiserver"),
+            &arguments,
+            self.directory.path().join(log),
+        )
     }
 
     async fn wait_ready(&self, mut process: Process, port: u16) -> Result<Process> {

@@ -36,7 +36,11 @@ fn main() -> ExitCode {
     // Each has a server of its own, which takes most of a core to start.
     arguments.test_threads.get_or_insert(1);
     let mut trials = source::trials(assets.as_ref());
-    trials.push(trial("protocol", assets.as_ref(), |assets| async move { every_protocol_test(&assets).await }));
+    trials.push(trial(
+        "protocol",
+        assets.as_ref(),
+        |assets| async move { every_protocol_test(&assets).await },
+    ));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
