@@ -13,7 +13,7 @@ use weir_tests::deploy::{
     Object, folder, host_mounts, kustomize, read_overlay, select_container, select_pod,
 };
 
-const OVERLAYS: [&str; 4] = ["k3s", "kind", "kubeadm", "takeover"];
+const OVERLAYS: [&str; 5] = ["cluster", "k3s", "kind", "kubeadm", "takeover"];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -2,6 +2,7 @@
 //! ([`setup`]) and ends with a useful exit code: 0 done, 1 something failed, 2 not everything could run (CI only).
 
 mod check;
+mod cluster;
 mod cross;
 mod fuzz;
 mod image;
@@ -71,6 +72,8 @@ enum Command {
     },
     /// Two nodes in network namespaces, an agent on each, and real connections through a Service
     Demo,
+    /// A real Kubernetes cluster of three nodes on this machine, with Weir on it and without kube-proxy
+    Cluster(cluster::ClusterArgs),
     /// Measure traffic through a Service against traffic without Weir
     Bench {
         /// For the benchmark itself
@@ -115,6 +118,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Test { layers } => return suite::run_layers(&workspace, &layers),
         Command::Vm(options) => return vm::run(&workspace, &options),
         Command::Fuzz { target, seconds } => return fuzz::run(&workspace, target, seconds),
+        Command::Cluster(arguments) => return cluster::run(&workspace, &arguments),
         Command::Image { output } => {
             setup::ensure(&workspace, &[Need::Toolchain])?;
             let made = image::make(&workspace, Profile::Release, output.as_deref())?;

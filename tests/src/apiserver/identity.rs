@@ -1,13 +1,17 @@
 //! The server's certificate, and the authority that signed it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// When a server's certificate is valid, seen from a client whose clock is right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +45,8 @@ impl Authority {
         &self.pem
     }
 
-    /// What speaks TLS for the `names`, which may be addresses. HTTP/1.1 only.
-    pub(super) fn acceptor(&self, names: &[String], validity: Validity) -> Result<TlsAcceptor> {
+    /// A certificate for the `names`, which may be addresses, and its key.
+    fn sign(&self, names: &[String], validity: Validity) -> Result<(Certificate, KeyPair)> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
@@ -51,7 +55,18 @@ impl Authority {
             Validity::Expired => (date_time_ymd(1999, 1, 1), date_time_ymd(2000, 1, 1)),
             Validity::NotYet => (date_time_ymd(3000, 1, 1), date_time_ymd(3001, 1, 1)),
         };
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((params.signed_by(&key, &self.issuer)?, key))
+    }
+
+    /// The same as files have it: certificate and key.
+    pub(super) fn sign_pem(&self, names: &[String]) -> Result<(String, String)> {
+        let (certificate, key) = self.sign(names, Validity::Valid)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
+    /// What speaks TLS for the `names`. HTTP/1.1 only.
+    pub(super) fn acceptor(&self, names: &[String], validity: Validity) -> Result<TlsAcceptor> {
+        let (certificate, key) = self.sign(names, validity)?;
         let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -61,4 +76,15 @@ impl Authority {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
+}
+
+/// Speaks TLS with a server of that authority.
+pub(super) async fn connect(ca_pem: &str, server: IpAddr, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes())?)?;
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::from(server), stream).await?)
 }

@@ -25,6 +25,7 @@ mod list;
 mod listen;
 mod log;
 mod options;
+mod real;
 mod resource;
 mod selector;
 mod server;
@@ -46,6 +47,7 @@ pub use access::Rule;
 pub use fault::{Cut, Faults, Refusal, RefuseWith, StreamingLists};
 pub use identity::Validity;
 pub use log::{Counts, Seen};
+pub use real::{Assets, RealServer};
 pub use resource::Resource;
 
 use identity::Authority;
@@ -159,13 +161,7 @@ impl ApiServer {
     /// A kubeconfig with this token.
     #[must_use]
     pub fn kubeconfig_of(&self, token: &str) -> String {
-        let (url, ca) = (self.url(), STANDARD.encode(self.ca_pem()));
-        format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
-             clusters:\n- name: test\n  cluster:\n    server: {url}\n    certificate-authority-data: {ca}\n\
-             users:\n- name: test\n  user:\n    token: {token}\n\
-             contexts:\n- name: test\n  context:\n    cluster: test\n    user: test\n"
-        )
+        kubeconfig(&self.url(), &self.ca_pem(), token)
     }
 
     /// Makes `token` that of `user`, and `rules` all that this user may do.
@@ -352,4 +348,15 @@ impl ApiServer {
 #[must_use]
 pub fn bare_object(api_version: &str, kind: &str, namespace: &str, name: &str) -> Value {
     json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": namespace, "name": name}})
+}
+
+/// For whoever has this token.
+fn kubeconfig(url: &str, ca_pem: &str, token: &str) -> String {
+    let ca = STANDARD.encode(ca_pem);
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+         clusters:\n- name: test\n  cluster:\n    server: {url}\n    certificate-authority-data: {ca}\n\
+         users:\n- name: test\n  user:\n    token: {token}\n\
+         contexts:\n- name: test\n  context:\n    cluster: test\n    user: test\n"
+    )
 }

@@ -112,7 +112,14 @@ impl Fields {
                 || (path == "metadata.namespace" && resource.namespaced)
                 || resource.fields.iter().any(|field| field == path);
             if !known {
-                return Err(format!("field label not supported: {path}"));
+                // Kinds with fields of their own say it otherwise than all others.
+                return Err(if resource.fields.is_empty() {
+                    format!(
+                        "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )
+                } else {
+                    format!("field label not supported: {path}")
+                });
             }
             demands.push((path.into(), value.into(), is_equal));
         }
@@ -194,5 +201,8 @@ mod tests {
         assert_eq!(Fields::parse("metadata.name=a", &pods).unwrap().name(), Some("a"));
         assert_eq!(Fields::parse("spec.x=a", &pods).unwrap_err(), "field label not supported: spec.x");
         assert!(Fields::parse("metadata.name", &pods).is_err());
+        let slices = super::super::resource::builtin().into_iter().find(|one| one.plural == "endpointslices");
+        let error = Fields::parse("spec.x=a", &slices.unwrap()).unwrap_err();
+        assert!(error.starts_with("\"spec.x\" is not a known field selector: only "), "{error}");
     }
 }

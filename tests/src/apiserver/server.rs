@@ -20,6 +20,7 @@ use super::fault::{Dice, Faults, FedBody, Feed, RefuseWith};
 use super::list::{RETRY_TOO_LARGE, list, select_minimum};
 use super::log::Log;
 use super::options::{Options, Target, pairs, parse_path};
+use super::resource::Resource;
 use super::status::Failure;
 use super::store::{Expect, Refused, Store};
 use super::watches::Watch;
@@ -185,7 +186,13 @@ impl Shared {
             "/healthz" | "/livez" | "/readyz" => {
                 Ok(self.respond(200, "text/plain; charset=utf-8", "ok".into()))
             }
-            _ => Err(Failure::no_such_path()),
+            _ => {
+                let is_below = |resource: &Resource| {
+                    path.strip_prefix(&resource.root()).is_some_and(|rest| rest.starts_with('/'))
+                };
+                let known = self.store(|store| store.resources().iter().any(is_below));
+                Err(if known { Failure::no_such_resource() } else { Failure::no_such_path() })
+            }
         }
     }
 

@@ -45,7 +45,13 @@ impl Failure {
         Self { code, body: text.into(), token: None, retry_after: None }
     }
 
-    /// What is at no path, and which resources are not served: not a Status, unlike an object that is missing.
+    /// What no group serves of its resources.
+    pub(super) fn no_such_resource() -> Self {
+        let message = "the server could not find the requested resource";
+        Self::status(404, "NotFound", message).with_details(json!({}))
+    }
+
+    /// What is at no path, and a group that is not served: not a Status, unlike what is missing in a group.
     pub(super) fn no_such_path() -> Self {
         Self::plain(404, "404 page not found\n")
     }

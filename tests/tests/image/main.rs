@@ -214,6 +214,8 @@ fn each_capability_is_needed() -> Result<()> {
         let (succeeded, log) = run_to_end(&world.node, &id, &without(name)?)?;
         ensure!(!succeeded && log.contains(said), "without {name} it says:\n{log}");
     }
+    let (succeeded, log) = run_to_end(&world.node, "without-net_broadcast", &without("NET_BROADCAST")?)?;
+    ensure!(!succeeded && log.contains("CAP_NET_BROADCAST"), "without NET_BROADCAST it says:\n{log}");
     let agent = Container::start(&world.node, "without-net_admin", &without("NET_ADMIN")?)?;
     agent.wait_ready()?;
     world.ensure_served()?;
@@ -221,7 +223,8 @@ fn each_capability_is_needed() -> Result<()> {
     world.serve(&["n2-a"])?;
     wait_for(|| Ok(agent.log().contains("CAP_NET_ADMIN")))
         .with_context(|| format!("without NET_ADMIN it says:\n{}", agent.log()))?;
-    let mut tested = ["SYS_PTRACE", "SYS_CHROOT", "SYS_ADMIN", "NET_ADMIN"].map(str::to_owned);
+    let mut tested =
+        ["SYS_PTRACE", "SYS_CHROOT", "SYS_ADMIN", "NET_ADMIN", "NET_BROADCAST"].map(str::to_owned);
     let mut described = world.description.capabilities.clone();
     tested.sort();
     described.sort();

@@ -1,6 +1,7 @@
 //! An API server, a source that watches it, and what the source's events add up to.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,16 +35,21 @@ pub(crate) struct Objects {
 impl Objects {
     /// What a source on [`NODE`] should know.
     pub(crate) fn of(server: &ApiServer) -> Self {
+        Self::of_lists(server.truth("Service"), server.truth("EndpointSlice"), server.truth("Node"))
+    }
+
+    /// The same, of a server's lists.
+    pub(crate) fn of_lists(services: Vec<Value>, slices: Vec<Value>, nodes: Vec<Value>) -> Self {
         let mut objects = Self::default();
-        for value in server.truth("Service") {
+        for value in services {
             let Ok(api) = serde_json::from_value::<ApiService>(value.clone()) else { continue };
             objects.services.extend(parse_service(&api).object.map(|object| (key(&value), object)));
         }
-        for value in server.truth("EndpointSlice") {
+        for value in slices {
             let api: ApiSlice = serde_json::from_value(value.clone()).unwrap();
             objects.slices.extend(parse_slice(&api).object.map(|object| (key(&value), object)));
         }
-        for value in server.truth("Node") {
+        for value in nodes {
             let api: ApiNode = serde_json::from_value(value.clone()).unwrap();
             let name = key(&value).name;
             objects.nodes.extend(parse_node(&api).object.filter(|_| *name == *NODE).map(|node| (name, node)));
@@ -117,9 +123,13 @@ impl Watcher {
 
     /// Takes events until all has been told that `server` holds, which nobody changes meanwhile.
     pub(crate) async fn until_true(&mut self, server: &ApiServer) {
-        let truth = Objects::of(server);
+        self.until_told(&Objects::of(server)).await;
+    }
+
+    /// Takes events until all that was told, put together, is this.
+    pub(crate) async fn until_told(&mut self, truth: &Objects) {
         let wait = async {
-            while self.synced == 0 || self.told != truth {
+            while self.synced == 0 || self.told != *truth {
                 let event = self.events.recv().await.expect("the source ended");
                 self.take(event);
                 while let Ok(event) = self.events.try_recv() {
@@ -207,17 +217,7 @@ impl World {
     }
 
     pub(crate) fn options_with(&self, kubeconfig: &str) -> KubernetesOptions {
-        let path = self.dir.path().join("kubeconfig");
-        std::fs::write(&path, kubeconfig).unwrap();
-        KubernetesOptions {
-            node_name: NODE.into(),
-            kubeconfig: Some(path),
-            api_servers: Vec::new(),
-            state_dir: self.dir.path().join("state"),
-            host_root: self.dir.path().join("host"),
-            service_account: self.dir.path().join("account"),
-            service_address: None,
-        }
+        options_in(self.dir.path(), kubeconfig)
     }
 
     /// A source that has told all that there is.
@@ -238,6 +238,21 @@ impl World {
     pub(crate) fn delete(&self, number: usize) {
         self.server.delete("Service", "shop", &format!("svc-{number}")).unwrap();
         self.server.delete("EndpointSlice", "shop", &format!("svc-{number}-1")).unwrap();
+    }
+}
+
+/// A source's options: this kubeconfig, and nothing of the machine that the test runs on.
+pub(crate) fn options_in(dir: &Path, kubeconfig: &str) -> KubernetesOptions {
+    let path = dir.join("kubeconfig");
+    std::fs::write(&path, kubeconfig).unwrap();
+    KubernetesOptions {
+        node_name: NODE.into(),
+        kubeconfig: Some(path),
+        api_servers: Vec::new(),
+        state_dir: dir.join("state"),
+        host_root: dir.join("host"),
+        service_account: dir.join("account"),
+        service_address: None,
     }
 }
 

@@ -90,6 +90,8 @@ impl Layer {
             Self::Apiserver => &[&["test", "--package=weir-tests", "--test=apiserver"]],
             Self::Kubernetes => &[
                 &["test", "--package=weir-tests", "--test=kubernetes"],
+                // With KUBEBUILDER_ASSETS; else it says that it did not run.
+                &["test", "--package=weir-tests", "--test=real_apiserver"],
                 &["test", "--package=weir-tests", "--test=cluster", "--", "--nocapture", "--test-threads=1"],
             ],
             Self::Programs => &[
