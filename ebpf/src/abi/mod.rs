@@ -9,6 +9,7 @@ mod counter;
 mod flow;
 pub mod layout;
 mod node;
+mod policy;
 mod service;
 mod socket;
 
@@ -17,6 +18,9 @@ pub use backend::{Backend, mix};
 pub use counter::{Counter, DropReason};
 pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
 pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
+pub use policy::{
+    ClassId, NetworkKey, PodPolicy, PolicySetId, PortRule, PortRuleKey, PortRulesId, Side, VerdictKey,
+};
 pub use service::{
     AddressUses, Frontend, FrontendKey, FrontendKind, Origin, Run, Scope, ServiceId, ServiceName, SetId,
     SetWord, SourceRangeKey,
