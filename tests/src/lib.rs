@@ -5,6 +5,7 @@
 //! * [`prober`]: the process in each pod that serves, connects and tells what it saw.
 //! * [`cases`]: one table of what must hold, run in pure Rust and with real sockets.
 //! * [`packets`]: single packets through the programs in this kernel, and the table of what must come of them.
+//! * [`policy`]: NetworkPolicies judged by the words of the API, and by the tables.
 //! * [`demo`]: the table that `cargo xtask demo` prints.
 //! * [`apiserver`]: an API server that speaks list/watch truthfully, and misbehaves when told to.
 //!
@@ -15,5 +16,6 @@ pub mod cases;
 pub mod demo;
 pub mod lab;
 pub mod packets;
+pub mod policy;
 pub mod prober;
 pub mod vectors;
