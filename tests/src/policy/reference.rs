@@ -44,7 +44,7 @@ pub fn judge(cluster: &Cluster, flow: &Flow) -> Answer {
 
 /// "Traffic is allowed to a pod if there are no NetworkPolicies selecting the pod, OR if the traffic matches at least one
 /// ingress rule across all of the NetworkPolicy objects whose podSelector matches the pod."
-fn may_get(cluster: &Cluster, flow: &Flow) -> bool {
+pub(super) fn may_get(cluster: &Cluster, flow: &Flow) -> bool {
     let Some(pod) = pod_at(cluster, flow.dest) else { return true };
     let isolating: Vec<_> = selecting(cluster, pod).filter(|policy| has_type(policy, "Ingress")).collect();
     let rules = isolating.iter().filter(|policy| is_selector_sound(policy));
@@ -58,7 +58,7 @@ fn may_get(cluster: &Cluster, flow: &Flow) -> bool {
 }
 
 /// The same for egress; a named port is still one of the destination.
-fn may_send(cluster: &Cluster, flow: &Flow) -> bool {
+pub(super) fn may_send(cluster: &Cluster, flow: &Flow) -> bool {
     let Some(pod) = pod_at(cluster, flow.source) else { return true };
     let isolating: Vec<_> = selecting(cluster, pod).filter(|policy| has_type(policy, "Egress")).collect();
     let rules = isolating.iter().filter(|policy| is_selector_sound(policy));
@@ -73,7 +73,7 @@ fn may_send(cluster: &Cluster, flow: &Flow) -> bool {
 
 /// The pod whose address this is. Those on their node's network have none of their own, those that ended have lost theirs; of
 /// several the youngest has it.
-fn pod_at(cluster: &Cluster, addr: IpAddr) -> Option<&Pod> {
+pub(super) fn pod_at(cluster: &Cluster, addr: IpAddr) -> Option<&Pod> {
     let has_addr = |pod: &&Pod| {
         let status = pod.status.clone().unwrap_or_default();
         let ips = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip);

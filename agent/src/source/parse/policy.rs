@@ -139,13 +139,14 @@ fn parse_block(api: &api::IPBlock, field: &str, problems: &mut Problems) -> Opti
     let mut except = Vec::with_capacity(read.len());
     for (n, network) in read {
         let network = network?;
+        let field = || format!("{field}.except[{n}]");
         if cidr.contains(&network) {
             except.push(network);
+        } else if network.contains(&cidr) {
+            problems.add(field(), format!("{network} leaves nothing of {cidr}: {NO_PEER}"));
+            return None;
         } else {
-            problems.add(
-                format!("{field}.except[{n}]"),
-                format!("{network} is not within {cidr}: it excepts nothing"),
-            );
+            problems.add(field(), format!("{network} is not within {cidr}: it excepts nothing"));
         }
     }
     except.sort_unstable();
