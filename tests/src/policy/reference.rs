@@ -9,9 +9,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use k8s_openapi::api::networking::v1::{
-    IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
-};
+use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -46,28 +44,26 @@ pub fn judge(cluster: &Cluster, flow: &Flow) -> Answer {
 /// ingress rule across all of the NetworkPolicy objects whose podSelector matches the pod."
 pub(super) fn may_get(cluster: &Cluster, flow: &Flow) -> bool {
     let Some(pod) = pod_at(cluster, flow.dest) else { return true };
-    let isolating: Vec<_> = selecting(cluster, pod).filter(|policy| has_type(policy, "Ingress")).collect();
-    let rules = isolating.iter().filter(|policy| is_selector_sound(policy));
-    let mut rules = rules
-        .flat_map(|policy| spec(policy).ingress.unwrap_or_default().into_iter().map(|rule| (*policy, rule)));
+    let isolating: Vec<_> = selecting(cluster, pod).filter(|(_, spec)| has_type(spec, "Ingress")).collect();
     isolating.is_empty()
-        || rules.any(|(policy, rule)| {
-            matches_peers(cluster, namespace_of(policy), rule.from.as_deref(), flow.source)
-                && matches_ports(cluster, rule.ports.as_deref(), flow)
+        || isolating.iter().filter(|(_, spec)| is_selector_sound(spec)).any(|(namespace, spec)| {
+            spec.ingress.iter().flatten().any(|rule| {
+                matches_peers(cluster, namespace, rule.from.as_deref(), flow.source)
+                    && matches_ports(cluster, rule.ports.as_deref(), flow)
+            })
         })
 }
 
 /// The same for egress; a named port is still one of the destination.
 pub(super) fn may_send(cluster: &Cluster, flow: &Flow) -> bool {
     let Some(pod) = pod_at(cluster, flow.source) else { return true };
-    let isolating: Vec<_> = selecting(cluster, pod).filter(|policy| has_type(policy, "Egress")).collect();
-    let rules = isolating.iter().filter(|policy| is_selector_sound(policy));
-    let mut rules = rules
-        .flat_map(|policy| spec(policy).egress.unwrap_or_default().into_iter().map(|rule| (*policy, rule)));
+    let isolating: Vec<_> = selecting(cluster, pod).filter(|(_, spec)| has_type(spec, "Egress")).collect();
     isolating.is_empty()
-        || rules.any(|(policy, rule)| {
-            matches_peers(cluster, namespace_of(policy), rule.to.as_deref(), flow.dest)
-                && matches_ports(cluster, rule.ports.as_deref(), flow)
+        || isolating.iter().filter(|(_, spec)| is_selector_sound(spec)).any(|(namespace, spec)| {
+            spec.egress.iter().flatten().any(|rule| {
+                matches_peers(cluster, namespace, rule.to.as_deref(), flow.dest)
+                    && matches_ports(cluster, rule.ports.as_deref(), flow)
+            })
         })
 }
 
@@ -75,58 +71,58 @@ pub(super) fn may_send(cluster: &Cluster, flow: &Flow) -> bool {
 /// several the youngest has it.
 pub(super) fn pod_at(cluster: &Cluster, addr: IpAddr) -> Option<&Pod> {
     let has_addr = |pod: &&Pod| {
-        let status = pod.status.clone().unwrap_or_default();
-        let ips = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip);
-        let mut ips: Vec<String> = ips.collect();
+        let Some(status) = &pod.status else { return false };
+        let mut ips: Vec<&String> = status.pod_ips.iter().flatten().map(|ip| &ip.ip).collect();
         if ips.is_empty() {
-            ips.extend(status.pod_ip);
+            ips.extend(&status.pod_ip);
         }
         ips.iter().any(|ip| ip.parse() == Ok(addr))
     };
     let runs = |pod: &&Pod| {
-        let phase = pod.status.clone().unwrap_or_default().phase.unwrap_or_default();
-        phase != "Succeeded" && phase != "Failed"
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        phase != Some("Succeeded") && phase != Some("Failed")
     };
-    let has_network = |pod: &&Pod| !pod.spec.clone().unwrap_or_default().host_network.unwrap_or(false);
+    let has_network = |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.host_network) != Some(true);
     let pods = cluster.pods.values().filter(has_addr).filter(runs).filter(has_network);
     pods.max_by_key(|pod| {
-        let meta = pod.metadata.clone();
-        (meta.creation_timestamp.map(|time| time.0.as_second()), meta.namespace, meta.name)
+        let meta = &pod.metadata;
+        (meta.creation_timestamp.as_ref().map(|time| time.0.as_second()), &meta.namespace, &meta.name)
     })
 }
 
-fn spec(policy: &NetworkPolicy) -> NetworkPolicySpec {
-    policy.spec.clone().unwrap_or_default()
-}
-
-fn namespace_of(policy: &NetworkPolicy) -> &str {
-    policy.metadata.namespace.as_deref().unwrap_or_default()
-}
-
 /// "podSelector selects the pods to which this NetworkPolicy object applies", in its own namespace; "an empty selector matches
-/// all pods in the policy's namespace. If it is not specified, it defaults to an empty selector."
-fn selecting<'a>(cluster: &'a Cluster, pod: &'a Pod) -> impl Iterator<Item = &'a NetworkPolicy> {
-    let same_namespace = move |policy: &&NetworkPolicy| policy.metadata.namespace == pod.metadata.namespace;
-    let selects = move |policy: &&NetworkPolicy| {
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
-        spec(policy).pod_selector.is_none_or(|selector| matches_selector(&selector, &labels, true))
-    };
-    cluster.policies.values().filter(same_namespace).filter(selects)
+/// all pods in the policy's namespace. If it is not specified, it defaults to an empty selector." With the namespace.
+fn selecting<'a>(cluster: &'a Cluster, pod: &'a Pod) -> impl Iterator<Item = (&'a str, NetworkPolicySpec)> {
+    let namespace = namespace_of(pod);
+    let policies = cluster.policies.values();
+    let same = policies.filter(move |policy| policy.metadata.namespace.as_deref() == Some(namespace));
+    let specs = same.map(move |policy| (namespace, policy.spec.clone().unwrap_or_default()));
+    specs.filter(move |(_, spec)| {
+        spec.pod_selector.as_ref().is_none_or(|selector| matches_selector(selector, labels_of(pod), true))
+    })
 }
 
-fn is_selector_sound(policy: &NetworkPolicy) -> bool {
-    let selector = spec(policy).pod_selector.unwrap_or_default();
-    selector.match_expressions.unwrap_or_default().iter().all(is_sound)
+fn namespace_of(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+fn labels_of(pod: &Pod) -> &Labels {
+    static NONE: Labels = Labels::new();
+    pod.metadata.labels.as_ref().unwrap_or(&NONE)
+}
+
+fn is_selector_sound(spec: &NetworkPolicySpec) -> bool {
+    let selector = spec.pod_selector.iter();
+    selector.flat_map(|selector| selector.match_expressions.iter().flatten()).all(is_sound)
 }
 
 /// "If this field is not specified, it will default based on the existence of ingress or egress rules; policies that contain an
 /// egress section are assumed to affect egress, and all policies (whether or not they contain an ingress section) are assumed
 /// to affect ingress."
-fn has_type(policy: &NetworkPolicy, wanted: &str) -> bool {
-    let spec = spec(policy);
-    let types = spec.policy_types.unwrap_or_default();
+fn has_type(spec: &NetworkPolicySpec, wanted: &str) -> bool {
+    let types = spec.policy_types.as_deref().unwrap_or_default();
     if types.is_empty() {
-        return wanted == "Ingress" || !spec.egress.unwrap_or_default().is_empty();
+        return wanted == "Ingress" || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
     }
     types.iter().any(|one| one == wanted || !["Ingress", "Egress"].contains(&one.as_str()))
 }
@@ -152,14 +148,13 @@ fn matches_peer(cluster: &Cluster, namespace: &str, peer: &NetworkPolicyPeer, ad
         (None, None, None) | (Some(_), _, _) => false,
         (None, namespaces, pods) => {
             let Some(pod) = pod_at(cluster, addr) else { return false };
-            let own = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let labels = pod.metadata.labels.clone().unwrap_or_default();
+            let (own, labels) = (namespace_of(pod), labels_of(pod));
             let in_namespace = match namespaces {
                 None => own == namespace,
                 Some(selector) => namespace_labels(cluster, own)
                     .is_some_and(|labels| matches_selector(selector, &labels, false)),
             };
-            in_namespace && pods.as_ref().is_none_or(|selector| matches_selector(selector, &labels, false))
+            in_namespace && pods.as_ref().is_none_or(|selector| matches_selector(selector, labels, false))
         }
     }
 }
@@ -173,8 +168,7 @@ fn namespace_labels(cluster: &Cluster, name: &str) -> Option<Labels> {
 
 /// "except is a slice of CIDRs that should not be included within an ipBlock."
 fn matches_block(block: &IPBlock, addr: IpAddr) -> bool {
-    let excepts = block.except.clone().unwrap_or_default();
-    let excepts: Result<Vec<IpNet>, _> = excepts.iter().map(|text| text.parse()).collect();
+    let excepts: Result<Vec<IpNet>, _> = block.except.iter().flatten().map(|text| text.parse()).collect();
     match (block.cidr.parse::<IpNet>(), excepts) {
         (Ok(cidr), Ok(excepts)) => {
             let is_mapped =
@@ -202,7 +196,7 @@ fn matches_selector(selector: &LabelSelector, labels: &Labels, unsound_matches: 
 /// "If the operator is In or NotIn, the values array must be non-empty. If the operator is Exists or DoesNotExist, the values
 /// array must be empty."
 fn is_sound(expression: &LabelSelectorRequirement) -> bool {
-    let is_empty = expression.values.clone().unwrap_or_default().is_empty();
+    let is_empty = expression.values.as_ref().is_none_or(Vec::is_empty);
     match expression.operator.as_str() {
         "In" | "NotIn" => !is_empty,
         "Exists" | "DoesNotExist" => is_empty,
@@ -211,7 +205,7 @@ fn is_sound(expression: &LabelSelectorRequirement) -> bool {
 }
 
 fn matches_expression(expression: &LabelSelectorRequirement, labels: &Labels) -> bool {
-    let values = expression.values.clone().unwrap_or_default();
+    let values = expression.values.as_deref().unwrap_or_default();
     let value = labels.get(&expression.key);
     match expression.operator.as_str() {
         "In" => value.is_some_and(|value| values.contains(value)),
@@ -254,10 +248,10 @@ fn matches_port(cluster: &Cluster, port: &NetworkPolicyPort, flow: &Flow) -> boo
 
 /// The first container port of this name and protocol; of the init containers those count that keep running.
 fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
-    let spec = pod.spec.clone().unwrap_or_default();
-    let stays = |one: &Container| one.restart_policy.as_deref() == Some("Always");
-    let sidecars = spec.init_containers.unwrap_or_default().into_iter().filter(stays);
-    let ports = spec.containers.into_iter().chain(sidecars).flat_map(|one| one.ports.unwrap_or_default());
+    let spec = pod.spec.as_ref()?;
+    let stays = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
+    let sidecars = spec.init_containers.iter().flatten().filter(stays);
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|one| one.ports.iter().flatten());
     let mut ports = ports.filter(|port| (1..=65_535).contains(&port.container_port));
     let found = ports.find(|port| {
         port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol

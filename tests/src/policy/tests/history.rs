@@ -39,7 +39,7 @@ const PORTS: [(Option<Protocol>, u16); 10] = [
 ];
 
 /// Ports for each pair of addresses in one state; the next state has others.
-const PORTS_AT_ONCE: usize = 2;
+const PORTS_AT_ONCE: usize = 3;
 
 /// # Errors
 /// What is not as it should be.
@@ -54,7 +54,7 @@ pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), S
             let mut tables = tables;
             // A row that goes from A to B to C was right at each; that is asked of every state, not of every flow.
             let flows: Vec<_> =
-                flows(n).filter(|flow| !is_one_pod(&before, &cluster, flow)).step_by(7).collect();
+                flows(n).filter(|flow| !is_one_pod(&before, &cluster, flow)).step_by(4).collect();
             let answers: Vec<_> =
                 flows.iter().map(|flow| [answer(&before, flow), answer(&cluster, flow)]).collect();
             for (at, change) in update.changes.iter().enumerate() {
