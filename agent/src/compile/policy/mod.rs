@@ -10,6 +10,8 @@ mod networks;
 mod peers;
 mod ports;
 mod rule;
+#[cfg(test)]
+mod tests;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
