@@ -14,6 +14,11 @@ impl Labels {
         Some(&self.0[at].1)
     }
 
+    /// Keys and values, in the order of the keys.
+    pub fn iter(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+        self.0.iter()
+    }
+
     /// Every string, to be shared.
     pub(super) fn strings(&mut self) -> impl Iterator<Item = &mut Arc<str>> {
         self.0.iter_mut().flat_map(|(key, value)| [key, value])
@@ -71,6 +76,21 @@ impl Selector {
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|requirement| requirement.matches(labels))
+    }
+}
+
+impl Selector {
+    /// Labels of which every object that it selects has exactly one; none where there is no telling.
+    #[must_use]
+    pub fn needed_labels(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        let values = self.0.iter().filter_map(|requirement| match &requirement.test {
+            Test::In(values) => Some((&requirement.key, values)),
+            Test::NotIn(_) | Test::Exists | Test::DoesNotExist => None,
+        });
+        // The one with the fewest values is found most seldom in vain.
+        let fewest = values.min_by_key(|(_, values)| values.len());
+        let labels = fewest.into_iter();
+        labels.flat_map(|(key, values)| values.iter().map(|value| (key.clone(), value.clone()))).collect()
     }
 }
 
@@ -135,6 +155,19 @@ mod tests {
         assert!(both.matches(&labels(&[("k", "")])));
         assert!(!both.matches(&labels(&[("k", ""), ("j", "")])));
         assert!(!both.matches(&labels(&[])));
+    }
+
+    #[test]
+    fn labels_that_are_needed() {
+        let many = (Test::In(values(&["a", "b"])), Test::In(values(&["c"])));
+        let selector = selector(&[("k", many.0), ("j", many.1), ("i", Test::Exists)]);
+        assert_eq!(selector.needed_labels(), [("j".into(), "c".into())]);
+        let open = [("k", Test::NotIn(values(&["a"]))), ("j", Test::Exists), ("i", Test::DoesNotExist)];
+        assert_eq!(
+            super::Selector::from_iter(open.map(|(key, test)| Requirement { key: key.into(), test }))
+                .needed_labels(),
+            []
+        );
     }
 
     #[test]

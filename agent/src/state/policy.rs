@@ -32,8 +32,6 @@ pub struct PolicyChanges {
     pub peers: BTreeSet<IpAddr>,
     /// Addresses that may be isolated in another way than before, or be no longer this node's.
     pub workloads: BTreeSet<IpAddr>,
-    /// Namespaces whose labels are others than before.
-    pub namespaces: BTreeSet<Arc<str>>,
 }
 
 /// A pod and its name.
@@ -87,14 +85,9 @@ impl PolicyState {
         self.namespaces.get(name)
     }
 
-    /// The names of all namespaces that have pods.
-    pub fn populated(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.pods.keys()
-    }
-
-    /// The pods of a namespace.
-    pub fn pods(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
-        self.pods.get(namespace).into_iter().flat_map(BTreeMap::values)
+    /// All pods, each with its namespace.
+    pub fn all_pods(&self) -> impl Iterator<Item = (&Arc<str>, &Pod)> {
+        self.pods.iter().flat_map(|(namespace, pods)| pods.values().map(move |pod| (namespace, pod)))
     }
 
     /// The policies of a namespace, in the order of their names.
@@ -136,7 +129,6 @@ impl PolicyState {
         if before == namespace {
             return;
         }
-        self.changes.namespaces.insert(name.clone());
         let pods = self.pods.get(name).into_iter().flat_map(BTreeMap::values);
         self.changes.peers.extend(pods.flat_map(|pod| &pod.addresses));
     }
@@ -245,11 +237,7 @@ mod tests {
         let mut state = state();
         let labels = Labels::from_iter([("team".into(), "t".into())]);
         state.apply_namespace(&"ns".into(), Some(Namespace { labels: labels.clone() }));
-        let expected = PolicyChanges {
-            peers: addresses(&[1, 2, 3, 4]),
-            workloads: BTreeSet::new(),
-            namespaces: BTreeSet::from(["ns".into()]),
-        };
+        let expected = PolicyChanges { peers: addresses(&[1, 2, 3, 4]), workloads: BTreeSet::new() };
         assert_eq!(state.take_changes(), expected);
         state.apply_namespace(&"ns".into(), Some(Namespace { labels }));
         assert_eq!(state.take_changes(), PolicyChanges::default(), "it is the same");
@@ -268,7 +256,7 @@ mod tests {
         assert_eq!(state.owner(addr(1)), None);
         state.apply_pod(&key("a"), None);
         assert_eq!(state.take_changes().peers, addresses(&[5, 6]));
-        assert_eq!((state.owner(addr(5)), state.pods("ns").count()), (None, 3));
+        assert_eq!((state.owner(addr(5)), state.all_pods().count()), (None, 3));
     }
 
     #[test]

@@ -4,125 +4,23 @@
 //! A verdict is judged in each family that its case is about, and by tables in two places: with all pods on one node, and with
 //! each on a node of its own. All of them have to agree.
 
+mod format;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use serde::Deserialize;
 use serde_json::json;
 use weir_agent::source::Protocol;
 
+use self::format::{Action, Case, ContainerRow, NamespaceRow, PodRow, Step, Verdict, Verdicts};
 use super::tally::{Outcome, Tally};
 use crate::policy::reference::{self, Answer};
 use crate::policy::{Cluster, Flow, Name, Node, Placement};
 
-/// A file of them.
-#[derive(Clone, Debug, Deserialize)]
-pub struct File {
-    /// What its cases begin with that have no beginning of their own.
-    initial: Option<Initial>,
-    cases: Vec<Case>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Case {
-    #[serde(default)]
-    suite: String,
-    name: String,
-    ip_family: Option<String>,
-    initial: Option<Initial>,
-    steps: Vec<Step>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Initial {
-    namespaces: Vec<NamespaceRow>,
-    pods: Vec<PodRow>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct NamespaceRow {
-    name: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct PodRow {
-    namespace: String,
-    name: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    ip: IpAddr,
-    ip6: IpAddr,
-    containers: Vec<ContainerRow>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ContainerRow {
-    name: String,
-    port: u16,
-    protocol: String,
-    port_name: Option<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Step {
-    actions: Vec<Action>,
-    probe: Probe,
-    expected: Verdicts,
-    ingress: Option<Verdicts>,
-    egress: Option<Verdicts>,
-}
-
-type Verdicts = BTreeMap<String, Verdict>;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Allowed,
-    Blocked,
-    Ignored,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Action {
-    CreatePolicy(NetworkPolicy),
-    UpdatePolicy(NetworkPolicy),
-    DeletePolicy(NameRow),
-    CreateNamespace(NamespaceRow),
-    SetNamespaceLabels(NamespaceRow),
-    DeleteNamespace(NamespaceRow),
-    CreatePod(PodRow),
-    SetPodLabels(LabelsRow),
-    DeletePod(NameRow),
-    AddExternal(PodRow),
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct NameRow {
-    namespace: String,
-    name: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct LabelsRow {
-    namespace: String,
-    name: String,
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, rename_all_fields = "camelCase")]
-enum Probe {
-    One { port: u16, protocol: String },
-    All { all_available: bool },
-}
+pub use self::format::File;
 
 /// What answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -384,15 +282,6 @@ impl World {
             ensure!(node.problems().is_empty(), "{:?}", node.problems());
         }
         Ok(())
-    }
-}
-
-impl Probe {
-    fn asks(&self, protocol: &str, port: u16) -> bool {
-        match self {
-            Self::All { all_available } => *all_available,
-            Self::One { port: one, protocol: of } => *one == port && of == protocol,
-        }
     }
 }
 

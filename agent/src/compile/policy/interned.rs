@@ -59,19 +59,9 @@ impl<T: Eq + Hash + ?Sized> Interned<T> {
         }
     }
 
-    /// The number of this content.
-    pub(super) fn id(&self, content: &T) -> Option<u32> {
-        self.ids.get(content).copied()
-    }
-
     /// What has this number.
     pub(super) fn content(&self, id: u32) -> Option<&Arc<T>> {
         self.rows.get(&id).map(|row| &row.content)
-    }
-
-    /// Everything that is in use.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Arc<T>)> {
-        self.rows.iter().map(|(id, row)| (*id, &row.content))
     }
 
     /// Takes out what nobody uses, in the order of the numbers.

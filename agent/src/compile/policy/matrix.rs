@@ -161,21 +161,6 @@ impl Matrix {
         }
     }
 
-    /// The number of an atom that some set has.
-    pub(super) fn atom(&self, atom: &Atom) -> Option<AtomId> {
-        self.atoms.id(atom)
-    }
-
-    /// What an atom asks.
-    pub(super) fn atom_content(&self, id: AtomId) -> Option<&Atom> {
-        self.atoms.content(id).map(|atom| &**atom)
-    }
-
-    /// Every atom that some set has.
-    pub(super) fn atoms(&self) -> impl Iterator<Item = (AtomId, &Arc<Atom>)> {
-        self.atoms.iter()
-    }
-
     /// How much there is.
     pub(super) fn sizes(&self) -> Sizes {
         Sizes {

@@ -10,6 +10,7 @@ mod networks;
 mod peers;
 mod ports;
 mod rule;
+mod selectors;
 #[cfg(test)]
 mod tests;
 mod workloads;
@@ -22,8 +23,7 @@ use weir_ebpf::abi::{Addr, ClassId, NetworkKey, PodPolicy, PortRule, PortRuleKey
 use crate::state::{PolicyChanges, PolicyState};
 use matrix::{DeadAtom, Matrix};
 use networks::Networks;
-use peers::Scopes;
-use rule::Atom;
+use selectors::Selectors;
 
 /// One row that is to be written; `None`: removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +76,7 @@ pub struct Sizes {
 pub struct PolicyCompiler {
     matrix: Matrix,
     networks: Networks,
-    scopes: Scopes,
+    selectors: Selectors,
     /// Rows of `address_classes`.
     addresses: BTreeMap<IpAddr, ClassId>,
     /// Rows of `pod_policies`.
@@ -96,7 +96,7 @@ impl PolicyCompiler {
         Self {
             matrix: Matrix::new(),
             networks: Networks::new(),
-            scopes: Scopes::default(),
+            selectors: Selectors::default(),
             addresses: BTreeMap::new(),
             workloads: HashMap::new(),
         }
@@ -106,18 +106,10 @@ impl PolicyCompiler {
     /// it; then the old goes, which no pod asks for any more.
     pub fn update(&mut self, state: &PolicyState, changes: &PolicyChanges) -> Update {
         let mut update = Update::default();
-        for name in &changes.namespaces {
-            self.scopes.forget(name);
-        }
         let moves = self.acquire_sets(state, &changes.workloads, &mut update.changes);
-        let mut touched = changes.peers.clone();
         let fresh = self.matrix.take_fresh_atoms();
-        for (id, atom) in &fresh {
-            if let Atom::Block(block) = &**atom {
-                self.networks.add(*id, atom, block);
-            }
-            self.collect_matching(state, atom, &mut touched);
-        }
+        let mut touched = self.add_atoms(state, &fresh);
+        touched.extend(&changes.peers);
         self.settle_unwritten(&mut update.changes);
         for block in fresh.iter().filter_map(|(_, atom)| atom.block()) {
             self.settle_networks(block.cidr, &mut update.changes);
@@ -149,10 +141,10 @@ impl PolicyCompiler {
         let classes: BTreeSet<ClassId> = dead.iter().flat_map(|atom| atom.classes.iter().copied()).collect();
         let in_them = self.addresses.iter().filter(|(_, class)| classes.contains(class));
         let touched: BTreeSet<_> = in_them.map(|(addr, _)| *addr).collect();
-        self.scopes.clear();
-        let blocks = || dead.iter().filter_map(|dead| Some((dead.id, dead.atom.block()?)));
-        blocks().for_each(|(id, block)| self.networks.remove(id, block));
-        blocks().for_each(|(_, block)| self.settle_networks(block.cidr, out));
+        self.remove_atoms(dead);
+        for block in dead.iter().filter_map(|dead| dead.atom.block()) {
+            self.settle_networks(block.cidr, out);
+        }
         self.settle_addresses(state, touched, out);
     }
 }

@@ -1,96 +1,52 @@
 //! Which class each address is of.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use weir_ebpf::abi::ClassId;
 
-use super::matrix::Matrix;
+use super::matrix::DeadAtom;
 use super::networks::{Touched, host, network_key};
-use super::rule::{Atom, AtomId, Mark, Scope};
+use super::rule::{Atom, AtomId, Mark};
+use super::selectors::Selectors;
 use super::{Change, PolicyCompiler};
-use crate::source::Pod;
-use crate::state::{PodView, PolicyState};
-
-/// For each namespace the selectors that pods there may be matched by: forgotten when its labels or the selectors change.
-#[derive(Debug, Default)]
-pub(super) struct Scopes(HashMap<Arc<str>, Arc<[AtomId]>>);
-
-impl Scopes {
-    pub(super) fn forget(&mut self, namespace: &str) {
-        self.0.remove(namespace);
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn atoms(&mut self, state: &PolicyState, matrix: &Matrix, namespace: &Arc<str>) -> Arc<[AtomId]> {
-        if let Some(known) = self.0.get(namespace) {
-            return known.clone();
-        }
-        let in_scope = matrix.atoms().filter(|(_, atom)| match &***atom {
-            Atom::Pods { namespaces, .. } => is_in_scope(state, namespaces, namespace),
-            Atom::Block(_) | Atom::Name(..) => false,
-        });
-        let atoms: Arc<[AtomId]> = in_scope.map(|(id, _)| id).collect();
-        self.0.insert(namespace.clone(), atoms.clone());
-        atoms
-    }
-}
-
-/// A namespace that is not known has no labels that anybody could have meant: selectors of namespaces do not match it, not
-/// even those that would match one without labels.
-fn is_in_scope(state: &PolicyState, scope: &Scope, namespace: &str) -> bool {
-    match scope {
-        Scope::One(name) => **name == *namespace,
-        Scope::Selected(selector) => {
-            state.namespace(namespace).is_some_and(|namespace| selector.matches(&namespace.labels))
-        }
-    }
-}
-
-/// Adds the addresses of the pods that match. Most are in already when much is new.
-fn add_matching<'a>(
-    pods: impl Iterator<Item = &'a Pod>,
-    matches: impl Fn(&Pod) -> bool,
-    touched: &mut BTreeSet<IpAddr>,
-) {
-    for pod in pods {
-        if !pod.addresses.iter().all(|addr| touched.contains(addr)) && matches(pod) {
-            touched.extend(&pod.addresses);
-        }
-    }
-}
+use crate::state::PolicyState;
 
 impl PolicyCompiler {
-    /// Adds the addresses that a new atom matches; of a block, those that have rows.
-    pub(super) fn collect_matching(
+    /// Takes in new atoms; returns the addresses that they match. Of a block these are those that have rows: nobody else's
+    /// class is its own.
+    pub(super) fn add_atoms(
         &mut self,
         state: &PolicyState,
-        atom: &Atom,
-        touched: &mut BTreeSet<IpAddr>,
-    ) {
-        match atom {
-            Atom::Block(block) => {
+        fresh: &[(AtomId, Arc<Atom>)],
+    ) -> BTreeSet<IpAddr> {
+        let mut touched = BTreeSet::new();
+        let mut selectors = Selectors::default();
+        for (id, atom) in fresh {
+            selectors.insert(*id, atom);
+            self.selectors.insert(*id, atom);
+            if let Some(block) = atom.block() {
+                self.networks.add(*id, atom, block);
                 let (first, last) = (block.cidr.network(), block.cidr.broadcast());
                 touched.extend(self.addresses.range(first..=last).map(|(addr, _)| *addr));
             }
-            Atom::Pods { namespaces, pods } => {
-                self.scopes.clear();
-                let matches = |pod: &Pod| pods.matches(&pod.labels);
-                if let Scope::One(name) = namespaces {
-                    add_matching(state.pods(name), matches, touched);
-                } else {
-                    let names = state.populated().filter(|name| is_in_scope(state, namespaces, name));
-                    names.for_each(|name| add_matching(state.pods(name), matches, touched));
-                }
-            }
-            Atom::Name(name, protocol) => {
-                let matches = |pod: &Pod| pod.port(name, *protocol).is_some();
-                state.populated().for_each(|namespace| add_matching(state.pods(namespace), matches, touched));
+        }
+        if !selectors.is_empty() {
+            let is_matched = |namespace, pod| !selectors.marks(state, namespace, pod).is_empty();
+            let matched = state.all_pods().filter(|(namespace, pod)| is_matched(namespace, pod));
+            touched.extend(matched.flat_map(|(_, pod)| &pod.addresses));
+        }
+        touched
+    }
+
+    /// Takes out atoms that no set has.
+    pub(super) fn remove_atoms(&mut self, dead: &[DeadAtom]) {
+        for DeadAtom { id, atom, .. } in dead {
+            self.selectors.remove(*id, atom);
+            if let Some(block) = atom.block() {
+                self.networks.remove(*id, block);
             }
         }
     }
@@ -140,7 +96,9 @@ impl PolicyCompiler {
     }
 
     fn settle_address(&mut self, state: &PolicyState, addr: IpAddr, out: &mut Vec<Change>) {
-        let mut marks = state.owner(addr).map(|view| self.pod_marks(state, &view)).unwrap_or_default();
+        let owner = state.owner(addr);
+        let marks = owner.map(|view| self.selectors.marks(state, view.namespace, view.pod));
+        let mut marks = marks.unwrap_or_default();
         // Without marks of its own it is of the class that its prefix gives it.
         let class = (!marks.is_empty()).then(|| {
             let blocks = self.networks.matching(host(addr));
@@ -156,20 +114,5 @@ impl PolicyCompiler {
             out.push(Change::Address(addr.into(), class));
         }
         before.into_iter().for_each(|class| self.matrix.release_class(class));
-    }
-
-    /// The selectors that match a pod, and the names that its ports have.
-    fn pod_marks(&mut self, state: &PolicyState, view: &PodView<'_>) -> Vec<Mark> {
-        let in_scope = self.scopes.atoms(state, &self.matrix, view.namespace);
-        let matching = in_scope.iter().filter(|id| match self.matrix.atom_content(**id) {
-            Some(Atom::Pods { pods, .. }) => pods.matches(&view.pod.labels),
-            _ => false,
-        });
-        let selected = matching.map(|id| Mark { atom: *id, port: 0 });
-        let named = view.pod.ports.iter().filter_map(|port| {
-            let atom = self.matrix.atom(&Atom::Name(port.name.clone(), port.protocol))?;
-            Some(Mark { atom, port: port.port })
-        });
-        selected.chain(named).collect()
     }
 }

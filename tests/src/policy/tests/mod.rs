@@ -4,6 +4,7 @@
 mod canonical;
 mod generate;
 mod history;
+mod scale;
 
 use std::env;
 use std::hash::{BuildHasher as _, RandomState};
