@@ -13,9 +13,9 @@ use std::process::ExitCode;
 use anyhow::ensure;
 use libtest_mimic::{Arguments, Failed, Trial};
 use weir_tests::vectors::tally::{Outcome, Tally};
-#[cfg(not(feature = "kernel"))]
-use weir_tests::vectors::topology;
 use weir_tests::vectors::{Folder, VECTORS_VAR, find_folder, flows, load};
+#[cfg(not(feature = "kernel"))]
+use weir_tests::vectors::{load_whole, netpol, topology};
 
 /// A file of vectors, judged.
 struct Judged {
@@ -62,7 +62,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// By the libraries alone.
 #[cfg(not(feature = "kernel"))]
 fn judge_all(folder: &Path) -> anyhow::Result<Vec<Judged>> {
-    Ok(vec![judge_topology(folder)?, judge_flows(folder)?])
+    let mut files = vec![judge_topology(folder)?, judge_flows(folder)?];
+    for (name, by_reference) in [("netpol-e2e", "netpol-e2e.reference"), ("gaps", "gaps.reference")] {
+        files.push(judge_policies(folder, name, by_reference, netpol::Judge::Reference)?);
+        files.push(judge_policies(folder, name, name, netpol::Judge::Tables)?);
+    }
+    Ok(files)
 }
 
 /// By the programs in this kernel.
@@ -102,6 +107,27 @@ fn judge_flows(folder: &Path) -> anyhow::Result<Judged> {
         altered: flows::judge(&flows::altered(&states)),
         notes: by_tables.into_iter().map(note).collect(),
     })
+}
+
+#[cfg(not(feature = "kernel"))]
+fn judge_policies(
+    folder: &Path,
+    file: &str,
+    name: &'static str,
+    by: netpol::Judge,
+) -> anyhow::Result<Judged> {
+    let file: netpol::File = load_whole(folder, &format!("{file}.json"))?;
+    let netpol::Judged { tally, of_itself } = netpol::judge(&file, by)?;
+    let verdicts = netpol::count_verdicts(&file);
+    ensure!(tally.total() == verdicts, "{} verdicts were looked at, the file has {verdicts}", tally.total());
+    let mut altered = Tally::default();
+    for file in netpol::altered(&file) {
+        altered.append(netpol::judge(&file, by)?.tally);
+    }
+    let note =
+        format!("{of_itself} of a pod that reaches itself, by what the rules say: nothing else keeps it");
+    let notes = (of_itself > 0).then_some(note).into_iter().collect();
+    Ok(Judged { name, tally, altered, notes })
 }
 
 /// Every case, and the proof that it could have failed.

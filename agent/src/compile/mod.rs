@@ -4,6 +4,7 @@
 
 mod frontends;
 mod plan;
+pub mod policy;
 mod service;
 #[cfg(test)]
 mod tests;

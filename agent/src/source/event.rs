@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{EndpointSlice, Node, NodeAddress, ObjectKey, ObjectRef, Problem, Service};
+use super::{
+    EndpointSlice, Namespace, NetworkPolicy, Node, NodeAddress, ObjectKey, ObjectRef, Pod, Problem, Service,
+};
 
 /// One change. Sources send every object once and then [`Event::Synced`]; after that, changes as they happen.
 #[derive(Clone, PartialEq, Debug)]
@@ -14,6 +16,12 @@ pub enum Event {
     EndpointSlice(ObjectKey, Option<EndpointSlice>),
     /// A node as it is now; `None` when it is gone.
     Node(Arc<str>, Option<Node>),
+    /// The pod as it is now; `None` when it is gone, has ended, or is on its node's network: no policy selects it.
+    Pod(ObjectKey, Option<Pod>),
+    /// The Namespace as it is now; `None` when it is gone.
+    Namespace(Arc<str>, Option<Namespace>),
+    /// The NetworkPolicy as it is now; `None` when it is gone.
+    NetworkPolicy(ObjectKey, Option<NetworkPolicy>),
     /// All addresses of this node's devices, those of loopback devices included; replaces what was said before.
     NodeAddresses(Vec<NodeAddress>),
     /// Everything that is wrong with this object; replaces what was said before. Empty: all is well, or it is

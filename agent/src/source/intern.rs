@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{EndpointSlice, Node, ObjectKey, Service};
+use super::{EndpointSlice, Namespace, Node, ObjectKey, Pod, Service};
 
 /// Where each string is kept once. Forgets those that nobody else holds any more.
 #[derive(Debug, Default)]
@@ -67,6 +67,21 @@ impl Interner {
     pub fn share_node(&mut self, node: &mut Node) {
         if let Some(zone) = &mut node.zone {
             self.share(zone);
+        }
+    }
+
+    /// Shares every string of a pod.
+    pub fn share_pod(&mut self, pod: &mut Pod) {
+        let ports = pod.ports.iter_mut().map(|port| &mut port.name);
+        for text in pod.labels.strings().chain(ports).chain(&mut pod.node) {
+            self.share(text);
+        }
+    }
+
+    /// Shares every string of a namespace.
+    pub fn share_namespace(&mut self, namespace: &mut Namespace) {
+        for text in namespace.labels.strings() {
+            self.share(text);
         }
     }
 

@@ -6,19 +6,25 @@ mod connection;
 mod event;
 mod intern;
 mod kubernetes;
+mod labels;
 mod manifests;
 mod object;
 pub mod parse;
+mod policy;
 mod problem;
 
 pub use connection::{Connection, Health};
 pub use event::Event;
 pub use intern::Interner;
 pub use kubernetes::{Announcer, Kubernetes, KubernetesOptions, Reason};
+pub use labels::{Labels, Requirement, Selector, Test};
 pub use manifests::Manifests;
 pub use object::{
     Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, NodeAddress, ObjectKey, Protocol, Service,
     ServicePort, ServiceType, SourceRanges, TrafficDistribution, TrafficPolicy,
 };
-pub use parse::{Parsed, parse_node, parse_service, parse_slice};
+pub use parse::{
+    Parsed, parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
+};
+pub use policy::{IpBlock, NamedPort, Namespace, NetworkPolicy, Pod, PolicyPeer, PolicyPort, PolicyRule};
 pub use problem::{ObjectRef, Problem};

@@ -14,8 +14,10 @@ use crate::source::{
 };
 
 mod node_ports;
+mod policy;
 
 pub use node_ports::NodePortAddresses;
+pub use policy::{PodView, PolicyChanges, PolicyState};
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ pub struct State {
     /// Which Service each slice belongs to, by its name; the namespace is the slice's.
     owners: HashMap<ObjectKey, Arc<str>>,
     dirty: BTreeSet<ObjectKey>,
+    policy: PolicyState,
     problems: BTreeMap<ObjectRef, Vec<Problem>>,
     /// Whether `problems` changed since [`State::take_problems_changed`].
     problems_changed: bool,
@@ -87,8 +90,10 @@ impl State {
     /// An empty cluster, seen from this node.
     #[must_use]
     pub fn new(node_name: impl Into<Arc<str>>) -> Self {
+        let name = node_name.into();
         Self {
-            node: NodeView { name: node_name.into(), zone: None },
+            policy: PolicyState::new(name.clone()),
+            node: NodeView { name, zone: None },
             node_ports: NodePortAddresses::All,
             addresses: None,
             leaving: false,
@@ -117,6 +122,20 @@ impl State {
             Event::Service(key, service) => self.apply_service(key, service),
             Event::EndpointSlice(key, slice) => self.apply_slice(key, slice),
             Event::Node(name, node) => self.apply_node(&name, node),
+            Event::Pod(mut key, mut pod) => {
+                self.interner.share_key(&mut key);
+                pod.iter_mut().for_each(|pod| self.interner.share_pod(pod));
+                self.policy.apply_pod(&key, pod);
+            }
+            Event::Namespace(mut name, mut namespace) => {
+                self.interner.share(&mut name);
+                namespace.iter_mut().for_each(|namespace| self.interner.share_namespace(namespace));
+                self.policy.apply_namespace(&name, namespace);
+            }
+            Event::NetworkPolicy(mut key, policy) => {
+                self.interner.share_key(&mut key);
+                self.policy.apply_policy(&key, policy);
+            }
             Event::NodeAddresses(addresses) => self.apply_addresses(&addresses),
             Event::Problems(object, problems) => {
                 self.problems_changed = true;
@@ -134,6 +153,17 @@ impl State {
     /// are gone.
     pub fn take_dirty(&mut self) -> Vec<ObjectKey> {
         std::mem::take(&mut self.dirty).into_iter().collect()
+    }
+
+    /// Pods, namespaces and policies.
+    #[must_use]
+    pub fn policy(&self) -> &PolicyState {
+        &self.policy
+    }
+
+    /// What changed among them since the last call.
+    pub fn take_policy_changes(&mut self) -> PolicyChanges {
+        self.policy.take_changes()
     }
 
     /// A Service that is ours, with its slices.

@@ -222,6 +222,7 @@ fn last_words(events: &[Event]) -> Vec<Event> {
             Event::Service(key, _) => (0, key.to_string()),
             Event::EndpointSlice(key, _) => (1, key.to_string()),
             Event::Node(name, _) => (2, name.to_string()),
+            Event::Pod(..) | Event::Namespace(..) | Event::NetworkPolicy(..) => unreachable!("not generated"),
             Event::NodeAddresses(_) | Event::Problems(..) | Event::Synced => unreachable!("not generated"),
         };
         last.insert(id, event.clone());

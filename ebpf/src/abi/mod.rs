@@ -10,6 +10,7 @@ mod flow;
 mod hop;
 pub mod layout;
 mod node;
+mod policy;
 mod service;
 mod socket;
 
@@ -19,6 +20,9 @@ pub use counter::{Counter, DropReason};
 pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
 pub use hop::{Hop, HopRow, Window};
 pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
+pub use policy::{
+    ClassId, NetworkKey, PodPolicy, PolicySetId, PortRule, PortRuleKey, PortRulesId, Side, VerdictKey,
+};
 pub use service::{
     AddressUses, Frontend, FrontendKey, FrontendKind, Origin, Run, Scope, ServiceId, ServiceName, SetId,
     SetWord, SourceRangeKey,

@@ -7,6 +7,7 @@
 pub mod bind;
 pub mod lifetime;
 pub mod packet;
+pub mod policy;
 mod select;
 pub mod socket;
 mod tables;

@@ -2,7 +2,9 @@
 
 mod apply;
 pub mod frame;
+mod policy;
 mod tables;
 
 pub use apply::{Outcome, apply, apply_too_long};
+pub use policy::MemoryPolicy;
 pub use tables::{FakeMoment, FakeNetwork, FakeSocket, FlowCopy, MemoryTables};

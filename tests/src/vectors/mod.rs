@@ -6,6 +6,7 @@
 mod ask;
 mod chain;
 pub mod flows;
+pub mod netpol;
 mod packets;
 #[cfg(feature = "kernel")]
 mod sockets;
@@ -58,9 +59,16 @@ struct File<T> {
 /// # Errors
 /// It cannot be read, or is not of its format.
 pub fn load<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<T>> {
+    let file: File<T> = load_whole(folder, name)?;
+    Ok(file.cases)
+}
+
+/// Reads all of a file.
+///
+/// # Errors
+/// It cannot be read, or is not of its format.
+pub fn load_whole<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<T> {
     let path = folder.join(name);
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file: File<T> =
-        serde_json::from_str(&text).with_context(|| format!("{} is not as expected", path.display()))?;
-    Ok(file.cases)
+    serde_json::from_str(&text).with_context(|| format!("{} is not as expected", path.display()))
 }

@@ -26,6 +26,11 @@ impl Tally {
         self.cases.push((name, outcome));
     }
 
+    /// Takes in all cases of another.
+    pub fn append(&mut self, other: Self) {
+        self.cases.extend(other.cases);
+    }
+
     /// Each case, in the order of the file.
     pub fn cases(&self) -> impl Iterator<Item = (&str, &Outcome)> {
         self.cases.iter().map(|(name, outcome)| (name.as_str(), outcome))

@@ -65,6 +65,7 @@ impl Objects {
             Event::EndpointSlice(key, None) => drop(self.slices.remove(&key)),
             Event::Node(name, Some(node)) => drop(self.nodes.insert(name, node)),
             Event::Node(name, None) => drop(self.nodes.remove(&name)),
+            Event::Pod(..) | Event::Namespace(..) | Event::NetworkPolicy(..) => {}
             Event::NodeAddresses(_) | Event::Problems(..) | Event::Synced => {}
         }
     }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 /// An address, or why there is none. IPv4 with leading zeros is decimal, as in kube-proxy: old objects hold such
 /// addresses, and the API server must keep them (KEP-4858).
 pub(super) fn parse_addr(text: &str) -> Result<IpAddr, &'static str> {
@@ -30,6 +32,17 @@ fn parse_v4(text: &str) -> Option<Ipv4Addr> {
         *octet = if digits.is_empty() { 0 } else { digits.parse().ok()? };
     }
     parts.next().is_none().then_some(octets.into())
+}
+
+/// A network, its host bits cleared, or why there is none.
+pub(super) fn parse_network(text: &str) -> Result<IpNet, &'static str> {
+    const NONE: &str = "no network (address/bits)";
+    let (addr, bits) = text.split_once('/').ok_or(NONE)?;
+    let addr = parse_addr(addr)?;
+    // `parse` would take a sign.
+    let bits = Some(bits).filter(|bits| bits.bytes().all(|byte| byte.is_ascii_digit()));
+    let bits = bits.and_then(|bits| bits.parse().ok()).ok_or(NONE)?;
+    IpNet::new(addr, bits).map(|network| network.trunc()).map_err(|_| NONE)
 }
 
 /// Why an address can be neither an endpoint's nor a Service's, if so.

@@ -3,10 +3,9 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
 
-use super::addr::{is_link_local, never_remote, parse_addr};
+use super::addr::{is_link_local, never_remote, parse_addr, parse_network};
 use super::parse_port;
 use super::problems::{Problems, quote};
 use crate::source::{Family, SourceRanges};
@@ -133,14 +132,4 @@ fn parse_source_ranges(api: &[String], problems: &mut Problems) -> Option<Box<So
     }
     let some = incomplete || !networks.is_empty();
     some.then(|| Box::new(SourceRanges { networks: networks.into(), incomplete }))
-}
-
-fn parse_network(text: &str) -> Result<IpNet, &'static str> {
-    const NONE: &str = "no network (address/bits)";
-    let (addr, bits) = text.split_once('/').ok_or(NONE)?;
-    let addr = parse_addr(addr)?;
-    // `parse` would take a sign.
-    let bits = Some(bits).filter(|bits| bits.bytes().all(|byte| byte.is_ascii_digit()));
-    let bits = bits.and_then(|bits| bits.parse().ok()).ok_or(NONE)?;
-    IpNet::new(addr, bits).map(|network| network.trunc()).map_err(|_| NONE)
 }

@@ -8,7 +8,10 @@
 mod addr;
 mod external;
 mod node;
+mod pod;
+mod policy;
 mod problems;
+mod selector;
 mod service;
 mod slice;
 
@@ -16,6 +19,8 @@ mod slice;
 mod tests;
 
 pub use node::parse_node;
+pub use pod::{parse_namespace, parse_pod};
+pub use policy::parse_network_policy;
 pub use problems::MAX_PROBLEMS;
 pub use service::parse_service;
 pub use slice::{MAX_ENDPOINTS, MAX_PORTS, parse_slice};

@@ -2,6 +2,7 @@
 #![cfg(feature = "testing")]
 
 mod packet;
+mod policy;
 mod select;
 mod socket;
 

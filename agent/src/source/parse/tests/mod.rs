@@ -1,6 +1,8 @@
 //! One row for each rule, on objects written as the API's JSON.
 
 mod external;
+mod pod;
+mod policy;
 mod service;
 mod slice;
 

@@ -1,0 +1,258 @@
+//! Sets against classes: which ports each class may use by each set.
+//!
+//! A row stands only where an atom of the set matches the class and that makes a difference. Nothing here is changed after
+//! it was written: a set, a class and a set of ports mean the same for as long as they have their number.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weir_ebpf::abi::{ClassId, PolicySetId, PortRule, PortRulesId, VerdictKey};
+
+use super::interned::Interned;
+use super::ports::Ports;
+use super::rule::{Atom, AtomId, Mark, Rule, compile_ports};
+use super::{Change, Sizes};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Matrix {
+    /// Used by sets.
+    atoms: Interned<Atom>,
+    users: BTreeMap<AtomId, Users>,
+    /// Atoms that were not there before.
+    fresh: Vec<AtomId>,
+    /// Used by pods' addresses.
+    sets: Interned<[Rule]>,
+    /// Used by addresses and prefixes.
+    classes: Interned<[Mark]>,
+    /// Used by rows.
+    ports: Interned<Ports>,
+    rows: BTreeMap<VerdictKey, PortRulesId>,
+}
+
+/// Who has an atom.
+#[derive(Debug, Default)]
+struct Users {
+    sets: BTreeSet<PolicySetId>,
+    classes: BTreeSet<ClassId>,
+}
+
+/// An atom that no set has any more.
+pub(super) struct DeadAtom {
+    pub(super) id: AtomId,
+    pub(super) atom: Arc<Atom>,
+    /// The classes that still have it.
+    pub(super) classes: BTreeSet<ClassId>,
+}
+
+impl Matrix {
+    pub(super) fn new() -> Self {
+        Self {
+            atoms: Interned::new(0),
+            users: BTreeMap::new(),
+            fresh: Vec::new(),
+            sets: Interned::new(PolicySetId::FIRST.0),
+            classes: Interned::new(ClassId::FIRST.0),
+            ports: Interned::new(PortRulesId::FIRST.0),
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// The number of an atom while a set is put together; [`Matrix::release_atoms`] ends that.
+    pub(super) fn acquire_atom(&mut self, atom: Atom) -> AtomId {
+        let (id, is_new) = self.atoms.acquire(atom);
+        if is_new {
+            self.fresh.push(id);
+        }
+        id
+    }
+
+    pub(super) fn release_atoms(&mut self, atoms: Vec<AtomId>) {
+        atoms.into_iter().for_each(|id| self.atoms.release(id));
+    }
+
+    /// The number of the set with these rules, with one user more.
+    pub(super) fn acquire_set(&mut self, mut rules: Vec<Rule>, out: &mut Vec<Change>) -> PolicySetId {
+        if rules.iter().any(Rule::is_open) {
+            return PolicySetId::OPEN;
+        }
+        rules.retain(|rule| !rule.is_void());
+        if rules.is_empty() {
+            return PolicySetId::CLOSED;
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        let (id, is_new) = self.sets.acquire(rules);
+        let id = PolicySetId(id);
+        if is_new {
+            self.write_set(id, out);
+        }
+        id
+    }
+
+    pub(super) fn release_set(&mut self, id: PolicySetId) {
+        if id >= PolicySetId::FIRST {
+            self.sets.release(id.0);
+        }
+    }
+
+    /// The number of the class with these marks, which are in order, with one user more.
+    pub(super) fn acquire_class(&mut self, marks: Vec<Mark>, out: &mut Vec<Change>) -> ClassId {
+        if marks.is_empty() {
+            return ClassId::EVERYBODY;
+        }
+        let (id, is_new) = self.classes.acquire(marks);
+        let id = ClassId(id);
+        if is_new {
+            self.write_class(id, out);
+        }
+        id
+    }
+
+    pub(super) fn release_class(&mut self, id: ClassId) {
+        if id >= ClassId::FIRST {
+            self.classes.release(id.0);
+        }
+    }
+
+    /// The atoms that came since the last call and that some set has.
+    pub(super) fn take_fresh_atoms(&mut self) -> Vec<(AtomId, Arc<Atom>)> {
+        // What no set got in the end was never seen outside.
+        self.atoms.take_idle();
+        let fresh = std::mem::take(&mut self.fresh);
+        fresh.into_iter().filter_map(|id| Some((id, self.atoms.content(id)?.clone()))).collect()
+    }
+
+    /// Removes the sets that nobody uses, and the atoms that no set has after that.
+    pub(super) fn remove_idle_sets(&mut self, garbage: &mut Vec<Change>) -> Vec<DeadAtom> {
+        for (id, rules) in self.sets.take_idle() {
+            let id = PolicySetId(id);
+            let [first, last] = [ClassId(0), ClassId(u32::MAX)].map(|class| VerdictKey { set: id, class });
+            let keys: Vec<_> = self.rows.range(first..=last).map(|(key, _)| *key).collect();
+            keys.into_iter().for_each(|key| self.remove_row(key, garbage));
+            for atom in atoms_of(&rules) {
+                self.users.entry(atom).or_default().sets.remove(&id);
+                self.atoms.release(atom);
+            }
+        }
+        let dead = self.atoms.take_idle().into_iter().map(|(id, atom)| {
+            let classes = self.users.remove(&id).unwrap_or_default().classes;
+            DeadAtom { id, atom, classes }
+        });
+        dead.collect()
+    }
+
+    /// Removes the classes and the sets of ports that nobody uses.
+    pub(super) fn remove_idle_classes(&mut self, garbage: &mut Vec<Change>) {
+        for (id, marks) in self.classes.take_idle() {
+            let class = ClassId(id);
+            for set in self.sets_of(&marks) {
+                self.remove_row(VerdictKey { set, class }, garbage);
+            }
+            for mark in &*marks {
+                if let Some(users) = self.users.get_mut(&mark.atom) {
+                    users.classes.remove(&class);
+                }
+            }
+        }
+        for (id, ports) in self.ports.take_idle() {
+            let keys = ports.keys(PortRulesId(id)).into_iter();
+            garbage.extend(keys.map(|key| Change::PortRule(key, None)));
+        }
+    }
+
+    /// How much there is.
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            atoms: self.atoms.len(),
+            sets: self.sets.len(),
+            classes: self.classes.len(),
+            verdicts: self.rows.len(),
+            port_sets: self.ports.len(),
+            ..Sizes::default()
+        }
+    }
+
+    /// The rows of a new set: for everybody, and for each class that one of its atoms matches.
+    fn write_set(&mut self, id: PolicySetId, out: &mut Vec<Change>) {
+        let Some(rules) = self.sets.content(id.0).cloned() else { return };
+        let mut classes = BTreeSet::new();
+        for atom in atoms_of(&rules) {
+            self.atoms.reacquire(atom);
+            let users = self.users.entry(atom).or_default();
+            users.sets.insert(id);
+            classes.extend(users.classes.iter().copied());
+        }
+        self.write_row(id, &rules, ClassId::EVERYBODY, &[], out);
+        for class in classes {
+            if let Some(marks) = self.classes.content(class.0).cloned() {
+                self.write_row(id, &rules, class, &marks, out);
+            }
+        }
+    }
+
+    /// The rows of a new class: for each set that has one of its atoms.
+    fn write_class(&mut self, id: ClassId, out: &mut Vec<Change>) {
+        let Some(marks) = self.classes.content(id.0).cloned() else { return };
+        for mark in &*marks {
+            self.users.entry(mark.atom).or_default().classes.insert(id);
+        }
+        for set in self.sets_of(&marks) {
+            if let Some(rules) = self.sets.content(set.0).cloned() {
+                self.write_row(set, &rules, id, &marks, out);
+            }
+        }
+    }
+
+    /// A row, where it says anything that the one for everybody does not.
+    fn write_row(
+        &mut self,
+        set: PolicySetId,
+        rules: &[Rule],
+        class: ClassId,
+        marks: &[Mark],
+        out: &mut Vec<Change>,
+    ) {
+        let ports = compile_ports(rules, marks);
+        let otherwise = if class == ClassId::EVERYBODY { Ports::none() } else { compile_ports(rules, &[]) };
+        if ports == otherwise {
+            return;
+        }
+        let key = VerdictKey { set, class };
+        let id = self.acquire_ports(ports, out);
+        self.rows.insert(key, id);
+        out.push(Change::Verdict(key, Some(id)));
+    }
+
+    fn remove_row(&mut self, key: VerdictKey, garbage: &mut Vec<Change>) {
+        let Some(id) = self.rows.remove(&key) else { return };
+        garbage.push(Change::Verdict(key, None));
+        if id >= PortRulesId::FIRST {
+            self.ports.release(id.0);
+        }
+    }
+
+    fn acquire_ports(&mut self, ports: Ports, out: &mut Vec<Change>) -> PortRulesId {
+        if ports == Ports::All {
+            return PortRulesId::ALL;
+        }
+        let (id, is_new) = self.ports.acquire(ports);
+        let id = PortRulesId(id);
+        if is_new && let Some(ports) = self.ports.content(id.0) {
+            let keys = ports.keys(id).into_iter();
+            out.extend(keys.map(|key| Change::PortRule(key, Some(PortRule::ALLOW))));
+        }
+        id
+    }
+
+    /// The sets that tell a class with these marks from everybody.
+    fn sets_of(&self, marks: &[Mark]) -> BTreeSet<PolicySetId> {
+        let users = marks.iter().filter_map(|mark| self.users.get(&mark.atom));
+        users.flat_map(|users| users.sets.iter().copied()).collect()
+    }
+}
+
+/// Each atom of a set once.
+fn atoms_of(rules: &[Rule]) -> BTreeSet<AtomId> {
+    rules.iter().flat_map(Rule::atoms).collect()
+}

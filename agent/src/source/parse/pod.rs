@@ -1,0 +1,111 @@
+//! `Pod` and `Namespace` (core/v1), as far as policies ask.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as api;
+
+use super::addr::{never_remote, parse_addr};
+use super::problems::{Problems, quote};
+use super::selector::parse_labels;
+use super::{Parsed, parse_port, parse_protocol};
+use crate::source::{Labels, NamedPort, Namespace, Pod};
+
+/// What the API server labels each namespace with, whatever its owner writes.
+const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// A pod. Not ours (no object, no problem): it has its node's network, which no policy selects (semantics of hostNetwork
+/// pods: kubernetes.io, Network Policies), or it has ended, and its address may be another pod's. One that is being deleted
+/// still runs.
+#[must_use]
+pub fn parse_pod(api: &api::Pod) -> Parsed<Pod> {
+    let spec = api.spec.as_ref();
+    let phase = api.status.as_ref().and_then(|status| status.phase.as_deref());
+    let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
+    if host_network || matches!(phase, Some("Succeeded" | "Failed")) {
+        return Parsed::not_ours();
+    }
+    let mut problems = Problems::default();
+    let node = spec.and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty());
+    let pod = Pod {
+        created_s: api.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
+        labels: parse_labels(api.metadata.labels.as_ref()),
+        addresses: api
+            .status
+            .as_ref()
+            .map(|status| parse_addresses(status, &mut problems))
+            .unwrap_or_default(),
+        ports: spec.map(|spec| parse_ports(spec, &mut problems)).unwrap_or_default(),
+        node: node.map(Arc::from),
+    };
+    Parsed { object: Some(pod), problems: problems.finish() }
+}
+
+/// A namespace. Always an object, and never a problem.
+#[must_use]
+pub fn parse_namespace(api: &api::Namespace) -> Parsed<Namespace> {
+    let labels = parse_labels(api.metadata.labels.as_ref());
+    // In manifests nobody writes it.
+    let own = api.metadata.name.as_deref().map(|name| (Arc::from(LABEL_NAMESPACE_NAME), Arc::from(name)));
+    let labels: Labels = own.into_iter().chain(labels).collect();
+    Parsed { object: Some(Namespace { labels }), problems: Vec::new() }
+}
+
+/// `podIP` counts only where there are no `podIPs`: the API server keeps it equal to the first of them.
+fn parse_addresses(status: &api::PodStatus, problems: &mut Problems) -> Box<[IpAddr]> {
+    const LOSS: &str = "no policy knows this pod by it";
+    let fields: Vec<(String, &str)> = match status.pod_ips.as_deref() {
+        Some(ips @ [_, ..]) => {
+            ips.iter().enumerate().map(|(n, ip)| (format!("status.podIPs[{n}].ip"), ip.ip.as_str())).collect()
+        }
+        _ => status.pod_ip.iter().map(|ip| ("status.podIP".into(), ip.as_str())).collect(),
+    };
+    let mut addresses = Vec::with_capacity(fields.len());
+    for (field, text) in fields.iter().filter(|(_, text)| !text.is_empty()) {
+        let wrong = match parse_addr(text) {
+            Err(why) => format!("{} is {why}", quote(text)),
+            Ok(addr) => match never_remote(addr) {
+                Some(why) => format!("{addr} is {why}"),
+                None if addresses.contains(&addr) => continue,
+                None => {
+                    addresses.push(addr);
+                    continue;
+                }
+            },
+        };
+        problems.add(field, format!("{wrong}: {LOSS}"));
+    }
+    addresses.into()
+}
+
+/// The named ports of the containers, then those of the init containers that keep running (sidecars): of two with one name
+/// and protocol the first counts, as for a Service's target port (Kubernetes' `FindPort`).
+fn parse_ports(spec: &api::PodSpec, problems: &mut Problems) -> Box<[NamedPort]> {
+    let containers =
+        spec.containers.iter().enumerate().map(|(n, one)| (format!("spec.containers[{n}]"), one));
+    let init = spec.init_containers.iter().flatten().enumerate();
+    let sidecars = init.filter(|(_, one)| one.restart_policy.as_deref() == Some("Always"));
+    let sidecars = sidecars.map(|(n, one)| (format!("spec.initContainers[{n}]"), one));
+    let mut ports: Vec<NamedPort> = Vec::new();
+    for (field, container) in containers.chain(sidecars) {
+        for (n, api) in container.ports.iter().flatten().enumerate() {
+            let port = parse_named_port(api, &format!("{field}.ports[{n}]"), problems);
+            let is_known = |port: &NamedPort| {
+                ports.iter().any(|one| one.name == port.name && one.protocol == port.protocol)
+            };
+            if let Some(port) = port.filter(|port| !is_known(port)) {
+                ports.push(port);
+            }
+        }
+    }
+    ports.into()
+}
+
+/// `None` where it has no name, and after a problem was said.
+fn parse_named_port(api: &api::ContainerPort, field: &str, problems: &mut Problems) -> Option<NamedPort> {
+    const LOSS: &str = "no policy finds this port by its name";
+    let name = api.name.as_deref().filter(|name| !name.is_empty())?;
+    let protocol = parse_protocol(api.protocol.as_deref(), field, LOSS, problems)?;
+    let port = parse_port(api.container_port, format!("{field}.containerPort"), LOSS, problems)?;
+    Some(NamedPort { name: Arc::from(name), protocol, port })
+}

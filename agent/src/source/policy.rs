@@ -1,0 +1,115 @@
+//! NetworkPolicies and what they select, reduced to what decides about packets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{Labels, Protocol, Selector};
+
+/// A pod that policies may select: it has a network of its own and has not ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pod {
+    /// `metadata.creationTimestamp`, seconds since 1970; `None` where the object has none.
+    pub created_s: Option<i64>,
+    /// `metadata.labels`
+    pub labels: Labels,
+    /// `status.podIPs` (or `status.podIP`), each once; none yet where the pod has not begun.
+    pub addresses: Box<[IpAddr]>,
+    /// The ports of its containers that have names; each name and protocol once.
+    pub ports: Box<[NamedPort]>,
+    /// `spec.nodeName`
+    pub node: Option<Arc<str>>,
+}
+
+/// An item of a container's `ports`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedPort {
+    /// `name`
+    pub name: Arc<str>,
+    /// `protocol`
+    pub protocol: Protocol,
+    /// `containerPort`, never 0
+    pub port: u16,
+}
+
+impl Pod {
+    /// The number that a port of this name and protocol has in this pod.
+    #[must_use]
+    pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+        let same = |port: &&NamedPort| *port.name == *name && port.protocol == protocol;
+        self.ports.iter().find(same).map(|port| port.port)
+    }
+}
+
+/// A Namespace.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Namespace {
+    /// `metadata.labels`
+    pub labels: Labels,
+}
+
+/// A NetworkPolicy (networking.k8s.io/v1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetworkPolicy {
+    /// `spec.podSelector`: which pods of its namespace.
+    pub pods: Selector,
+    /// What may come to these pods; `None` where `policyTypes` leaves it alone.
+    pub ingress: Option<Box<[PolicyRule]>>,
+    /// What may leave these pods; `None` where `policyTypes` leaves it alone.
+    pub egress: Option<Box<[PolicyRule]>>,
+}
+
+/// An item of `spec.ingress` or `spec.egress`. What is wrong in a list is left out of it, and the list remains one: a list
+/// of which nothing is left allows nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PolicyRule {
+    /// `from`, `to`; `None`: whoever it is.
+    pub peers: Option<Box<[PolicyPeer]>>,
+    /// `ports`; `None`: any port of any protocol, and what has no ports.
+    pub ports: Option<Box<[PolicyPort]>>,
+}
+
+/// An item of `from` or `to`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum PolicyPeer {
+    /// `podSelector`, `namespaceSelector`
+    Pods {
+        /// `namespaceSelector`; `None`: the policy's own namespace.
+        namespaces: Option<Selector>,
+        /// `podSelector`; where it is missing, the one that selects all.
+        pods: Selector,
+    },
+    /// `ipBlock`
+    Block(IpBlock),
+}
+
+/// `ipBlock`, with host bits cleared. `except` is sorted, each once, without those that are not within `cidr`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct IpBlock {
+    /// `cidr`
+    pub cidr: IpNet,
+    /// `except`
+    pub except: Box<[IpNet]>,
+}
+
+/// An item of `ports`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum PolicyPort {
+    /// `port` to `endPort`, both included. A missing `port` is 0 to 65535.
+    Range {
+        /// `protocol`
+        protocol: Protocol,
+        /// The first port.
+        first: u16,
+        /// The last port, at least `first`.
+        last: u16,
+    },
+    /// A `port` that is a name: of ingress the selected pod's, of egress each destination's.
+    Named {
+        /// `protocol`
+        protocol: Protocol,
+        /// `port`
+        name: Arc<str>,
+    },
+}

@@ -1,0 +1,192 @@
+//! Policies: who is isolated how, which class an address is of, and what a class may.
+//!
+//! No program reads these rows yet, so `ebpf/abi.lock` does not have them: they enter it with their maps, under the next
+//! [`super::ABI_VERSION`]. Every row but [`PodPolicy`] and the two classes says the same for as long as it exists.
+
+use core::mem::{offset_of, size_of};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{Addr, Port};
+
+/// Number of what all policies that select a pod allow in one direction.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct PolicySetId(pub u32);
+
+impl PolicySetId {
+    /// No policy isolates the pod, or the policies allow everything.
+    pub const OPEN: Self = Self(0);
+    /// Nothing is allowed.
+    pub const CLOSED: Self = Self(1);
+    /// The first that has rows.
+    pub const FIRST: Self = Self(2);
+}
+
+/// Number of a class: addresses that no policy on this node tells apart.
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Debug,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(transparent)]
+pub struct ClassId(pub u32);
+
+impl ClassId {
+    /// Whom no selector and no block matches.
+    pub const EVERYBODY: Self = Self(0);
+    /// The first that has rows.
+    pub const FIRST: Self = Self(1);
+}
+
+/// Number of a set of ports.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct PortRulesId(pub u32);
+
+impl PortRulesId {
+    /// Every port of every protocol, and what has no ports (ICMP).
+    pub const ALL: Self = Self(0);
+    /// The first that has rows.
+    pub const FIRST: Self = Self(1);
+}
+
+/// A pod's part in a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Side {
+    /// The flow comes to the pod.
+    Ingress,
+    /// The flow leaves the pod.
+    Egress,
+}
+
+/// Row of the `pod_policies` table, under an address of a pod of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PodPolicy {
+    /// What may come to it.
+    pub ingress: PolicySetId,
+    /// What may leave it.
+    pub egress: PolicySetId,
+}
+
+impl PodPolicy {
+    /// What holds for one side of its flows.
+    #[inline(always)]
+    #[must_use]
+    pub const fn set(self, side: Side) -> PolicySetId {
+        match side {
+            Side::Ingress => self.ingress,
+            Side::Egress => self.egress,
+        }
+    }
+}
+
+/// Key of the `network_classes` table, an LPM trie: a prefix, or an address with all of its bits. The value is a
+/// [`ClassId`].
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct NetworkKey {
+    /// How many bits of the address count; of IPv4 96 more than its prefix length.
+    pub prefix_len: u32,
+    addr: [u8; 16],
+}
+
+impl NetworkKey {
+    /// The first `bits` of an address, at most 128. The others have to be 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(addr: Addr, bits: u32) -> Self {
+        Self { prefix_len: bits, addr: zerocopy::transmute!(addr.words()) }
+    }
+
+    /// The address.
+    #[must_use]
+    pub const fn addr(&self) -> Addr {
+        Addr::from_words(zerocopy::transmute!(self.addr))
+    }
+}
+
+/// Key of the `verdicts` table. The value is a [`PortRulesId`]; without a row that of [`ClassId::EVERYBODY`] holds, and without
+/// that nothing is allowed.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct VerdictKey {
+    /// The pod's set.
+    pub set: PolicySetId,
+    /// The peer's class.
+    pub class: ClassId,
+}
+
+/// Key of the `port_rules` table, an LPM trie: of one set of ports, all whose first bits are these.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PortRuleKey {
+    /// How many of the bits after this field count: [`PortRuleKey::PROTOCOL_BITS`], and those of the port.
+    pub prefix_len: u32,
+    /// Of which set.
+    pub rules: PortRulesId,
+    /// IANA number
+    pub protocol: u8,
+    zero: u8,
+    /// In network order.
+    port: [u8; 2],
+}
+
+impl PortRuleKey {
+    /// The bits before the port's.
+    pub const PROTOCOL_BITS: u32 = 48;
+
+    /// The ports that begin with the first `bits` of `port`, at most 16. The others have to be 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(rules: PortRulesId, protocol: u8, port: Port, bits: u32) -> Self {
+        let prefix_len = Self::PROTOCOL_BITS + bits;
+        Self { prefix_len, rules, protocol, zero: 0, port: port.network().to_ne_bytes() }
+    }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> Port {
+        Port::from_network(u16::from_ne_bytes(self.port))
+    }
+}
+
+/// Row of the `port_rules` table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct PortRule(u32);
+
+impl PortRule {
+    /// These ports may be used. Anything else in a row denies.
+    pub const ALLOW: Self = Self(1);
+}
+
+const _: () = {
+    assert!(size_of::<PodPolicy>() == 8 && offset_of!(PodPolicy, egress) == 4);
+    assert!(size_of::<NetworkKey>() == 20 && offset_of!(NetworkKey, addr) == 4);
+    assert!(size_of::<VerdictKey>() == 8 && offset_of!(VerdictKey, class) == 4);
+    assert!(size_of::<PortRuleKey>() == 12 && offset_of!(PortRuleKey, rules) == 4);
+    assert!(offset_of!(PortRuleKey, protocol) == 8 && offset_of!(PortRuleKey, port) == 10);
+    assert!(size_of::<PortRule>() == 4);
+};

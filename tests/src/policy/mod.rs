@@ -1,0 +1,11 @@
+//! NetworkPolicies judged twice: by an evaluator that reads the objects for every question ([`reference`]), and by the agent's
+//! own tables ([`node`]). Used by the conformance vectors and by the random tests here.
+
+pub mod cluster;
+pub mod node;
+pub mod reference;
+#[cfg(test)]
+mod tests;
+
+pub use cluster::{Cluster, Flow, Name};
+pub use node::{Node, Placement};

@@ -1,0 +1,200 @@
+//! A node of the cluster with the agent's own tables: parse, state, compile, and the decision of the datapath.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use weir_agent::compile::policy::{Change, PolicyCompiler, Sizes, Update};
+use weir_agent::source::{
+    Event, ObjectKey, Problem, Protocol, parse_namespace, parse_network_policy, parse_pod,
+};
+use weir_agent::state::State;
+use weir_ebpf::abi::{PodPolicy, PolicySetId, Port, Side};
+use weir_ebpf::datapath::policy::{Access, judge, judge_rules};
+use weir_ebpf::testing::MemoryPolicy;
+
+use super::cluster::{Cluster, Flow, Name};
+use super::reference::Answer;
+
+/// Which pods are on a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// All of them.
+    All,
+    /// This one alone.
+    One(Name),
+    /// Those whose `spec.nodeName` is this.
+    Named(String),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Node {
+    placement: Placement,
+    state: State,
+    compiler: PolicyCompiler,
+    /// What was told, so that what is gone can be told too.
+    namespaces: BTreeSet<String>,
+    pods: BTreeSet<Name>,
+    policies: BTreeSet<Name>,
+    /// The tables as they are after the last [`Node::sync`].
+    pub tables: MemoryPolicy,
+}
+
+/// The name of the node in its own world.
+const HERE: &str = "here";
+
+impl Node {
+    /// A node that knows nothing yet.
+    #[must_use]
+    pub fn new(placement: Placement) -> Self {
+        let name = match &placement {
+            Placement::Named(name) => name.clone(),
+            Placement::All | Placement::One(_) => HERE.to_owned(),
+        };
+        Self {
+            placement,
+            state: State::new(name),
+            compiler: PolicyCompiler::new(),
+            namespaces: BTreeSet::new(),
+            pods: BTreeSet::new(),
+            policies: BTreeSet::new(),
+            tables: MemoryPolicy::default(),
+        }
+    }
+
+    /// Takes in the cluster as it is now, and writes what is different; returns what was written.
+    pub fn sync(&mut self, cluster: &Cluster) -> Update {
+        let update = self.compile(cluster);
+        for change in update.changes.iter().chain(&update.garbage) {
+            write(&mut self.tables, change);
+        }
+        update
+    }
+
+    /// The same without writing it.
+    pub fn compile(&mut self, cluster: &Cluster) -> Update {
+        self.tell(cluster);
+        let changes = self.state.take_policy_changes();
+        self.compiler.update(self.state.policy(), &changes)
+    }
+
+    /// How much there is in the tables.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        self.compiler.sizes()
+    }
+
+    /// What its tables say by their rules, whoever speaks with whom. An end that is no pod of this node is asked nothing.
+    #[must_use]
+    pub fn judge(&self, flow: &Flow) -> Answer {
+        judge_by(&self.tables, flow)
+    }
+
+    /// What they say of a flow in all, with what is said before rules are asked.
+    #[must_use]
+    pub fn passes(&self, flow: &Flow) -> bool {
+        let ends = ends(flow);
+        let is_pod = |access: &&Access| self.tables.pods.contains_key(&access.pod);
+        ends.iter().filter(is_pod).all(|access| judge(&self.tables, access).passes())
+    }
+
+    /// All that is wrong with the objects.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.state.problems().map(|(object, problem)| format!("{object}: {problem}")).collect()
+    }
+
+    fn tell(&mut self, cluster: &Cluster) {
+        let mut events = Vec::new();
+        for (name, namespace) in &cluster.namespaces {
+            events.push(Event::Namespace(name.as_str().into(), parse_namespace(namespace).object));
+        }
+        for (name, pod) in &cluster.pods {
+            events.push(Event::Pod(key(name), parse_pod(&self.place(name, pod)).object));
+        }
+        for (name, policy) in &cluster.policies {
+            let parsed = parse_network_policy(policy);
+            events.push(Event::NetworkPolicy(key(name), parsed.object));
+            events.push(problems(name, parsed.problems));
+        }
+        let gone = |before: &BTreeSet<Name>, is_there: &dyn Fn(&Name) -> bool| -> Vec<Name> {
+            before.iter().filter(|name| !is_there(name)).cloned().collect()
+        };
+        for name in gone(&self.policies, &|name| cluster.policies.contains_key(name)) {
+            events.push(Event::NetworkPolicy(key(&name), None));
+            events.push(problems(&name, Vec::new()));
+        }
+        for name in gone(&self.pods, &|name| cluster.pods.contains_key(name)) {
+            events.push(Event::Pod(key(&name), None));
+        }
+        for name in self.namespaces.iter().filter(|name| !cluster.namespaces.contains_key(*name)) {
+            events.push(Event::Namespace(name.as_str().into(), None));
+        }
+        self.namespaces = cluster.namespaces.keys().cloned().collect();
+        self.pods = cluster.pods.keys().cloned().collect();
+        self.policies = cluster.policies.keys().cloned().collect();
+        events.into_iter().for_each(|event| self.state.apply(event));
+    }
+
+    /// The pod as it is placed.
+    fn place(&self, name: &Name, pod: &core::Pod) -> core::Pod {
+        let here = match &self.placement {
+            Placement::Named(_) => return pod.clone(),
+            Placement::All => true,
+            Placement::One(one) => one == name,
+        };
+        let mut pod = pod.clone();
+        pod.spec.get_or_insert_default().node_name = Some(if here { HERE } else { "elsewhere" }.to_owned());
+        pod
+    }
+}
+
+/// What tables say by their rules.
+#[must_use]
+pub fn judge_by(tables: &MemoryPolicy, flow: &Flow) -> Answer {
+    let open = PodPolicy { ingress: PolicySetId::OPEN, egress: PolicySetId::OPEN };
+    let [egress, ingress] = ends(flow).map(|access| {
+        let policy = tables.pods.get(&access.pod).copied().unwrap_or(open);
+        judge_rules(tables, policy.set(access.side), &access).passes()
+    });
+    Answer { egress, ingress }
+}
+
+/// What the source and what the destination is asked.
+fn ends(flow: &Flow) -> [Access; 2] {
+    let (source, dest) = (flow.source.into(), flow.dest.into());
+    let icmp = if matches!(flow.dest, IpAddr::V4(_)) { 1 } else { 58 };
+    let protocol = flow.protocol.map_or(icmp, |protocol: Protocol| protocol as u8);
+    let port = Port::new(flow.port);
+    [
+        Access { side: Side::Egress, pod: source, peer: dest, protocol, port },
+        Access { side: Side::Ingress, pod: dest, peer: source, protocol, port },
+    ]
+}
+
+/// Writes one row.
+pub fn write(tables: &mut MemoryPolicy, change: &Change) {
+    match *change {
+        Change::PortRule(key, Some(row)) => drop(tables.port_rules.insert(key, row)),
+        Change::PortRule(key, None) => drop(tables.port_rules.remove(&key)),
+        Change::Verdict(key, Some(row)) => drop(tables.verdicts.insert(key, row)),
+        Change::Verdict(key, None) => drop(tables.verdicts.remove(&key)),
+        Change::Network(key, Some(row)) => drop(tables.networks.insert(key, row)),
+        Change::Network(key, None) => drop(tables.networks.remove(&key)),
+        Change::Address(key, Some(row)) => drop(tables.addresses.insert(key, row)),
+        Change::Address(key, None) => drop(tables.addresses.remove(&key)),
+        Change::Pod(key, Some(row)) => drop(tables.pods.insert(key, row)),
+        Change::Pod(key, None) => drop(tables.pods.remove(&key)),
+    }
+}
+
+fn key((namespace, name): &Name) -> ObjectKey {
+    ObjectKey::new(namespace.as_str(), name.as_str())
+}
+
+fn problems((namespace, name): &Name, problems: Vec<Problem>) -> Event {
+    let (namespace, name): (Arc<str>, Arc<str>) = (namespace.as_str().into(), name.as_str().into());
+    Event::Problems(weir_agent::source::ObjectRef { kind: "NetworkPolicy", namespace, name }, problems)
+}

@@ -1,0 +1,260 @@
+//! What the API says about a flow, read from the objects anew for each question: slow, and as close to the words of the API's
+//! own comments as code can be. It shares nothing with the agent: neither its parser nor its idea of sets and classes.
+//!
+//! Sources: the comments on the types of `networking.k8s.io/v1` and `meta/v1`; KEP-2079 (`endPort`); KEP-614 (SCTP);
+//! kubernetes.io, "Network Policies". What the API server would refuse is read as ARCHITECTURE.md says: it allows nothing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::cluster::{Cluster, Flow};
+
+type Labels = BTreeMap<String, String>;
+
+/// What holds for a flow at each of its ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Whether the source may send it.
+    pub egress: bool,
+    /// Whether the destination may get it.
+    pub ingress: bool,
+}
+
+impl Answer {
+    /// Whether it passes both ends.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        self.egress && self.ingress
+    }
+}
+
+/// By the rules alone, whoever speaks with whom. That a pod may reach itself, and its node it, is said before rules are asked.
+#[must_use]
+pub fn judge(cluster: &Cluster, flow: &Flow) -> Answer {
+    Answer { egress: may_send(cluster, flow), ingress: may_get(cluster, flow) }
+}
+
+/// "Traffic is allowed to a pod if there are no NetworkPolicies selecting the pod, OR if the traffic matches at least one
+/// ingress rule across all of the NetworkPolicy objects whose podSelector matches the pod."
+pub(super) fn may_get(cluster: &Cluster, flow: &Flow) -> bool {
+    let Some(pod) = pod_at(cluster, flow.dest) else { return true };
+    let isolating: Vec<_> = selecting(cluster, pod).filter(|(_, spec)| has_type(spec, "Ingress")).collect();
+    isolating.is_empty()
+        || isolating.iter().filter(|(_, spec)| is_selector_sound(spec)).any(|(namespace, spec)| {
+            spec.ingress.iter().flatten().any(|rule| {
+                matches_peers(cluster, namespace, rule.from.as_deref(), flow.source)
+                    && matches_ports(cluster, rule.ports.as_deref(), flow)
+            })
+        })
+}
+
+/// The same for egress; a named port is still one of the destination.
+pub(super) fn may_send(cluster: &Cluster, flow: &Flow) -> bool {
+    let Some(pod) = pod_at(cluster, flow.source) else { return true };
+    let isolating: Vec<_> = selecting(cluster, pod).filter(|(_, spec)| has_type(spec, "Egress")).collect();
+    isolating.is_empty()
+        || isolating.iter().filter(|(_, spec)| is_selector_sound(spec)).any(|(namespace, spec)| {
+            spec.egress.iter().flatten().any(|rule| {
+                matches_peers(cluster, namespace, rule.to.as_deref(), flow.dest)
+                    && matches_ports(cluster, rule.ports.as_deref(), flow)
+            })
+        })
+}
+
+/// The pod whose address this is. Those on their node's network have none of their own, those that ended have lost theirs; of
+/// several the youngest has it.
+pub(super) fn pod_at(cluster: &Cluster, addr: IpAddr) -> Option<&Pod> {
+    let has_addr = |pod: &&Pod| {
+        let Some(status) = &pod.status else { return false };
+        let mut ips: Vec<&String> = status.pod_ips.iter().flatten().map(|ip| &ip.ip).collect();
+        if ips.is_empty() {
+            ips.extend(&status.pod_ip);
+        }
+        ips.iter().any(|ip| ip.parse() == Ok(addr))
+    };
+    let runs = |pod: &&Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        phase != Some("Succeeded") && phase != Some("Failed")
+    };
+    let has_network = |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.host_network) != Some(true);
+    let pods = cluster.pods.values().filter(has_addr).filter(runs).filter(has_network);
+    pods.max_by_key(|pod| {
+        let meta = &pod.metadata;
+        (meta.creation_timestamp.as_ref().map(|time| time.0.as_second()), &meta.namespace, &meta.name)
+    })
+}
+
+/// "podSelector selects the pods to which this NetworkPolicy object applies", in its own namespace; "an empty selector matches
+/// all pods in the policy's namespace. If it is not specified, it defaults to an empty selector." With the namespace.
+fn selecting<'a>(cluster: &'a Cluster, pod: &'a Pod) -> impl Iterator<Item = (&'a str, NetworkPolicySpec)> {
+    let namespace = namespace_of(pod);
+    let policies = cluster.policies.values();
+    let same = policies.filter(move |policy| policy.metadata.namespace.as_deref() == Some(namespace));
+    let specs = same.map(move |policy| (namespace, policy.spec.clone().unwrap_or_default()));
+    specs.filter(move |(_, spec)| {
+        spec.pod_selector.as_ref().is_none_or(|selector| matches_selector(selector, labels_of(pod), true))
+    })
+}
+
+fn namespace_of(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+fn labels_of(pod: &Pod) -> &Labels {
+    static NONE: Labels = Labels::new();
+    pod.metadata.labels.as_ref().unwrap_or(&NONE)
+}
+
+fn is_selector_sound(spec: &NetworkPolicySpec) -> bool {
+    let selector = spec.pod_selector.iter();
+    selector.flat_map(|selector| selector.match_expressions.iter().flatten()).all(is_sound)
+}
+
+/// "If this field is not specified, it will default based on the existence of ingress or egress rules; policies that contain an
+/// egress section are assumed to affect egress, and all policies (whether or not they contain an ingress section) are assumed
+/// to affect ingress."
+fn has_type(spec: &NetworkPolicySpec, wanted: &str) -> bool {
+    let types = spec.policy_types.as_deref().unwrap_or_default();
+    if types.is_empty() {
+        return wanted == "Ingress" || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
+    }
+    types.iter().any(|one| one == wanted || !["Ingress", "Egress"].contains(&one.as_str()))
+}
+
+/// "If this field is empty or missing, this rule matches all sources. If this field is present and contains at least one item,
+/// this rule allows traffic only if the traffic matches at least one item in the from list."
+fn matches_peers(
+    cluster: &Cluster,
+    namespace: &str,
+    peers: Option<&[NetworkPolicyPeer]>,
+    peer: IpAddr,
+) -> bool {
+    let peers = peers.unwrap_or_default();
+    peers.is_empty() || peers.iter().any(|one| matches_peer(cluster, namespace, one, peer))
+}
+
+/// "If \[ipBlock\] is set then neither of the other fields can be." "If namespaceSelector is also set, then the NetworkPolicyPeer
+/// as a whole selects the pods matching podSelector in the Namespaces selected by NamespaceSelector. Otherwise it selects the
+/// pods matching podSelector in the policy's own namespace."
+fn matches_peer(cluster: &Cluster, namespace: &str, peer: &NetworkPolicyPeer, addr: IpAddr) -> bool {
+    match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
+        (Some(block), None, None) => matches_block(block, addr),
+        (None, None, None) | (Some(_), _, _) => false,
+        (None, namespaces, pods) => {
+            let Some(pod) = pod_at(cluster, addr) else { return false };
+            let (own, labels) = (namespace_of(pod), labels_of(pod));
+            let in_namespace = match namespaces {
+                None => own == namespace,
+                Some(selector) => namespace_labels(cluster, own)
+                    .is_some_and(|labels| matches_selector(selector, &labels, false)),
+            };
+            in_namespace && pods.as_ref().is_none_or(|selector| matches_selector(selector, labels, false))
+        }
+    }
+}
+
+/// `None` where nobody has told us of the namespace. The API server gives each one the label of its name.
+fn namespace_labels(cluster: &Cluster, name: &str) -> Option<Labels> {
+    let mut labels = cluster.namespaces.get(name)?.metadata.labels.clone().unwrap_or_default();
+    labels.insert("kubernetes.io/metadata.name".into(), name.into());
+    Some(labels)
+}
+
+/// "except is a slice of CIDRs that should not be included within an ipBlock."
+fn matches_block(block: &IPBlock, addr: IpAddr) -> bool {
+    let excepts: Result<Vec<IpNet>, _> = block.except.iter().flatten().map(|text| text.parse()).collect();
+    match (block.cidr.parse::<IpNet>(), excepts) {
+        (Ok(cidr), Ok(excepts)) => {
+            let is_mapped =
+                |network: &IpNet| matches!(network.addr(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+            !is_mapped(&cidr)
+                && !excepts.iter().any(is_mapped)
+                && cidr.contains(&addr)
+                && !excepts.iter().any(|except| except.contains(&addr))
+        }
+        _ => false,
+    }
+}
+
+/// "matchLabels and matchExpressions are ANDed. An empty label selector matches all objects." What is wrong matches nothing;
+/// or, where that is asked for, everything.
+fn matches_selector(selector: &LabelSelector, labels: &Labels, unsound_matches: bool) -> bool {
+    let pairs = selector.match_labels.clone().unwrap_or_default();
+    let expressions = selector.match_expressions.clone().unwrap_or_default();
+    pairs.iter().all(|(key, value)| labels.get(key) == Some(value))
+        && expressions
+            .iter()
+            .all(|one| if is_sound(one) { matches_expression(one, labels) } else { unsound_matches })
+}
+
+/// "If the operator is In or NotIn, the values array must be non-empty. If the operator is Exists or DoesNotExist, the values
+/// array must be empty."
+fn is_sound(expression: &LabelSelectorRequirement) -> bool {
+    let is_empty = expression.values.as_ref().is_none_or(Vec::is_empty);
+    match expression.operator.as_str() {
+        "In" | "NotIn" => !is_empty,
+        "Exists" | "DoesNotExist" => is_empty,
+        _ => false,
+    }
+}
+
+fn matches_expression(expression: &LabelSelectorRequirement, labels: &Labels) -> bool {
+    let values = expression.values.as_deref().unwrap_or_default();
+    let value = labels.get(&expression.key);
+    match expression.operator.as_str() {
+        "In" => value.is_some_and(|value| values.contains(value)),
+        "NotIn" => value.is_none_or(|value| !values.contains(value)),
+        "Exists" => value.is_some(),
+        _ => value.is_none(),
+    }
+}
+
+/// "If this field is empty or missing, this rule matches all ports (traffic not restricted by port)."
+fn matches_ports(cluster: &Cluster, ports: Option<&[NetworkPolicyPort]>, flow: &Flow) -> bool {
+    let ports = ports.unwrap_or_default();
+    ports.is_empty() || ports.iter().any(|port| matches_port(cluster, port, flow))
+}
+
+/// "protocol: If not specified, this field defaults to TCP." "port: This can either be a numerical or named port on a pod. If
+/// this field is not provided, this matches all port names and numbers." "endPort: \[...\] the range of ports from port to
+/// endPort \[...\] cannot be defined if the port field is not defined or if the port field is defined as a named (string) port
+/// \[...\] must be equal or greater than port."
+fn matches_port(cluster: &Cluster, port: &NetworkPolicyPort, flow: &Flow) -> bool {
+    let protocol = port.protocol.as_deref().unwrap_or("TCP");
+    if flow.protocol.is_none_or(|own| own.name() != protocol) {
+        return false;
+    }
+    let wanted = i32::from(flow.port);
+    match (&port.port, port.end_port) {
+        (None, None) => true,
+        (Some(IntOrString::Int(first)), end) => {
+            let end = end.unwrap_or(*first);
+            let is_port = |number: i32| (1..=65_535).contains(&number);
+            is_port(*first) && is_port(end) && (*first..=end).contains(&wanted)
+        }
+        (Some(IntOrString::String(name)), None) => {
+            let pod = pod_at(cluster, flow.dest);
+            pod.and_then(|pod| named_port(pod, name, protocol)) == Some(wanted)
+        }
+        (_, Some(_)) => false,
+    }
+}
+
+/// The first container port of this name and protocol; of the init containers those count that keep running.
+fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
+    let spec = pod.spec.as_ref()?;
+    let stays = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
+    let sidecars = spec.init_containers.iter().flatten().filter(stays);
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|one| one.ports.iter().flatten());
+    let mut ports = ports.filter(|port| (1..=65_535).contains(&port.container_port));
+    let found = ports.find(|port| {
+        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
+    });
+    found.map(|port| port.container_port)
+}

@@ -1,0 +1,137 @@
+//! A history of changes, lived through by a node, with every question asked after each.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use weir_agent::source::Protocol;
+
+use super::canonical::canonical;
+use super::generate::{Batch, OUTSIDE, POOL};
+use crate::policy::node::{judge_by, write};
+use crate::policy::reference::{self, Answer};
+use crate::policy::{Cluster, Flow, Node, Placement};
+
+/// What was asked.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// States of the cluster.
+    pub(super) states: usize,
+    /// Questions about a set and a flow, once all was written.
+    pub(super) settled: usize,
+    pub(super) allowed: usize,
+    pub(super) denied: usize,
+    /// The same between two writes.
+    pub(super) between: usize,
+}
+
+/// Protocols and ports that are asked about.
+const PORTS: [(Option<Protocol>, u16); 10] = [
+    (Some(Protocol::Tcp), 80),
+    (Some(Protocol::Udp), 53),
+    (Some(Protocol::Tcp), 8080),
+    (None, 0),
+    (Some(Protocol::Tcp), 81),
+    (Some(Protocol::Sctp), 80),
+    (Some(Protocol::Udp), 80),
+    (Some(Protocol::Tcp), 79),
+    (Some(Protocol::Tcp), 65_535),
+    (Some(Protocol::Udp), 8081),
+];
+
+/// Ports for each pair of addresses in one state; the next state has others.
+const PORTS_AT_ONCE: usize = 3;
+
+/// # Errors
+/// What is not as it should be.
+pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), String> {
+    let mut cluster = Cluster::default();
+    let mut node = Node::new(Placement::Named("here".into()));
+    for (n, batch) in history.iter().enumerate() {
+        let (before, tables) = (cluster.clone(), node.tables.clone());
+        batch.iter().for_each(|change| change.apply(&mut cluster));
+        let update = node.sync(&cluster);
+        if batch.len() == 1 {
+            let mut tables = tables;
+            // A row that goes from A to B to C was right at each; that is asked of every state, not of every flow.
+            let flows: Vec<_> =
+                flows(n).filter(|flow| !is_one_pod(&before, &cluster, flow)).step_by(4).collect();
+            let answers: Vec<_> =
+                flows.iter().map(|flow| [answer(&before, flow), answer(&cluster, flow)]).collect();
+            for (at, change) in update.changes.iter().enumerate() {
+                write(&mut tables, change);
+                for (flow, [before, after]) in flows.iter().zip(&answers) {
+                    let found = judge_by(&tables, flow);
+                    let either = |found: bool, before: bool, after: bool| found == before || found == after;
+                    tally.between += 1;
+                    if !either(found.egress, before.egress, after.egress)
+                        || !either(found.ingress, before.ingress, after.ingress)
+                    {
+                        return Err(format!(
+                            "batch {n}, after write {at} ({change:?}), {flow}: {found:?}, before {before:?}, after {after:?}"
+                        ));
+                    }
+                }
+            }
+        }
+        ask_everything(n, &cluster, &node, tally)?;
+        let mut other = Node::new(Placement::Named("here".into()));
+        other.sync(&cluster);
+        let (found, expected) = (canonical(&node.tables)?, canonical(&other.tables)?);
+        if found != expected {
+            return Err(format!("batch {n}: step by step {found:#?}\nfrom nothing {expected:#?}"));
+        }
+    }
+    Ok(())
+}
+
+fn ask_everything(n: usize, cluster: &Cluster, node: &Node, tally: &mut Tally) -> Result<(), String> {
+    tally.states += 1;
+    for flow in flows(n) {
+        let (found, expected) = (node.judge(&flow), answer(cluster, &flow));
+        if found != expected {
+            return Err(format!("batch {n}, {flow}: {found:?}, the API says {expected:?}"));
+        }
+        for (addr, passes) in [(flow.source, found.egress), (flow.dest, found.ingress)] {
+            if node.tables.pods.contains_key(&addr.into()) {
+                tally.settled += 1;
+                *(if passes { &mut tally.allowed } else { &mut tally.denied }) += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What this node has to say: an end that is no pod of its own is not its to judge.
+fn answer(cluster: &Cluster, flow: &Flow) -> Answer {
+    let is_here = |addr: IpAddr| {
+        let pod = reference::pod_at(cluster, addr);
+        pod.is_some_and(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some("here"))
+    };
+    Answer {
+        egress: !is_here(flow.source) || reference::may_send(cluster, flow),
+        ingress: !is_here(flow.dest) || reference::may_get(cluster, flow),
+    }
+}
+
+/// Some flows between all pairs of addresses of one family.
+fn flows(state: usize) -> impl Iterator<Item = Flow> {
+    let all: Vec<IpAddr> = POOL.iter().chain(OUTSIDE).map(|text| text.parse().unwrap()).collect();
+    let pairs: Vec<_> = all.iter().flat_map(|source| all.iter().map(move |dest| (*source, *dest))).collect();
+    let pairs = pairs.into_iter().filter(|(source, dest)| source.is_ipv4() == dest.is_ipv4());
+    pairs.enumerate().flat_map(move |(n, (source, dest))| {
+        (0..PORTS_AT_ONCE).map(move |port| {
+            let (protocol, port) = PORTS[(n + state * PORTS_AT_ONCE + port) % PORTS.len()];
+            Flow { source, dest, protocol, port }
+        })
+    })
+}
+
+/// Whether both ends are, or were, addresses of one pod: what it may and who it is change together there, and in between
+/// neither the one nor the other answer is right. Nothing keeps a pod from itself anyway.
+fn is_one_pod(before: &Cluster, after: &Cluster, flow: &Flow) -> bool {
+    let names = |addr: IpAddr| -> BTreeSet<String> {
+        let pods = [before, after].into_iter().filter_map(|cluster| reference::pod_at(cluster, addr));
+        pods.map(|pod| format!("{:?}/{:?}", pod.metadata.namespace, pod.metadata.name)).collect()
+    };
+    !names(flow.source).is_disjoint(&names(flow.dest))
+}

@@ -1,0 +1,54 @@
+//! Random clusters, policies and changes: what was compiled step by step is what is compiled from nothing, and both say what
+//! the API says; also between any two writes.
+
+mod canonical;
+mod generate;
+mod history;
+mod scale;
+
+use std::env;
+use std::hash::{BuildHasher as _, RandomState};
+
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use history::{Tally, live_through};
+
+/// Another one than chance's, to see a failure again.
+const SEED_VAR: &str = "WEIR_POLICY_SEED";
+
+/// Questions that a run asks at least.
+const LEAST: usize = 100_000;
+
+#[test]
+fn step_by_step_is_from_nothing_is_what_the_api_says() {
+    let seed = match env::var(SEED_VAR) {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => RandomState::new().hash_one(0),
+    };
+    println!("{SEED_VAR}={seed}");
+    let mut tally = Tally::default();
+    let mut run = 0;
+    while tally.settled < LEAST {
+        let bytes = [seed, run, 0, 0].map(u64::to_le_bytes).concat();
+        let config =
+            Config { cases: 8, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+        let counted = std::cell::RefCell::new(&mut tally);
+        let result = runner.run(&generate::history(), |history| {
+            live_through(&history, &mut counted.borrow_mut()).map_err(TestCaseError::fail)
+        });
+        match result {
+            Ok(()) => run += 1,
+            Err(TestError::Fail(why, history)) => {
+                panic!("{SEED_VAR}={seed}: {why}\nby the shortest history found:\n{history:#?}")
+            }
+            Err(error) => panic!("{SEED_VAR}={seed}: {error}"),
+        }
+    }
+    println!(
+        "figure policy.random {} pairs in {} states, {} between writes",
+        tally.settled, tally.states, tally.between
+    );
+    assert!(tally.denied * 20 > tally.settled && tally.allowed * 20 > tally.settled, "one-sided: {tally:?}");
+    assert!(tally.between > LEAST / 10, "hardly anything was asked between writes: {tally:?}");
+}

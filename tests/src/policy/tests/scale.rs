@@ -1,0 +1,89 @@
+//! 10,000 pods, 10,000 policies, 1,000 selectors: how many rows that is, and that a change is still no more than it touches.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use weir_agent::compile::policy::{Change, Sizes};
+
+use crate::policy::{Cluster, Node, Placement};
+
+const NAMESPACES: usize = 100;
+const PODS: usize = 10_000;
+const PODS_HERE: usize = 100;
+const POLICIES: usize = 10_000;
+const SELECTORS: usize = 1_000;
+
+/// Each policy is for all pods of its namespace, and lets in, by TCP 8080, the pods of one app, wherever they are.
+fn cluster() -> Cluster {
+    let mut cluster = Cluster::default();
+    for n in 0..NAMESPACES {
+        let object = json!({"metadata": {"name": format!("ns-{n}")}});
+        cluster.namespaces.insert(format!("ns-{n}"), serde_json::from_value(object).unwrap());
+    }
+    for n in 0..PODS {
+        let name = (format!("ns-{}", n % NAMESPACES), format!("pod-{n}"));
+        let node = if n < PODS_HERE { "here" } else { "there" };
+        let object = json!({
+            "metadata": {"namespace": name.0, "name": name.1, "labels": {"app": format!("app-{}", n % SELECTORS)}},
+            "spec": {"nodeName": node, "containers": []},
+            "status": {"podIPs": [{"ip": format!("10.0.{}.{}", n / 256, n % 256)}, {"ip": format!("fd00::{n:x}")}]},
+        });
+        cluster.pods.insert(name, serde_json::from_value(object).unwrap());
+    }
+    for n in 0..POLICIES {
+        let name = (format!("ns-{}", n % NAMESPACES), format!("policy-{n}"));
+        let app = json!({"matchLabels": {"app": format!("app-{}", n % SELECTORS)}});
+        let object = json!({
+            "metadata": {"namespace": name.0, "name": name.1},
+            "spec": {"ingress": [{
+                "from": [{"namespaceSelector": {}, "podSelector": app}], "ports": [{"port": 8080}],
+            }]},
+        });
+        cluster.policies.insert(name, serde_json::from_value(object).unwrap());
+    }
+    cluster
+}
+
+#[test]
+fn at_ten_thousand_policies_a_change_is_what_it_touches() {
+    let mut cluster = cluster();
+    let mut node = Node::new(Placement::Named("here".into()));
+    node.sync(&cluster);
+    // The policies of a namespace name ten apps, and there is one pod of each namespace here.
+    let expected = Sizes {
+        atoms: SELECTORS,
+        sets: PODS_HERE,
+        classes: SELECTORS,
+        verdicts: PODS_HERE * SELECTORS / NAMESPACES,
+        port_sets: 1,
+        networks: 1,
+        addresses: 2 * PODS,
+        workloads: 2 * PODS_HERE,
+    };
+    assert_eq!(node.sizes(), expected);
+
+    let pod = cluster.pods.get_mut(&("ns-5".into(), "pod-505".into())).unwrap();
+    pod.metadata.labels = Some(BTreeMap::from([("app".into(), "app-7".into())]));
+    let update = node.sync(&cluster);
+    assert!(matches!(update.changes[..], [Change::Address(..), Change::Address(..)]), "{update:?}");
+    assert_eq!((update.garbage.len(), node.sizes()), (0, expected));
+
+    // It is not the only one that lets in that app: the same as before is allowed, and nothing is written.
+    let name = ("ns-5".to_owned(), "policy-505".to_owned());
+    let policy = cluster.policies.get_mut(&name).unwrap();
+    policy.spec.as_mut().unwrap().ingress = None;
+    let update = node.sync(&cluster);
+    assert_eq!((update.changes.len(), update.garbage.len()), (0, 0));
+
+    let object = json!({
+        "metadata": {"namespace": name.0, "name": name.1},
+        "spec": {"ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "app-0"}}}]}]},
+    });
+    cluster.policies.insert(name, serde_json::from_value(object).unwrap());
+    let update = node.sync(&cluster);
+    // A new set, with a row for each of its ten apps; it asks for app-0 in a namespace where there is none.
+    let verdicts = update.changes.iter().filter(|change| matches!(change, Change::Verdict(..))).count();
+    let pods = update.changes.iter().filter(|change| matches!(change, Change::Pod(..))).count();
+    assert_eq!((verdicts, pods, update.changes.len()), (10, 2, 12));
+    assert_eq!(update.garbage.len(), 10, "the rows of the set before");
+}
