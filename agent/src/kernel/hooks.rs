@@ -185,21 +185,19 @@ fn attach(program: &mut Program, cgroup: &File, id: u64, pin: &Path) -> anyhow::
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let pinned = pin.exists();
-    if pinned {
-        let link = sys::open_pinned(pin)?;
-        if sys::link_info(link.as_fd())?.cgroup == id {
-            return Ok(sys::update_link(link.as_fd(), program.fd()?.as_fd())?);
-        }
-    }
-    let link = link(program, cgroup)?;
-    if !pinned {
-        link.pin(pin)?;
+    if !pin.exists() {
+        link(program, cgroup)?.pin(pin)?;
         return Ok(());
     }
-    // Another cgroup than before: the new link is there before the old one goes.
-    link.pin(&aside)?;
-    fs::rename(&aside, pin).with_context(|| format!("replacing {}", pin.display()))
+    let before = sys::open_pinned(pin)?;
+    if sys::link_info(before.as_fd())?.cgroup == id {
+        return Ok(sys::update_link(before.as_fd(), program.fd()?.as_fd())?);
+    }
+    // Another cgroup than before: the new link is there before the old one goes, and the old one goes at once. Without its
+    // pin alone it would, some time later.
+    link(program, cgroup)?.pin(&aside)?;
+    fs::rename(&aside, pin).with_context(|| format!("replacing {}", pin.display()))?;
+    sys::detach_link(before.as_fd()).with_context(|| format!("detaching what {} was", pin.display()))
 }
 
 /// The hooks that are pinned, whether an agent runs or not.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use weir_ebpf::abi::{Device, Flow, Form, Path, Peer, Port, Protocol, ServiceId};
+use weir_ebpf::datapath::Instant;
 use weir_ebpf::datapath::packet::{Verdict, look_ahead};
 use weir_ebpf::testing::{MemoryTables, apply, frame};
 use weir_ebpf::wire::parse;
@@ -113,7 +114,7 @@ fn the_same_bytes_or_untouched() {
             }
             for before in frames {
                 let parsed = parse(before.as_slice(), 14, frame::ether_type(&before)).unwrap();
-                let ahead = look_ahead(&tables, &parsed).unwrap();
+                let ahead = look_ahead(&tables, Instant { ns: 0 }, &parsed).unwrap();
                 let mut expected = before.clone();
                 apply(&mut expected, &parsed, &Verdict::Translate(ahead.translation));
                 expected[..12].copy_from_slice([ROUTER, OWN].as_flattened());
