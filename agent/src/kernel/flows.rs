@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use aya::maps::{HashMap, Map, MapData};
 use nix::time::{ClockId, clock_gettime};
 use weir_ebpf::abi::{Flow, Form, Peer, Protocol, ServiceId, Signs, Tuple};
-use weir_ebpf::datapath::lifetime::lifetime_s;
+use weir_ebpf::datapath::lifetime::{lifetime_in_need_s, lifetime_s};
 
 use super::batch;
 use super::generation::Generation;
@@ -19,7 +19,7 @@ use super::row::Row;
 use super::sys;
 
 /// No flow is forgotten sooner, whatever was seen of it; only then is its other row asked for.
-const SHORTEST_S: u32 = lifetime_s(Protocol::Tcp, Signs::RST, Signs::RST);
+const SHORTEST_S: u32 = lifetime_s(Protocol::Tcp, Signs::RST, Signs::RST, 0);
 
 /// A backend's row without its client's is the rest of a flow that could not be begun. It cannot be told from one that
 /// begins just now, so it is left alone for so long.
@@ -36,18 +36,22 @@ pub type FlowBackend = (ServiceId, Peer, Protocol);
 pub struct Swept {
     /// Rows in the table.
     pub rows: usize,
+    /// Whether it is nearly full.
+    pub in_need: bool,
     /// Flows that were forgotten.
     pub flows: usize,
     /// How long ago the oldest flow began, in seconds.
     pub oldest_s: u32,
 }
 
-/// Forgets the flows whose lifetime is over.
+/// Forgets the flows whose lifetime is over. `before` is what was found the last time: while the table is nearly full,
+/// what nobody answered is forgotten sooner.
 ///
 /// # Errors
 /// The kernel's.
-pub fn sweep_flows(generation: &Generation) -> anyhow::Result<Swept> {
-    let table = FlowTable::open(generation)?;
+pub fn sweep_flows(generation: &Generation, before: Swept) -> anyhow::Result<Swept> {
+    let mut table = FlowTable::open(generation)?;
+    table.in_need = before.in_need;
     let now_s = seconds()?;
     let mut swept = Swept::default();
     let mut over = Vec::new();
@@ -70,6 +74,7 @@ pub fn sweep_flows(generation: &Generation) -> anyhow::Result<Swept> {
             swept.flows += usize::from(flow.form() == Form::Dialled);
         }
     }
+    swept.in_need = swept.rows - swept.flows > table.capacity()? / 4 * 3;
     Ok(swept)
 }
 
@@ -145,11 +150,18 @@ pub fn flow_forms(generation: &Generation, protocol: Protocol, flow: &Flow) -> a
 struct FlowTable {
     map: HashMap<MapData, Row<Tuple>, Row<Flow>>,
     data: MapData,
+    in_need: bool,
 }
 
 impl FlowTable {
     fn open(generation: &Generation) -> anyhow::Result<Self> {
-        Ok(Self { map: Map::HashMap(generation.open("FLOWS")?).try_into()?, data: generation.open("FLOWS")? })
+        let (map, data) = (generation.open("FLOWS")?, generation.open("FLOWS")?);
+        Ok(Self { map: Map::HashMap(map).try_into()?, data, in_need: false })
+    }
+
+    /// For how many rows there is room.
+    fn capacity(&self) -> anyhow::Result<usize> {
+        Ok(self.data.info()?.max_entries().try_into()?)
     }
 
     fn each(&self, mut each: impl FnMut(Tuple, Flow)) -> anyhow::Result<()> {
@@ -181,7 +193,9 @@ impl FlowTable {
         }
         let Some(backend) = self.other(flow, Form::Received, protocol) else { return true };
         let last_s = seen_s.max(backend.seen_s);
-        now_s.saturating_sub(last_s) >= lifetime_s(protocol, flow.signs, backend.signs)
+        let lasted_s = last_s.saturating_sub(flow.begun_s);
+        let lifetime_s = if self.in_need { lifetime_in_need_s } else { lifetime_s };
+        now_s.saturating_sub(last_s) >= lifetime_s(protocol, flow.signs, backend.signs, lasted_s)
     }
 
     /// Removes all rows of a flow, or the one that has no flow. The client's first: while it is there its packets are

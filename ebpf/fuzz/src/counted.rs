@@ -142,8 +142,8 @@ impl PacketTables for Counted<'_> {
         self.tables.create_flow(tuple, flow)
     }
 
-    fn delete_flow(&self, tuple: &Tuple) {
-        self.ask().delete_flow(tuple);
+    fn delete_flow(&self, tuple: &Tuple) -> bool {
+        self.ask().delete_flow(tuple)
     }
 
     fn lookup_fragment(&self, key: &FragmentKey) -> Option<FragmentRow> {

@@ -103,6 +103,14 @@ impl Signs {
         self.0 & other.0 == other.0
     }
 
+    /// Without [`Signs::RST`] if the direction goes on: a reset that its own sender does not keep to was not its own, or
+    /// was out of the window (RFC 5961).
+    #[inline(always)]
+    #[must_use]
+    pub const fn unless_continued(self, goes_on: bool) -> Self {
+        if goes_on { Self(self.0 & !Self::RST.0) } else { self }
+    }
+
     /// Both together.
     #[inline(always)]
     #[must_use]

@@ -33,6 +33,9 @@ pub trait Frame: Bytes {
     /// [`Stuck`]
     fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Result<(), Stuck>;
 
+    /// Notes a difference in the content that no checksum in the packet makes up for.
+    fn note_uncovered(&mut self, _difference: Sum) {}
+
     /// Brings the transport checksum at `offset` up to date with a difference in what it covers. A checksum of zero
     /// means "none" and stays where `optional` (UDP).
     ///
@@ -128,6 +131,12 @@ fn rewrite_rest<F: Frame>(
             let addresses = difference(packet.src.addr, src.addr).and(difference(packet.dst.addr, dst.addr));
             rewrite_error(frame, packet, translation.quoted.as_ref(), addresses)
         }
+        // The checksum over these addresses is in another piece.
+        Kind::Transport(_) if !packet.has_ports() && !dst.addr.is_v4() => {
+            let addresses = difference(packet.src.addr, src.addr).and(difference(packet.dst.addr, dst.addr));
+            frame.note_uncovered(addresses);
+            Ok(())
+        }
         // ICMPv4 does not cover the addresses (RFC 792), ICMPv6 does (RFC 4443 section 2.3).
         Kind::Transport(_) | Kind::EchoRequest | Kind::Other => Ok(()),
     }
@@ -179,8 +188,12 @@ fn write_header_v6<F: Frame>(
     hop: bool,
 ) -> Result<(), Stuck> {
     let [length_high, length_low, next, hops] = packet.before_addresses;
+    let before = u32::from_ne_bytes(packet.before_addresses);
     let hops = if hop { hops.saturating_sub(1) } else { hops };
     let head = u32::from_ne_bytes([length_high, length_low, next, hops]);
+    if hop {
+        frame.note_uncovered(Sum::ZERO.replaced([before], [head]));
+    }
     let ([a, b, c, d], [e, f, g, h]) = (src.addr.words(), dst.addr.words());
     let at = packet.l3 + 4;
     if packet.has_ports() && packet.l4 == at + 36 {

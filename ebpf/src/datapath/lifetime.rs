@@ -10,23 +10,26 @@ use crate::abi::{Flow, Protocol, Signs};
 const TCP_ESTABLISHED_S: u32 = 86_400;
 /// A TCP connection that one side has closed.
 const TCP_HALF_CLOSED_S: u32 = 3_600;
-/// A TCP connection that both sides have closed: as long as a segment may still be on its way, and twice that.
-const TCP_CLOSED_S: u32 = 120;
+/// A TCP connection that both sides have closed: as long as its last segment may be sent again. Whatever comes later the
+/// node's stack answers, or the client itself does.
+const TCP_CLOSED_S: u32 = 20;
 /// A TCP connection that was reset.
 const TCP_RESET_S: u32 = 10;
 /// A TCP connection of which the backend has not been heard.
 const TCP_OPENING_S: u32 = 120;
-/// Datagrams one way.
-const UDP_ONE_WAY_S: u32 = 30;
-/// Datagrams both ways: a late reply is still a reply.
-const UDP_BOTH_WAYS_S: u32 = 180;
+/// Datagrams one way, or a question and its answer.
+const UDP_S: u32 = 30;
+/// Datagrams both ways for longer than a question and its answer take.
+const UDP_STREAM_S: u32 = 180;
+/// How long that is, as netfilter has it.
+const UDP_ANSWER_S: u32 = 2;
 /// SCTP, whose associations send heartbeats every 30 seconds (RFC 9260 section 16).
 const SCTP_S: u32 = 210;
 
 /// Seconds after the last packet of either direction until a flow is forgotten, by what was seen from the client and from
-/// the backend.
+/// the backend, and by how many seconds lay between the first packet and the last.
 #[must_use]
-pub const fn lifetime_s(protocol: Protocol, client: Signs, backend: Signs) -> u32 {
+pub const fn lifetime_s(protocol: Protocol, client: Signs, backend: Signs, lasted_s: u32) -> u32 {
     let answered = backend.contains(Signs::SEEN);
     match protocol {
         Protocol::Tcp if client.contains(Signs::RST) || backend.contains(Signs::RST) => TCP_RESET_S,
@@ -36,11 +39,21 @@ pub const fn lifetime_s(protocol: Protocol, client: Signs, backend: Signs) -> u3
             (false, false) => TCP_ESTABLISHED_S,
             _ => TCP_HALF_CLOSED_S,
         },
-        Protocol::Udp if answered => UDP_BOTH_WAYS_S,
-        Protocol::Udp => UDP_ONE_WAY_S,
+        Protocol::Udp if answered && lasted_s > UDP_ANSWER_S => UDP_STREAM_S,
+        Protocol::Udp => UDP_S,
         Protocol::Sctp => SCTP_S,
     }
 }
+
+/// The same while the table is nearly full: what nobody answered gives way, as what netfilter calls unassured does.
+#[must_use]
+pub const fn lifetime_in_need_s(protocol: Protocol, client: Signs, backend: Signs, lasted_s: u32) -> u32 {
+    let lifetime_s = lifetime_s(protocol, client, backend, lasted_s);
+    if backend.contains(Signs::SEEN) || lifetime_s < IN_NEED_S { lifetime_s } else { IN_NEED_S }
+}
+
+/// A flow that was not answered, while the table is nearly full: longer than a SYN takes to be sent again, twice.
+const IN_NEED_S: u32 = 10;
 
 /// Whether a connection is over, so that a segment that opens one under the same tuple is a new one's: reset, closed by
 /// both sides, or half forgotten. `client` and `backend` are the rows in which the two directions are noted.

@@ -82,8 +82,8 @@ pub trait PacketTables: Tables {
     /// # Errors
     /// [`CreateError`]
     fn create_flow(&self, tuple: &Tuple, flow: &Flow) -> Result<(), CreateError>;
-    /// `flows`; none is no error.
-    fn delete_flow(&self, tuple: &Tuple);
+    /// `flows`: whether there was one. Of two that remove the same row, one is told so.
+    fn delete_flow(&self, tuple: &Tuple) -> bool;
     /// `fragments`
     fn lookup_fragment(&self, key: &FragmentKey) -> Option<FragmentRow>;
     /// `fragments`; the longest unused is forgotten where there is no room.

@@ -13,7 +13,7 @@ use weir_ebpf::wire::{Bytes as _, Kind, Packet};
 use crate::decision::{Decision, Exit, Hook, Todo};
 use crate::kernel_tables::{KernelTables, Now};
 use crate::limit;
-use crate::network::{Here, Way};
+use crate::network::{Here, NextHop, Way};
 use crate::skb::{Note, Skb};
 
 /// The next program has its turn: TCX_NEXT, and TC_ACT_UNSPEC of a filter, are one number.
@@ -24,6 +24,9 @@ const DROP: i32 = TC_ACT_SHOT as i32;
 /// Of a translated packet that the stack forwards: flannel's masquerade leaves such packets alone. It is what kube-proxy
 /// marks packets with that it masquerades itself.
 const FORWARDED: u32 = 0x4000;
+
+/// What `bpf_redirect_neigh` is told of a next hop.
+const NEXT_HOP: i32 = size_of::<NextHop>() as i32;
 
 /// Carries out what was decided.
 #[inline(always)]
@@ -38,7 +41,7 @@ pub(crate) fn act<H: Hook>(skb: Skb, row: &mut Decision, todo: Todo) -> i32 {
         Todo::Answer => give_answer::<H>(skb.raw(), &row.packet, &row.answer),
         Todo::Drop => DROP,
         // Steps, of which `decide` takes the next.
-        Todo::LookUp | Todo::Follow | Todo::Begin | Todo::BeginAgain => NEXT,
+        Todo::LookUp | Todo::Follow | Todo::Begin | Todo::BeginAgain | Todo::Reclaim => NEXT,
     }
 }
 
@@ -75,8 +78,8 @@ pub(crate) enum To {
     Stack = 1,
     /// The next hop that stands in the map.
     Hop = 2,
-    /// Whom its device finds for it.
-    Device = 3,
+    /// The next hop whose address stands in the map; the kernel finds its Ethernet address.
+    Neighbour = 3,
     /// A pod.
     Workload = 4,
 }
@@ -99,22 +102,30 @@ fn find_exit(raw: *mut __sk_buff, row: &mut Decision) -> Told {
 #[inline(always)]
 fn find_hop(skb: Skb, row: &mut Decision) -> Told {
     let Ok(length) = length_on_wire(skb, &row.packet) else { return Told::TooOften };
-    if row.translation.hop.takes(length) {
+    if row.packet.l3 != 0 && row.translation.hop.takes(length) {
         row.exit = Exit::from(&row.translation.hop);
         row.to = To::Hop;
+        return Told::Nobody;
+    }
+    // What came by a device without Ethernet header cannot leave by one with.
+    if row.packet.l3 == 0 {
+        KernelTables.count(Counter::RedirectFailed);
+        row.to = To::Stack;
         return Told::Nobody;
     }
     let here = Here { context: skb.raw().cast(), ifindex: skb.ifindex() };
     let window = Now.now().window();
     row.to = match here.lookup_way(row.translation.src.addr, row.translation.dst.addr, length) {
-        Way::Known(hop) => {
+        // This packet goes by the neighbour table, for those that follow in the same window: so the kernel knows that the
+        // entry is in use, and finds out in time that somebody else has the address now.
+        Way::Known(hop, next) => {
             remember_hop(&KernelTables, &row.packet, &hop, window);
-            row.exit = Exit::from(&hop);
-            To::Hop
+            (row.exit.ifindex, row.next) = (hop.ifindex, next);
+            To::Neighbour
         }
-        Way::Unresolved { ifindex } => {
-            row.exit.ifindex = ifindex;
-            To::Device
+        Way::Unresolved { ifindex, next } => {
+            (row.exit.ifindex, row.next) = (ifindex, next);
+            To::Neighbour
         }
         Way::TooLong { mtu, .. } => {
             KernelTables.count(Counter::RedirectFailed);
@@ -141,17 +152,20 @@ fn rewrite_here(raw: *mut __sk_buff, row: &Decision) -> To {
 
 /// Past the stack.
 #[inline(always)]
-fn send(mut skb: Skb, row: &Decision, to: To) -> Result<i32, Stuck> {
-    if to != To::Device && row.packet.l3 != 0 {
+fn send(mut skb: Skb, row: &mut Decision, to: To) -> Result<i32, Stuck> {
+    if to != To::Neighbour && row.packet.l3 != 0 {
         skb.store(0, row.exit.ethernet)?;
     }
     skb.leave_note(Note::Done);
     let ifindex = row.exit.ifindex;
-    // SAFETY: plain numbers; no next hop is given, so the helper looks it up itself.
+    if to == To::Workload {
+        skb.set_for_us();
+    }
+    // SAFETY: plain numbers, and a next hop of that size.
     let action = unsafe {
         match to {
             To::Workload => bpf_redirect_peer(ifindex, 0),
-            To::Device => bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0),
+            To::Neighbour => bpf_redirect_neigh(ifindex, (&raw mut row.next).cast(), NEXT_HOP, 0),
             _ => bpf_redirect(ifindex, 0),
         }
     };

@@ -6,14 +6,14 @@ use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Hop, Origin};
 use weir_ebpf::act::ethernet::addresses;
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::packet::{
-    Answer, Known, Node, Stage, Translation, Verdict, choose, enter, find, finish, follow_error, forget,
-    give_up, recognise, reserve, withdraw,
+    Answer, Known, Node, Stage, Translation, Unreserved, Verdict, choose, enter, find, finish, follow_error,
+    forget, give_up, reclaim, recognise, refuse_port, reserve, withdraw,
 };
 use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
 
 use crate::act::To;
 use crate::kernel_tables::{KernelTables, Now};
-use crate::network::Here;
+use crate::network::{Here, NextHop};
 use crate::skb::Skb;
 
 /// Row of the map. Translation and answer stand side by side and not in one enumeration: to merge its variants the compiler
@@ -24,6 +24,7 @@ pub(crate) struct Decision {
     pub(crate) answer: Answer,
     pub(crate) to: To,
     pub(crate) exit: Exit,
+    pub(crate) next: NextHop,
     frontend: Frontend,
     flow: Flow,
 }
@@ -68,6 +69,8 @@ pub(crate) enum Todo {
     Begin = 6,
     /// It may begin a flow in the place of another.
     BeginAgain = 7,
+    /// It may begin a flow, if there is a source port.
+    Reclaim = 8,
 }
 
 /// Reads the packet whose IP header is at `L3` into the map.
@@ -146,8 +149,21 @@ pub(crate) fn choose_flow<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> T
 pub(crate) fn reserve_flow(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
     match reserve(&Here::of(raw).node(), &row.packet, &mut row.flow) {
         Ok(()) => Todo::Begin,
-        Err(verdict) => conclude(row, verdict),
+        Err(Unreserved::NoPort) => Todo::Reclaim,
+        Err(Unreserved::Verdict(verdict)) => conclude(row, verdict),
     }
+}
+
+/// A source port for the flow in the map is taken back from another that is over; whether there was one.
+#[inline(never)]
+pub(crate) fn reclaim_port(raw: *mut __sk_buff, row: &mut Decision) -> bool {
+    reclaim(&Here::of(raw).node(), &row.packet, &mut row.flow)
+}
+
+/// The verdict where there is no source port for a flow.
+#[inline(always)]
+pub(crate) fn refuse_flow(row: &mut Decision) -> Todo {
+    conclude(row, refuse_port(&KernelTables))
 }
 
 /// The flow in the map begins, or not.

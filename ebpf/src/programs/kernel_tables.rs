@@ -120,8 +120,8 @@ impl Deref for FlowRow {
 
     #[inline(always)]
     fn deref(&self) -> &Flow {
-        // SAFETY: the kernel gave the pointer, and what changes in the row are two fields of Copy types without invalid
-        // values.
+        // SAFETY: the kernel gave the pointer, and what changes in the row are `seen_s`, `signs` and `hop`, of Copy types
+        // without invalid values; the last is read by `lookup_hop` alone.
         unsafe { &*self.0 }
     }
 }
@@ -172,8 +172,8 @@ impl PacketTables for KernelTables {
     }
 
     #[inline(always)]
-    fn delete_flow(&self, tuple: &Tuple) {
-        let _none = FLOWS.remove(tuple);
+    fn delete_flow(&self, tuple: &Tuple) -> bool {
+        FLOWS.remove(tuple).is_ok()
     }
 
     #[inline(always)]

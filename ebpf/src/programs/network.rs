@@ -26,12 +26,20 @@ pub(crate) struct Here {
     pub(crate) ifindex: u32,
 }
 
+/// The address of a next hop, as `bpf_redirect_neigh` takes it (`struct bpf_redir_neigh`).
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct NextHop {
+    family: u32,
+    addr: [u32; 4],
+}
+
 /// What the stack would do with a packet.
 pub(crate) enum Way {
     /// Out to this next hop.
-    Known(Hop),
+    Known(Hop, NextHop),
     /// Out by this device; the next hop's Ethernet address is not known yet.
-    Unresolved { ifindex: u32 },
+    Unresolved { ifindex: u32, next: NextHop },
     /// It is longer than this, which is the most that the way on takes.
     TooLong { ifindex: u32, mtu: u16 },
     /// Nowhere: delivered here, dropped, or by a way that only the stack knows.
@@ -62,9 +70,9 @@ impl Here {
             BPF_FIB_LKUP_RET_SUCCESS => {
                 // SAFETY: both readings of the field are numbers. The kernel writes it only if a length was given.
                 let mtu = if length == 0 { 0 } else { unsafe { asked.__bindgen_anon_1.mtu_result } };
-                Way::Known(Hop { ifindex, mtu, dst: asked.dmac, src: asked.smac })
+                Way::Known(Hop { ifindex, mtu, dst: asked.dmac, src: asked.smac }, next_hop(asked))
             }
-            BPF_FIB_LKUP_RET_NO_NEIGH => Way::Unresolved { ifindex },
+            BPF_FIB_LKUP_RET_NO_NEIGH => Way::Unresolved { ifindex, next: next_hop(asked) },
             BPF_FIB_LKUP_RET_FRAG_NEEDED => {
                 // SAFETY: both readings of the field are numbers.
                 Way::TooLong { ifindex, mtu: unsafe { asked.__bindgen_anon_1.mtu_result } }
@@ -84,6 +92,13 @@ unsafe trait Question {}
 unsafe impl Question for FibLookup {}
 // SAFETY: likewise.
 unsafe impl Question for SockTuple {}
+
+/// The answer's next hop, which stands where the destination stood; of another family than that, perhaps (RFC 8950).
+#[inline(always)]
+fn next_hop(answer: &FibLookup) -> NextHop {
+    // SAFETY: all readings of the field are numbers. Of an IPv4 address the first word alone counts.
+    NextHop { family: u32::from(answer.family), addr: unsafe { answer.__bindgen_anon_4.ipv6_dst } }
+}
 
 /// Nothing is asked yet. In words: what the compiler makes of the whole is a function that loops over its bytes, once for
 /// each packet, and takes a frame of the little stack.
@@ -121,9 +136,9 @@ impl Network for Here {
 #[inline(never)]
 fn lookup_device(here: &Here, src: &Addr, dst: &Addr) -> u32 {
     match here.lookup_way(*src, *dst, 0) {
-        Way::Known(Hop { ifindex, .. }) | Way::Unresolved { ifindex } | Way::TooLong { ifindex, .. } => {
-            ifindex
-        }
+        Way::Known(Hop { ifindex, .. }, _)
+        | Way::Unresolved { ifindex, .. }
+        | Way::TooLong { ifindex, .. } => ifindex,
         Way::None => 0,
     }
 }

@@ -6,8 +6,8 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
 use aya_ebpf::helpers::generated::{
-    bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
-    bpf_skb_store_bytes,
+    bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type,
+    bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -19,6 +19,10 @@ use weir_ebpf::wire::Bytes;
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace`: IPv6 addresses have no checksum of their own that makes up for them. In Linux
 /// 6.16 and the stable versions of that time; before, the helper got the sum over everything wrong.
 const BPF_F_IPV6: u64 = 1 << 7;
+/// `PACKET_HOST` of linux/if_packet.h: a packet for this host.
+const FOR_US: u32 = 0;
+/// `PACKET_OTHERHOST`: one for somebody else's Ethernet address.
+const FOR_OTHERS: u32 = 3;
 /// The identifier of a VLAN in its tag (IEEE 802.1Q).
 const VLAN_ID: u32 = 0x0fff;
 
@@ -64,6 +68,25 @@ impl Skb {
     pub(crate) fn is_tagged(self) -> bool {
         // SAFETY: the kernel's context.
         unsafe { (*self.0).vlan_present != 0 && (*self.0).vlan_tci & VLAN_ID != 0 }
+    }
+
+    /// Whether its frame is for another host: a device in promiscuous mode shows such frames, and the stack drops them.
+    #[inline(always)]
+    pub(crate) fn is_for_others(self) -> bool {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).pkt_type == FOR_OTHERS }
+    }
+
+    /// Makes it a packet for this host, or for the pod that it goes to next. Before Linux 6.15 the redirection to a peer
+    /// did not, and the pod dropped what had been sent to a bridge's address.
+    #[inline(always)]
+    pub(crate) fn set_for_us(self) {
+        // SAFETY: the kernel's context, and plain numbers. It fails for loopback packets alone, which do not come here.
+        unsafe {
+            if (*self.0).pkt_type != FOR_US {
+                bpf_skb_change_type(self.0, FOR_US);
+            }
+        }
     }
 
     /// The device of the hook.
@@ -145,6 +168,11 @@ impl Bytes for Skb {
 }
 
 impl Frame for Skb {
+    #[inline(always)]
+    fn note_uncovered(&mut self, difference: Sum) {
+        self.correct_sum(difference);
+    }
+
     #[inline(always)]
     fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Result<(), Stuck> {
         self.write(offset, &bytes, 0)

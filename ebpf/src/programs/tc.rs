@@ -18,7 +18,7 @@ use weir_ebpf::act::ethernet::ETHERNET;
 use crate::act::{NEXT, act};
 use crate::decision::{
     Decision, Hook, Todo, choose_flow, enter_flow, find_frontend, follow, forget_flow, give_up_flow, look_up,
-    read, reserve_flow, withdraw_flow,
+    read, reclaim_port, refuse_flow, reserve_flow, withdraw_flow,
 };
 use crate::maps::DECISION;
 use crate::skb::Skb;
@@ -44,6 +44,10 @@ fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
     let skb = Skb::new(ctx.skb.skb);
     // A tagged packet is for a device on top of this one, or from it, and meets the hook there.
     if skb.is_tagged() || (H::ORIGIN.is_none() && skb.is_done()) {
+        return NEXT;
+    }
+    // Of a pod's packets a bridge takes those for other pods, whose flows are ours to follow.
+    if matches!(H::ORIGIN, Some(Origin::Outside)) && skb.is_for_others() {
         return NEXT;
     }
     let Some(row) = DECISION.get_ptr_mut(0) else { return NEXT };
@@ -77,6 +81,16 @@ fn decide<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision) -> Todo {
     }
     match reserve_flow(raw, row) {
         Todo::Begin => {}
+        Todo::Reclaim => {
+            if !reclaim_port(raw, row) {
+                return refuse_flow(row);
+            }
+            match reserve_flow(raw, row) {
+                Todo::Begin => {}
+                Todo::Reclaim => return refuse_flow(row),
+                todo => return todo,
+            }
+        }
         todo => return todo,
     }
     match enter_flow(raw, row) {

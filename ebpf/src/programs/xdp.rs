@@ -8,18 +8,17 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_load_bytes, bpf_xdp_sto
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
-use weir_ebpf::abi::{Counter, Device, Window};
+use weir_ebpf::abi::{Counter, Device};
 use weir_ebpf::act::checksum::Sum;
 use weir_ebpf::act::ethernet::{ETHERNET, addresses};
 use weir_ebpf::act::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
-use weir_ebpf::datapath::packet::{look_ahead, note_ahead, remember_hop};
+use weir_ebpf::datapath::packet::{look_ahead, note_ahead};
 use weir_ebpf::datapath::{Instant, Moment as _, PacketTables as _, Tables as _};
 use weir_ebpf::wire::{Bytes, parse};
 
 use crate::decision::Decision;
 use crate::kernel_tables::{KernelTables, Now};
 use crate::maps::DECISION;
-use crate::network::{Here, Way};
 
 /// A packet at an XDP hook.
 #[derive(Clone, Copy)]
@@ -40,11 +39,8 @@ fn run(raw: *mut xdp_md) -> Option<u32> {
     if !read(raw, row) {
         return None;
     }
-    match look(raw, row, now) {
-        Found::Way => {}
-        // What was found is remembered in the flow's row, where the second look sees it.
-        Found::Flow if ask(raw, row, now.window()) && look(raw, row, now) == Found::Way => {}
-        Found::Flow | Found::Nothing => return None,
+    if !look(raw, row, now) {
+        return None;
     }
     Some(if rewrite_here(raw, row) { send(raw, row) } else { xdp_action::XDP_DROP })
 }
@@ -65,44 +61,22 @@ fn read(raw: *mut xdp_md, row: &mut Decision) -> bool {
     true
 }
 
-/// What is known of a packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-enum Found {
-    /// Nothing that is this hook's to act on.
-    Nothing = 0,
-    /// What it becomes.
-    Flow = 1,
-    /// And where it goes on from here.
-    Way = 2,
-}
-
-/// What the packet becomes, into the map. When it is certain where it goes on, and only then, it is noted.
+/// What the packet becomes and where it goes on, into the map; `false`: neither is known. Then tc finds out, for those that
+/// follow in the same window, and so the kernel learns that the neighbour is in use.
 #[inline(never)]
-fn look(raw: *mut xdp_md, row: &mut Decision, now: Instant) -> Found {
-    let Some(ahead) = look_ahead(&KernelTables, now, &row.packet) else { return Found::Nothing };
+fn look(raw: *mut xdp_md, row: &mut Decision, now: Instant) -> bool {
+    let Some(ahead) = look_ahead(&KernelTables, now, &row.packet) else { return false };
     row.translation = ahead.translation;
-    let Ok(length) = u16::try_from(row.packet.length) else { return Found::Nothing };
+    let Ok(length) = u16::try_from(row.packet.length) else { return false };
     if !ahead.translation.hop.takes(length) {
-        return Found::Flow;
+        return false;
     }
     let ifindex = ahead.translation.hop.ifindex;
     if ifindex != Xdp(raw).ifindex() && !takes_redirects(ifindex) {
-        return Found::Nothing;
+        return false;
     }
     note_ahead(&KernelTables, now, &row.packet, &ahead);
     KernelTables.count(Counter::PacketXdp);
-    Found::Way
-}
-
-/// Asks where the translated packet in the map leaves the node; `false`: the stack has an objection, or knows no way.
-#[inline(never)]
-fn ask(raw: *mut xdp_md, row: &Decision, window: Window) -> bool {
-    let here = Here { context: raw.cast(), ifindex: Xdp(raw).ifindex() };
-    let (src, dst) = (row.translation.src.addr, row.translation.dst.addr);
-    let Ok(length) = u16::try_from(row.packet.length) else { return false };
-    let Way::Known(hop) = here.lookup_way(src, dst, length) else { return false };
-    remember_hop(&KernelTables, &row.packet, &hop, window);
     true
 }
 

@@ -177,8 +177,8 @@ impl PacketTables for MemoryTables {
         }
     }
 
-    fn delete_flow(&self, tuple: &Tuple) {
-        self.flows.borrow_mut().remove(tuple);
+    fn delete_flow(&self, tuple: &Tuple) -> bool {
+        self.flows.borrow_mut().remove(tuple).is_some()
     }
 
     fn lookup_fragment(&self, key: &FragmentKey) -> Option<FragmentRow> {

@@ -21,6 +21,7 @@ use weir_agent::network::{NodeRows, Xdp};
 use weir_agent::tables::{Sizes, Store as _};
 use weir_ebpf::abi::{Config, Counter, SetWord};
 use weir_ebpf::testing::MemoryTables;
+use weir_ebpf::testing::frame::RECEIVER;
 
 use crate::lab::netns::{self, Netns};
 use crate::lab::{cgroup, teardown};
@@ -60,11 +61,18 @@ impl Program {
     }
 }
 
+/// As `ip` writes it.
+pub(super) fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// Commands of `ip` that make a device which leads nowhere, under this index.
 #[must_use]
-pub fn device(name: &str, index: u32) -> [String; 3] {
+pub fn device(name: &str, index: u32) -> [String; 4] {
     [
         format!("link add {name} index {index} type veth peer name {name}-far index {}", index + 1000),
+        // Frames are for it: what is for others is nobody's here.
+        format!("link set {name} address {}", mac(RECEIVER)),
         format!("link set {name}-far up"),
         format!("link set {name} arp off mtu 1500 up"),
     ]

@@ -8,11 +8,12 @@ use weir_ebpf::abi::{
     Addr, AddressUses, Backend, Config, Device, DropReason, Flow, Form, Frontend, FrontendKey, FrontendKind,
     Peer, Port, Prefix, Protocol, Run, Scope, ServiceId, SetWord, Workload,
 };
+use weir_ebpf::testing::frame::RECEIVER;
 use weir_ebpf::testing::{FakeMoment, FakeNetwork, MemoryTables};
 
 use super::case::Who;
 #[cfg(feature = "kernel")]
-use super::kernel::device;
+use super::kernel::{device, mac};
 
 /// The device that leads to other nodes and the world.
 pub const UPLINK: u32 = 2;
@@ -28,7 +29,7 @@ pub const ALL: u32 = 4;
 pub const FLOWS: u32 = 64;
 
 const SERVICE: ServiceId = ServiceId(7);
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const MAC: [u8; 6] = RECEIVER;
 const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 8];
 
 /// A node of one family.
@@ -61,12 +62,10 @@ impl Node {
     #[cfg(feature = "kernel")]
     #[must_use]
     pub fn commands() -> Vec<String> {
-        let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
         let mut commands = [device("uplink", UPLINK), device("tunnel", TUNNEL)].concat();
         for pod in 0..LOCAL {
             commands.extend(device(&format!("pod{pod}"), FIRST_POD + pod));
         }
-        commands.push(format!("link set uplink address {}", mac(MAC)));
         for family in [Family::V4, Family::V6] {
             let own: IpAddr = address(family, 0x0a01_0001).into();
             let gateway: IpAddr = address(family, 0x0a01_00fe).into();

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use nix::time::{ClockId, clock_gettime};
-use weir_agent::kernel::{Generation, flow_backends, flow_forms, insert_flow, remove_flows, sweep_flows};
+use weir_agent::kernel::{
+    Generation, Swept, flow_backends, flow_forms, insert_flow, remove_flows, sweep_flows,
+};
 use weir_ebpf::abi::{Flow, Form, Peer, Protocol, ServiceId, Signs};
 
 use crate::stage::Stage;
@@ -22,6 +24,9 @@ fn flow(port: u16, ago_s: u32) -> Flow {
     let client = peer(&format!("198.51.100.1:{port}"));
     Flow::new(client, peer("192.0.2.1:30080"), peer("10.244.2.7:8080"), ServiceId(1), now_s() - ago_s)
 }
+
+/// How long before its last packet a flow begins here: more than a question and its answer take.
+const BEFORE_S: u32 = 10;
 
 /// Begins it, with what was seen of both ends and how long ago.
 fn begin(
@@ -59,23 +64,24 @@ fn flows_are_swept_when_their_lifetime_is_over_and_all_rows_together() {
         (Protocol::Tcp, seen(60), nothing, true),
         (Protocol::Tcp, seen(200), nothing, false),
         (Protocol::Tcp, seen(600), seen(600), true),
-        (Protocol::Tcp, fin(200), fin(200), false),
+        (Protocol::Tcp, fin(60), fin(60), false),
+        (Protocol::Tcp, fin(5), fin(5), true),
         (Protocol::Tcp, fin(200), seen(200), true),
         (Protocol::Tcp, seen(60), reset(60), false),
         (Protocol::Sctp, seen(60), seen(60), true),
         (Protocol::Sctp, seen(400), seen(400), false),
     ];
     for (port, (protocol, client, backend, _)) in (1000..).zip(rows) {
-        let mut flow = flow(port, client.0.max(backend.0));
+        let mut flow = flow(port, client.0.max(backend.0) + BEFORE_S);
         if port % 2 == 0 {
             flow.set_source(Peer { port: weir_ebpf::abi::Port::new(port + 10_000), ..peer("192.0.2.1:1") });
         }
         begin(&generation, protocol, &flow, client, backend);
     }
-    let swept = sweep_flows(&generation).unwrap();
+    let swept = sweep_flows(&generation, Swept::default()).unwrap();
     assert_eq!(swept.flows, rows.iter().filter(|row| !row.3).count());
     for (port, (protocol, client, backend, stays)) in (1000..).zip(rows) {
-        let mut flow = flow(port, client.0.max(backend.0));
+        let mut flow = flow(port, client.0.max(backend.0) + BEFORE_S);
         let mut expected = vec![Form::Dialled, Form::Received];
         if port % 2 == 0 {
             flow.set_source(Peer { port: weir_ebpf::abi::Port::new(port + 10_000), ..peer("192.0.2.1:1") });
@@ -84,7 +90,7 @@ fn flows_are_swept_when_their_lifetime_is_over_and_all_rows_together() {
         let forms = forms(&generation, protocol, &flow);
         assert_eq!(forms, if stays { expected } else { Vec::new() }, "{protocol} {client:?} {backend:?}");
     }
-    assert_eq!(sweep_flows(&generation).unwrap().flows, 0);
+    assert_eq!(sweep_flows(&generation, Swept::default()).unwrap().flows, 0);
 }
 
 /// Those that are there, whatever second it began in: the clock may have gone on.
@@ -109,7 +115,7 @@ fn what_is_left_of_a_flow_that_never_was_goes_in_the_end() {
     let mut other = flow(3, 5);
     other.set_source(peer("192.0.2.1:20000"));
     begin(&generation, Protocol::Udp, &other, (0, Signs::SEEN), (0, Signs::SEEN));
-    assert_eq!(sweep_flows(&generation).unwrap().flows, 0, "no flow was forgotten");
+    assert_eq!(sweep_flows(&generation, Swept::default()).unwrap().flows, 0, "no flow was forgotten");
     assert_eq!(flow_forms(&generation, Protocol::Udp, &young).unwrap(), [Form::Received]);
     assert_eq!(flow_forms(&generation, Protocol::Udp, &old).unwrap(), []);
     assert_eq!(flow_forms(&generation, Protocol::Udp, &other).unwrap().len(), 3);

@@ -60,7 +60,7 @@ impl State {
             let (tuple, client_is_low) = Tuple::new(client, server, protocol);
             assert_eq!((tuple, flow.is_forward(client_is_low)), (*key, true), "{flow:?}");
             // Between a reset and a day: nothing is kept for ever, or forgotten at once.
-            assert!((10..=86_400).contains(&lifetime_s(protocol, flow.signs, flow.signs)));
+            assert!((10..=86_400).contains(&lifetime_s(protocol, flow.signs, flow.signs, 0)));
             if flow.form() != Form::Dialled {
                 continue;
             }

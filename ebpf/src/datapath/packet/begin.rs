@@ -3,7 +3,7 @@
 use core::ops::ControlFlow;
 
 use super::known::{forward_verdict, is_opening, signs};
-use super::{Node, Verdict, drop, refuse, remember_piece};
+use super::{Node, Unreserved, Verdict, drop, refuse, remember_piece};
 use crate::abi::{
     Addr, AddressUses, Backend, Client, Config, Counter, Device, DropReason, End, Flow, Form, Frontend,
     FrontendKey, FrontendKind, Hop, Origin, Path, Peer, Port, Protocol, SourceRangeKey, Tuple, mix,
@@ -16,7 +16,7 @@ use crate::wire::Packet;
 
 /// Source ports that are tried for one flow. With half of them taken towards one backend, one flow of four billion finds
 /// none.
-const ATTEMPTS: u32 = 32;
+pub(super) const ATTEMPTS: u32 = 32;
 /// Ports below are privileged: a server may ask for one (NFS), so a client keeps its own.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
@@ -59,7 +59,7 @@ pub(super) fn choose<T: PacketTables, M: Moment, N: Network>(
     };
     let mut flow = Flow::new(packet.src, packet.dst, backend.peer(), frontend.service, node.moment.seconds());
     let hides = hides_client(tables, origin, frontend, &backend, &flow);
-    select_way(node, protocol, hides, &mut flow);
+    select_way(node, packet, protocol, hides, &mut flow);
     Ok(flow)
 }
 
@@ -72,8 +72,52 @@ pub(super) fn reserve<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     protocol: Protocol,
     flow: &mut Flow,
-) -> Result<(), Verdict> {
-    create_backend_side(node, protocol, flow).map_err(|reason| deny(node.tables, reason))
+) -> Result<(), Unreserved> {
+    create_backend_side(node, protocol, flow).map_err(|reason| match reason {
+        DropReason::NoSourcePort => Unreserved::NoPort,
+        reason => Unreserved::Verdict(deny(node.tables, reason)),
+    })
+}
+
+/// The verdict where no source port is to be had.
+#[inline(always)]
+pub(super) fn refuse_port<T: PacketTables>(tables: &T) -> Verdict {
+    deny(tables, DropReason::NoSourcePort)
+}
+
+/// The source ports that a flow may get, in the order in which they are tried.
+pub(super) struct Ports {
+    hash: u32,
+    first: u16,
+    count: u16,
+    /// The client's own, if it may keep it.
+    own: Option<Port>,
+}
+
+impl Ports {
+    #[inline(always)]
+    pub(super) fn of(config: &Config, flow: &Flow) -> Self {
+        let own = flow.client().port;
+        let hash =
+            mix(hash_addr(u32::from(own.host()), flow.client().addr), u32::from(flow.dialled().port.host()));
+        let keeps = own.host() < FIRST_UNPRIVILEGED && !flow.hides_client();
+        Self {
+            hash,
+            first: config.first_port,
+            count: config.ports,
+            own: if keeps { Some(own) } else { None },
+        }
+    }
+
+    /// Whom the backend is to take for the client, at this attempt.
+    #[inline(always)]
+    pub(super) fn source(&self, flow: &Flow, attempt: u32) -> Peer {
+        let port = match self.own {
+            Some(own) if attempt == 0 => own,
+            _ => Port::new(self.first.wrapping_add(nth(mix(self.hash, attempt), self.count))),
+        };
+        Peer { addr: flow.source().addr, port }
+    }
 }
 
 /// Enters the client's side, which makes packets follow, and says what the first one becomes. `None`: there is no room,
@@ -176,6 +220,7 @@ fn hides_client(
 #[inline(always)]
 fn select_way<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
+    packet: &Packet,
     protocol: Protocol,
     hides: bool,
     flow: &mut Flow,
@@ -186,7 +231,9 @@ fn select_way<T: PacketTables, M: Moment, N: Network>(
     // A pod's packets that leave the node do so as all of its packets do: by way of the CNI plugin's netfilter rules, which
     // may masquerade it where the other side would not know it.
     let is_pods_own = !hides && !matches!(there, Way::Workload(_));
-    let may_redirect = node.tables.config().flags & Config::NO_REDIRECT == 0 && !is_pods_own;
+    // What has no Ethernet header cannot go on where there is one.
+    let is_bare = packet.l3 == 0 && !matches!(there, Way::Workload(_));
+    let may_redirect = node.tables.config().flags & Config::NO_REDIRECT == 0 && !is_pods_own && !is_bare;
     if may_redirect && can_redirect(there.mtu(), back.mtu(), protocol) {
         flow.set_path(Path::Redirect);
     }
@@ -252,20 +299,13 @@ fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
     flow: &mut Flow,
 ) -> Result<(), DropReason> {
     let config = node.tables.config();
-    let (own, source) = (flow.client().port, flow.source().addr);
-    if source == Addr::default() || config.ports == 0 {
+    if flow.source().addr == Addr::default() || config.ports == 0 {
         return Err(DropReason::NoSourcePort);
     }
-    let hash =
-        mix(hash_addr(u32::from(own.host()), flow.client().addr), u32::from(flow.dialled().port.host()));
+    let ports = Ports::of(config, flow);
     let mut done = Err(DropReason::NoSourcePort);
     repeat(ATTEMPTS, |attempt| {
-        let port = if attempt == 0 && own.host() < FIRST_UNPRIVILEGED && !flow.hides_client() {
-            own
-        } else {
-            Port::new(config.first_port.wrapping_add(nth(mix(hash, attempt), config.ports)))
-        };
-        flow.set_source(Peer { addr: source, port });
+        flow.set_source(ports.source(flow, attempt));
         done = match try_create(node, protocol, flow) {
             Ok(()) => Ok(()),
             Err(CreateError::Exists) => return ControlFlow::Continue(()),

@@ -139,7 +139,7 @@ pub(super) const fn is_opening(packet: &Packet) -> bool {
 #[inline(always)]
 pub(super) fn touch<T: PacketTables>(tables: &T, now: Instant, packet: &Packet, flow: &T::FlowRef<'_>) {
     let now_s = now.seconds();
-    let signs = flow.signs.and(signs(packet));
+    let signs = flow.signs.unless_continued(packet.tcp_flags & TCP_RST == 0).and(signs(packet));
     if flow.seen_s != now_s || flow.signs != signs {
         tables.touch_flow(flow, now_s, signs);
     }

@@ -13,6 +13,7 @@ mod begin;
 mod hop;
 mod icmp;
 mod known;
+mod reclaim;
 mod verdict;
 
 pub use ahead::{Ahead, look_ahead, note_ahead};
@@ -90,8 +91,14 @@ fn arrive_anywhere<T: PacketTables, M: Moment, N: Network>(
         Ok(flow) => flow,
         Err(verdict) => return verdict,
     };
-    if let Err(verdict) = reserve(node, packet, &mut flow) {
-        return verdict;
+    match reserve(node, packet, &mut flow) {
+        Ok(()) => {}
+        Err(Unreserved::Verdict(verdict)) => return verdict,
+        Err(Unreserved::NoPort) => {
+            if !reclaim(node, packet, &mut flow) || reserve(node, packet, &mut flow).is_err() {
+                return refuse_port(node.tables);
+            }
+        }
     }
     if let Some(verdict) = enter(node, packet, &mut flow) {
         return verdict;
@@ -160,18 +167,45 @@ pub fn choose<T: PacketTables, M: Moment, N: Network>(
     begin::choose(node, origin, packet, protocol, frontend)
 }
 
+/// Why a flow got no source port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unreserved {
+    /// What becomes of its packet.
+    Verdict(Verdict),
+    /// All that were tried are taken: [`reclaim`] may help.
+    NoPort,
+}
+
 /// A step of [`arrive`]: the flow gets a source port, and its backend's side is entered in the tables.
 ///
 /// # Errors
-/// What becomes of the packet if it cannot be.
+/// [`Unreserved`]
 #[inline(always)]
 pub fn reserve<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     packet: &Packet,
     flow: &mut Flow,
-) -> Result<(), Verdict> {
-    let Kind::Transport(protocol) = packet.kind else { return Err(Verdict::Pass) };
+) -> Result<(), Unreserved> {
+    let Kind::Transport(protocol) = packet.kind else { return Err(Unreserved::Verdict(Verdict::Pass)) };
     begin::reserve(node, protocol, flow)
+}
+
+/// A step of [`arrive`], if there was no port: takes one back from a connection that is over. Whether it is worth while to
+/// [`reserve`] again.
+#[inline(always)]
+pub fn reclaim<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    flow: &mut Flow,
+) -> bool {
+    let Kind::Transport(protocol) = packet.kind else { return false };
+    reclaim::reclaim(node, protocol, flow)
+}
+
+/// A step of [`arrive`], if there is still none.
+#[inline(always)]
+pub fn refuse_port<T: PacketTables>(tables: &T) -> Verdict {
+    begin::refuse_port(tables)
 }
 
 /// A step of [`arrive`]: the client's side is entered, and with it the flow has begun. `None`: it has not, for want of room
@@ -230,7 +264,7 @@ fn recognise_transport<T: PacketTables, M: Moment, N: Network>(
     packet: &Packet,
     protocol: Protocol,
 ) -> Known {
-    let Some((src, dst)) = lookup_ends(node.tables, packet, protocol) else {
+    let Some((src, dst)) = lookup_ends(node, packet, protocol) else {
         return Known::Verdict(refuse_piece(node.tables, packet));
     };
     let (tuple, src_is_low) = Tuple::new(src, dst, protocol);
@@ -243,17 +277,29 @@ fn leave_transport<T: PacketTables, M: Moment, N: Network>(
     packet: &Packet,
     protocol: Protocol,
 ) -> Verdict {
-    let Some((src, dst)) = lookup_ends(node.tables, packet, protocol) else { return Verdict::Pass };
+    let Some((src, dst)) = lookup_ends(node, packet, protocol) else { return Verdict::Pass };
     let (tuple, src_is_low) = Tuple::new(src, dst, protocol);
     known::leave(node, packet, protocol, &tuple, src_is_low)
 }
 
+/// How long the kernel waits for the pieces of a datagram (`net.ipv4.ipfrag_time`; of IPv6 it is twice that, RFC 8200
+/// section 4.5).
+const REASSEMBLY_S: u32 = 60;
+
 /// Source and destination with their ports; a later piece of a datagram has those of the first, if that was one of ours.
 #[inline(always)]
-fn lookup_ends(tables: &impl PacketTables, packet: &Packet, protocol: Protocol) -> Option<(Peer, Peer)> {
+fn lookup_ends<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+) -> Option<(Peer, Peer)> {
     let Fragment::Later(id) = packet.fragment else { return Some((packet.src, packet.dst)) };
     let key = FragmentKey::new(packet.src.addr, packet.dst.addr, id, protocol);
-    let row = tables.lookup_fragment(&key)?;
+    let row = node.tables.lookup_fragment(&key)?;
+    // Identifications come round. A datagram is put together within this time, or not at all.
+    if node.moment.seconds().saturating_sub(row.seen_s) > REASSEMBLY_S {
+        return None;
+    }
     Some((Peer { port: row.src, ..packet.src }, Peer { port: row.dst, ..packet.dst }))
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::abi::{Flow, Form, Signs, Tuple};
-use crate::datapath::lifetime::lifetime_s;
+use crate::datapath::lifetime::{lifetime_in_need_s, lifetime_s};
 use crate::wire::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
 fn row(world: &World, a: Peer, b: Peer, protocol: Protocol) -> Flow {
@@ -170,13 +170,79 @@ fn lifetimes_follow_what_was_seen() {
         (Protocol::Tcp, seen, seen, 86_400),
         (Protocol::Tcp, fin, seen, 3_600),
         (Protocol::Tcp, seen, fin, 3_600),
-        (Protocol::Tcp, fin, fin, 120),
+        (Protocol::Tcp, fin, fin, 20),
         (Protocol::Tcp, rst, fin, 10),
         (Protocol::Tcp, seen, rst, 10),
         (Protocol::Udp, seen, Signs(0), 30),
         (Protocol::Udp, seen, seen, 180),
         (Protocol::Sctp, seen, seen, 210),
     ] {
-        assert_eq!(lifetime_s(protocol, client, backend), seconds, "{protocol} {client:?} {backend:?}");
+        let name = format!("{protocol} {client:?} {backend:?}");
+        assert_eq!(lifetime_s(protocol, client, backend, 3), seconds, "{name}");
+        let short = if (protocol, seconds) == (Protocol::Udp, 180) { 30 } else { seconds };
+        assert_eq!(lifetime_s(protocol, client, backend, 2), short, "{name}: a question and its answer");
+        let in_need = if backend == Signs(0) { 10 } else { seconds };
+        assert_eq!(lifetime_in_need_s(protocol, client, backend, 3), in_need, "{name}");
+    }
+}
+
+/// Connections of one client to the node port, each from another port, until one is refused.
+fn open_all(world: &World, from: u16) -> Vec<(Peer, Peer)> {
+    let open =
+        |port| match world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, world.client(port), world.node()) {
+            Verdict::Translate(there) => Some((world.client(port), there.src)),
+            verdict => {
+                assert_eq!(verdict, Verdict::Answer(Answer::Refusal(DropReason::NoSourcePort)));
+                None
+            }
+        };
+    (from..from + 200).map_while(open).collect()
+}
+
+#[test]
+fn a_connection_that_is_over_gives_its_port_to_one_that_finds_none() {
+    for mut world in World::both() {
+        world.set_backends(2..3);
+        let config = world.tables.config.unwrap();
+        world.tables.config = Some(Config { ports: 4, ..config });
+        let (pod, node) = (world.pod(2), world.node());
+        let open = open_all(&world, 4000);
+        assert_eq!(open.len(), 4);
+        for (_, source) in &open {
+            translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN | TCP_ACK, pod, *source));
+        }
+        let (client, source) = open[0];
+        translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_FIN | TCP_ACK, client, node));
+        assert_eq!(open_all(&world, 5000), [], "one side alone has closed");
+        translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_FIN | TCP_ACK, pod, source));
+        assert_eq!(open_all(&world, 5000), [], "its last segments may be on their way");
+        world.moment.seconds.set(world.moment.seconds.get() + 2);
+        // Which ports a newcomer tries is by chance; of four, every one of so many tries.
+        assert_eq!(open_all(&world, 5000), [(world.client(5000), source)]);
+        for (client, source) in &open[1..] {
+            let there = translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_ACK, *client, node));
+            assert_eq!(there.src, *source, "no other lost its own");
+        }
+        let reply = translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_ACK, pod, source));
+        assert_eq!(reply.dst, world.client(5000));
+        assert_eq!(world.send(Hook::FromNet, Protocol::Tcp, TCP_ACK, client, node), Verdict::Pass);
+        assert_eq!(world.rows(), 8, "nothing of the old one is left");
+    }
+}
+
+#[test]
+fn a_reset_that_its_sender_does_not_keep_to_was_none() {
+    for mut world in World::both() {
+        world.set_backends(2..3);
+        let (client, node, pod) = (world.client(4000), world.node(), world.pod(2));
+        let there = translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, client, node));
+        translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN | TCP_ACK, pod, there.src));
+        for (src, dst) in [(client, node), (pod, there.src)] {
+            translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_RST, src, dst));
+            translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_ACK, src, dst));
+        }
+        let again = translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, client, node));
+        assert_eq!(again.src, there.src, "it is the same connection still");
+        assert_eq!(world.tables.counted(Counter::FlowBegun), 1);
     }
 }
