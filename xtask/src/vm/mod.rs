@@ -162,11 +162,12 @@ impl<'a> Lab<'a> {
         let folder = workspace.root.join("target/vm").join(arch.debian());
         fs::create_dir_all(&folder)?;
         let cross = (arch != Arch::here()?).then(|| Cross::ensure(workspace, arch)).transpose()?;
-        let jobs = tests::build(workspace, suites, cross.as_ref())?;
-        let (userland, strip) = match cross {
+        // What has to be fetched comes first: it is what may not be there.
+        let (userland, strip) = match &cross {
             None => (Userland::Host, "strip".to_owned()),
             Some(cross) => (Userland::Unpacked(ensure_userland(&folder, arch)?), cross.tool("strip")),
         };
+        let jobs = tests::build(workspace, suites, cross.as_ref())?;
         let mut lab = Self { workspace, arch, folder, userland, jobs, strip, patience, not_run: Vec::new() };
         if workspace.lookup_vectors().is_none() {
             lab.jobs.retain(|job| job.name != tests::VECTORS);
