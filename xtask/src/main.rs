@@ -13,14 +13,16 @@ mod vm;
 mod workspace;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::cross::Cross;
 use crate::setup::Need;
 use crate::shell::{Style, cargo, replace_process, run};
 use crate::suite::Layer;
+use crate::vm::Arch;
 use crate::workspace::{Profile, Workspace};
 
 /// Builds, checks and tests Weir.
@@ -40,6 +42,9 @@ enum Command {
         /// As it is shipped
         #[arg(long)]
         release: bool,
+        /// For that processor, if it is not this machine's; linked statically
+        #[arg(long, value_enum)]
+        arch: Option<Arch>,
     },
     /// Format, lints, licences, layers, ABI, and whether two builds of the eBPF programs are the same
     Check {
@@ -104,11 +109,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     let workspace = Workspace::here()?;
     match command {
         Command::Setup => setup::ensure(&workspace, &[Need::Toolchain, Need::Lab, Need::Style])?,
-        Command::Build { release } => {
-            setup::ensure(&workspace, &[Need::Toolchain])?;
+        Command::Build { release, arch } => {
             let profile = if release { Profile::Release } else { Profile::Dev };
-            build_agent(&workspace, profile)?;
-            println!("{}", workspace.agent(profile).display());
+            println!("{}", build_agent_for(&workspace, profile, arch)?.display());
         }
         Command::Check { bless_abi: true } => check::bless_abi(&workspace)?,
         Command::Check { bless_abi: false } => {
@@ -145,10 +148,28 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Builds the binary `weir` for that processor, or this machine, and says where it is.
+fn build_agent_for(workspace: &Workspace, profile: Profile, arch: Option<Arch>) -> Result<PathBuf> {
+    setup::ensure(workspace, &[Need::Toolchain])?;
+    let Some(arch) = arch.filter(|arch| Arch::here().ok() != Some(*arch)) else {
+        build_agent(workspace, profile)?;
+        return Ok(workspace.agent(profile));
+    };
+    let mut build = agent_command(workspace, profile);
+    Cross::ensure(workspace, arch)?.prepare(&mut build);
+    run(&mut build)?;
+    Ok(workspace.agent_for(arch.triple(), profile))
+}
+
 /// Builds the binary `weir`.
 fn build_agent(workspace: &Workspace, profile: Profile) -> Result<()> {
+    run(&mut agent_command(workspace, profile))
+}
+
+fn agent_command(workspace: &Workspace, profile: Profile) -> process::Command {
     let mut build = cargo(workspace);
-    run(build.args(["build", "--package=weir-agent", "--profile", profile.name()]))
+    build.args(["build", "--package=weir-agent", "--profile", profile.name()]);
+    build
 }
 
 #[cfg(test)]

@@ -44,6 +44,16 @@ impl Profile {
     }
 }
 
+impl Profile {
+    /// The folder of its binaries.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
 impl Workspace {
     /// From where cargo built this program: `<binaries>/debug/xtask`, whichever target folder is configured.
     pub(crate) fn here() -> Result<Self> {

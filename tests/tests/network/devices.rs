@@ -80,26 +80,34 @@ fn by_filters() {
 }
 
 #[test]
-fn somebodys_ingress_is_lived_with() {
+fn links_stand_beside_somebodys_ingress() {
     let mut stage = Stage::new("ingress");
     let (root, _generation, hooks) = stage.load();
-    pair(&stage, 100);
-    let node = stage.node.clone();
-    let tc = |arguments: &str| {
-        let status =
-            node.enter(|| Ok(std::process::Command::new("tc").args(arguments.split(' ')).status()?));
-        assert!(status.unwrap().success(), "tc {arguments}");
-    };
-    tc("qdisc add dev a100 ingress");
-    assert_eq!(sync(&node, &root, &hooks, &[(100, DeviceKind::Pod)]), []);
-    assert_eq!(attached(&node, &root).len(), 2);
-    // Without TCX there is no place for what the device sends: said so, and the other devices have theirs.
+    add_ingress(&stage);
+    assert_eq!(sync(&stage.node, &root, &hooks, &[(100, DeviceKind::Pod)]), []);
+    assert_eq!(attached(&stage.node, &root).len(), 2);
+}
+
+/// There is no place for what the device sends: said so, and the other devices have theirs.
+#[test]
+fn filters_do_not_fit_beside_somebodys_ingress() {
+    let mut stage = Stage::new("narrow");
+    let (root, _generation, hooks) = stage.load();
     let hooks = hooks.without_tcx();
+    add_ingress(&stage);
     pair(&stage, 200);
-    let problems = sync(&node, &root, &hooks, &[(100, DeviceKind::Pod), (200, DeviceKind::Pod)]);
+    let problems = sync(&stage.node, &root, &hooks, &[(100, DeviceKind::Pod), (200, DeviceKind::Pod)]);
     assert!(problems.iter().all(|(device, what)| *device == 100 && what.contains("ingress")), "{problems:?}");
     assert!(!problems.is_empty());
-    assert!(attached(&node, &root).iter().filter(|found| found.device == 200).count() == 2);
+    assert!(attached(&stage.node, &root).iter().filter(|found| found.device == 200).count() == 2);
+}
+
+/// A device with a qdisc of somebody else's.
+fn add_ingress(stage: &Stage) {
+    pair(stage, 100);
+    let arguments = ["qdisc", "add", "dev", "a100", "ingress"];
+    let added = stage.node.enter(|| Ok(std::process::Command::new("tc").args(arguments).status()?));
+    assert!(added.unwrap().success());
 }
 
 fn rows(stage: &mut Stage) -> NodeRows {

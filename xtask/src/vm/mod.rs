@@ -41,6 +41,9 @@ pub(crate) use self::archive::KEYRING;
 /// The oldest kernel that Weir is made for.
 pub(crate) const FLOOR: Series = Series::new(6, 1);
 
+/// For a machine that takes a minute where nothing else runs.
+const LAYER_PATIENCE: Duration = Duration::from_secs(900);
+
 /// What may be asked for.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -51,7 +54,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum)]
     arch: Option<Arch>,
     /// After so many seconds a machine is ended
-    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
     timeout: u64,
     /// What to run; `packets` and `programs` without any
     #[arg(value_enum)]
@@ -123,7 +126,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 /// # Errors
 /// The machine cannot be made, or something in it did not end.
 pub(crate) fn run_layer(workspace: &Workspace, count: &mut Count) -> Result<bool> {
-    let lab = Lab::new(workspace, Arch::here()?, &[Suite::Packets], Duration::from_secs(600))?;
+    let lab = Lab::new(workspace, Arch::here()?, &[Suite::Packets], LAYER_PATIENCE)?;
     let mut good = true;
     for ended in lab.run(FLOOR)? {
         match ended.outcome {
@@ -159,11 +162,12 @@ impl<'a> Lab<'a> {
         let folder = workspace.root.join("target/vm").join(arch.debian());
         fs::create_dir_all(&folder)?;
         let cross = (arch != Arch::here()?).then(|| Cross::ensure(workspace, arch)).transpose()?;
-        let jobs = tests::build(workspace, suites, cross.as_ref())?;
-        let (userland, strip) = match cross {
+        // What has to be fetched comes first: it is what may not be there.
+        let (userland, strip) = match &cross {
             None => (Userland::Host, "strip".to_owned()),
             Some(cross) => (Userland::Unpacked(ensure_userland(&folder, arch)?), cross.tool("strip")),
         };
+        let jobs = tests::build(workspace, suites, cross.as_ref())?;
         let mut lab = Self { workspace, arch, folder, userland, jobs, strip, patience, not_run: Vec::new() };
         if workspace.lookup_vectors().is_none() {
             lab.jobs.retain(|job| job.name != tests::VECTORS);
@@ -194,9 +198,20 @@ impl<'a> Lab<'a> {
         announce(&format!("booting {} ({})", kernel.release, self.arch.debian()));
         let mut command = machine::command(self.arch, &kernel.image, initramfs.path());
         let mut ended = machine::run(&mut command, &names, self.patience, &mut io::stdout())?;
+        for count in ended.iter_mut().map(|ended| &mut ended.count) {
+            count.figures = count.figures.iter().map(|figure| figure_on(figure, series)).collect();
+        }
         let first = ended.first_mut().context("nothing is to be run")?;
         first.count.notes.extend(notes);
         Ok(ended)
+    }
+}
+
+/// A figure of another kernel than this machine's: `figure NAME@6.1 VALUE`.
+fn figure_on(figure: &str, series: Series) -> String {
+    match figure.rsplit_once(' ') {
+        Some((name, value)) => format!("{name}@{series} {value}"),
+        None => figure.to_owned(),
     }
 }
 
@@ -227,4 +242,30 @@ fn ensure_userland(folder: &Path, arch: Arch) -> Result<PathBuf> {
         fs::rename(&unpacked, &root)?;
     }
     Ok(root)
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn figures_say_which_kernel_they_are_about() {
+        assert_eq!(figure_on("figure vectors.flows 446/446", FLOOR), "figure vectors.flows@6.1 446/446");
+    }
+
+    #[test]
+    fn the_floor_is_the_default() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let asked =
+            |words: &[&str]| Line::try_parse_from(std::iter::once(&"vm").chain(words)).unwrap().options;
+        assert_eq!(asked(&[]).kernel, [FLOOR]);
+        let several = asked(&["--kernel", "6.1,6.12", "--arch=arm64", "packets"]);
+        assert_eq!(several.kernel, [FLOOR, Series::new(6, 12)]);
+        assert_eq!((several.arch, several.suites), (Some(Arch::Arm64), vec![Suite::Packets]));
+    }
 }
