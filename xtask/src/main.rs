@@ -139,7 +139,11 @@ fn dispatch(command: Command) -> Result<ExitCode> {
 /// Builds the binary `weir`.
 fn build_agent(workspace: &Workspace, profile: Profile) -> Result<()> {
     let mut build = cargo(workspace);
-    run(build.args(["build", "--package=weir-agent", "--profile", profile.name()]))
+    build.args(["build", "--package=weir-agent"]);
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
+    run(&mut build)
 }
 
 #[cfg(test)]

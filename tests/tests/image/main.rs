@@ -206,10 +206,13 @@ fn each_capability_is_needed() -> Result<()> {
         ensure!(description.capabilities.len() + 1 == before, "{name} is not described");
         Ok(description)
     };
-    // Each of these is missing before a BPF file system is mounted on the node, which the last one would do.
-    for (name, said) in
-        [("SYS_PTRACE", "CAP_SYS_PTRACE"), ("SYS_CHROOT", "CAP_SYS_CHROOT"), ("SYS_ADMIN", "CAP_SYS_ADMIN")]
-    {
+    // Each of the first three is missing before a BPF file system is mounted on the node, which the fourth one does.
+    for (name, said) in [
+        ("SYS_PTRACE", "CAP_SYS_PTRACE"),
+        ("SYS_CHROOT", "CAP_SYS_CHROOT"),
+        ("SYS_ADMIN", "CAP_SYS_ADMIN"),
+        ("NET_BROADCAST", "CAP_NET_BROADCAST"),
+    ] {
         let id = format!("without-{}", name.to_lowercase());
         let (succeeded, log) = run_to_end(&world.node, &id, &without(name)?)?;
         ensure!(!succeeded && log.contains(said), "without {name} it says:\n{log}");
@@ -221,7 +224,8 @@ fn each_capability_is_needed() -> Result<()> {
     world.serve(&["n2-a"])?;
     wait_for(|| Ok(agent.log().contains("CAP_NET_ADMIN")))
         .with_context(|| format!("without NET_ADMIN it says:\n{}", agent.log()))?;
-    let mut tested = ["SYS_PTRACE", "SYS_CHROOT", "SYS_ADMIN", "NET_ADMIN"].map(str::to_owned);
+    let mut tested =
+        ["SYS_PTRACE", "SYS_CHROOT", "SYS_ADMIN", "NET_BROADCAST", "NET_ADMIN"].map(str::to_owned);
     let mut described = world.description.capabilities.clone();
     tested.sort();
     described.sort();
