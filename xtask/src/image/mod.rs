@@ -62,9 +62,11 @@ pub(crate) fn make(workspace: &Workspace, profile: Profile, output: Option<&Path
     }
     fs::write(&output, bytes).with_context(|| output.display().to_string())?;
     announce(&format!("{name} is in {}", output.display()));
+    // What is not optimized is larger: an upper bound.
+    let suffix = if profile == Profile::Release { "" } else { "-unoptimized" };
     let figures = vec![
-        format!("figure image-mib {}", mebibytes(compressed)),
-        format!("figure image-uncompressed-mib {}", mebibytes(binary.len() as u64)),
+        format!("figure image-mib{suffix} {}", mebibytes(compressed)),
+        format!("figure image-uncompressed-mib{suffix} {}", mebibytes(binary.len() as u64)),
     ];
     Ok(Made { path: output, figures })
 }
