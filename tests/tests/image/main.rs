@@ -6,6 +6,7 @@ mod container;
 mod control_plane;
 mod large;
 mod memory;
+mod names;
 mod node;
 
 use std::env;
