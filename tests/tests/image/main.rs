@@ -169,6 +169,10 @@ fn runs_as_described() -> Result<()> {
     }
     ensure!(world.process_status(pid, "Seccomp")? == "2", "the agent runs without a seccomp filter");
     world.print_memory("")?;
+    // Most pods have no process that this node sees: their namespaces are found where they are mounted.
+    let network = &status["agent"]["network"];
+    let pods = world.cluster.lab().nodes()[0].pods().len();
+    ensure!(network["pods"] == pods && network["pods_without_namespace"] == 0, "{network}");
     ensure_attached_to_node(&world, &status)?;
     world.ensure_served()?;
 
