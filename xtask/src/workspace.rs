@@ -23,6 +23,16 @@ pub(crate) enum Profile {
     Release,
 }
 
+impl Profile {
+    /// The folder of its binaries.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
 impl Workspace {
     /// From where cargo built this program: `<binaries>/debug/xtask`, whichever target folder is configured.
     pub(crate) fn here() -> Result<Self> {
@@ -40,16 +50,12 @@ impl Workspace {
 
     /// The binary `weir` of that profile.
     pub(crate) fn agent(&self, profile: Profile) -> PathBuf {
-        let folder = match profile {
-            Profile::Dev => "debug",
-            Profile::Release => "release",
-        };
-        self.binaries.join(folder).join("weir")
+        self.binaries.join(profile.folder()).join("weir")
     }
 
-    /// The binary `weir` as it is shipped, for a target that was named.
-    pub(crate) fn agent_for(&self, triple: &str) -> PathBuf {
-        self.binaries.join(triple).join("release/weir")
+    /// The binary `weir` of that profile, for a target that was named.
+    pub(crate) fn agent_for(&self, triple: &str, profile: Profile) -> PathBuf {
+        self.binaries.join(triple).join(profile.folder()).join("weir")
     }
 
     /// For programs that only xtask runs.
