@@ -168,7 +168,10 @@ fn build_agent(workspace: &Workspace, profile: Profile) -> Result<()> {
 
 fn agent_command(workspace: &Workspace, profile: Profile) -> process::Command {
     let mut build = cargo(workspace);
-    build.args(["build", "--package=weir-agent", "--profile", profile.name()]);
+    build.args(["build", "--package=weir-agent"]);
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
     build
 }
 

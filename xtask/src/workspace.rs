@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 pub(crate) struct Workspace {
     /// Its root.
     pub(crate) root: PathBuf,
-    /// Where cargo puts the binaries, in a folder for each profile.
+    /// Where cargo puts the binaries of the profiles `dev` and `release`, in folders of that name.
     binaries: PathBuf,
 }
 
@@ -21,27 +21,6 @@ pub(crate) enum Profile {
     Dev,
     /// As it is shipped.
     Release,
-    /// Nearly so, in a third of the time: for the test of the image.
-    ImageTest,
-}
-
-impl Profile {
-    /// As cargo knows it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Dev => "dev",
-            Self::Release => "release",
-            Self::ImageTest => "image-test",
-        }
-    }
-
-    /// The folder of its binaries.
-    fn folder(self) -> &'static str {
-        match self {
-            Self::Dev => "debug",
-            other => other.name(),
-        }
-    }
 }
 
 impl Profile {

@@ -12,8 +12,8 @@ use weir_tests::deploy::{HostMount, Object, host_mounts, select_container, selec
 
 use crate::node::Node;
 
-/// How long an agent may take to be ready, or to say why it is not.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an agent may take to be ready, or to end: a large cluster takes it seconds, on a busy machine more.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// What runtimes give to a container that asks for nothing; `drop: [ALL]` takes them away.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CHOWN",

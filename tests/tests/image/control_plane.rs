@@ -1,5 +1,5 @@
 //! The cluster that the agent's container is in: a test API server that the node reaches as kind's nodes reach theirs,
-//! by a name in the kubelet's kubeconfig; and what the kubelet gives to every pod, credentials first of all. The
+//! by a name in the kubelet's kubeconfig that DNS knows; and what the kubelet gives to every pod, credentials first of all. The
 //! agent's user may do what the manifests' ClusterRole says, and nothing else.
 
 use std::fs;
@@ -13,6 +13,7 @@ use weir_tests::deploy::{Object, rules};
 use weir_tests::lab::Place;
 
 use crate::container::Description;
+use crate::names;
 
 /// Where a pod finds its credentials.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -29,14 +30,18 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts an API server on the node's loopback; `account` becomes the agent's credentials, and `etc` the node's
+    /// Starts an API server and a name server on the node's loopback; `account` becomes the agent's credentials, and `etc` the node's
     /// files.
     pub(crate) fn start(node: &Place, objects: &[Object], account: &Path, etc: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let names = vec![NAME.to_owned()];
         let options = ServerOptions { names, ..ServerOptions::default() };
         // Its sockets belong to the namespace of the thread that makes them.
-        let server = node.netns().enter(|| runtime.block_on(ApiServer::start_with(options)))?;
+        let server = node.netns().enter(|| {
+            let resolver = runtime.block_on(names::bind())?;
+            runtime.spawn(names::serve(resolver));
+            runtime.block_on(ApiServer::start_with(options))
+        })?;
         let granted = rules(objects).map(|rule| Rule {
             resources: rule.resources.clone().unwrap_or_default(),
             verbs: rule.verbs.clone(),
@@ -59,8 +64,8 @@ impl ControlPlane {
             "users": [{ "name": "u", "user": { "client-key": "/var/lib/kubelet/pki/not-for-pods.pem" } }],
         });
         fs::write(kubernetes.join("kubelet.conf"), serde_json::to_string(&kubeconfig)?)?;
-        fs::write(etc.join("hosts"), format!("127.0.0.1 localhost {NAME}\n"))?;
-        fs::write(etc.join("resolv.conf"), "")?;
+        fs::write(etc.join("hosts"), "127.0.0.1 localhost\n")?;
+        fs::write(etc.join("resolv.conf"), "nameserver 127.0.0.1\n")?;
 
         let control_plane = Self { server, runtime };
         control_plane.put(&[json!({

@@ -34,9 +34,9 @@ impl Charged {
 
     /// Prints what is charged now and what was at most; it must never have been all that is allowed.
     pub(crate) fn print(&self, when: &str) -> Result<()> {
-        println!("figure image.memory-mib{when} {}", self.read("memory.usage_in_bytes")?.div_ceil(1 << 20));
+        println!("figure image-memory-mib{when} {}", self.read("memory.usage_in_bytes")?.div_ceil(1 << 20));
         println!(
-            "figure image.peak-memory-mib{when} {}",
+            "figure image-peak-memory-mib{when} {}",
             self.read("memory.max_usage_in_bytes")?.div_ceil(1 << 20)
         );
         let times = self.read("memory.failcnt")?;

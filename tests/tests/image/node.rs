@@ -32,7 +32,10 @@ exec unshare --cgroup --mount --propagation private --pid --fork --kill-child --
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     while mountpoint --quiet /sys/fs/bpf; do umount --lazy /sys/fs/bpf; done
     mount --bind "$1" /etc
+    mount --rbind /run/netns "$0/netns"
     mount -t tmpfs tmpfs /run
+    mkdir /run/netns
+    mount --move "$0/netns" /run/netns
     mount -t tmpfs tmpfs /var/lib
     mount --make-rshared /
     exec containerd --config "$0/containerd.toml" >"$0/containerd.log" 2>&1
@@ -58,6 +61,7 @@ impl Node {
         let node = cluster.lab().nodes().first().context("a lab without nodes")?;
         let directory = cluster.lab().directory().join("node");
         fs::create_dir_all(directory.join("memory"))?;
+        fs::create_dir_all(directory.join("netns"))?;
         write_program(&directory.join(RUNC), CHARGED_RUNC)?;
         let shown = directory.display();
         let config = format!(

@@ -35,8 +35,13 @@ pub(crate) struct Made {
 /// The program cannot be built, is not static or is too large; the file cannot be written.
 pub(crate) fn make(workspace: &Workspace, profile: Profile, output: Option<&Path>) -> Result<Made> {
     let (arch, triple) = program::target()?;
-    announce(&format!("building weir for {triple}, static (minutes, the first time)"));
-    let path = program::build(workspace, profile, triple)?;
+    let path = match profile {
+        Profile::Release => {
+            announce(&format!("building weir for {triple}, static (minutes, the first time)"));
+            program::build(workspace, triple)?
+        }
+        Profile::Dev => program::build_for_test(workspace)?,
+    };
     let binary = fs::read(&path).with_context(|| path.display().to_string())?;
     program::ensure_static(&binary).with_context(|| path.display().to_string())?;
     let contents = Contents {
@@ -50,18 +55,28 @@ pub(crate) fn make(workspace: &Workspace, profile: Profile, output: Option<&Path
     ensure!(compressed < MOST, "the image has {compressed} bytes compressed, {MOST} or more");
     let output = match output {
         Some(output) => output.to_owned(),
-        None => workspace.root.join(format!("target/image/{}/weir-{VERSION}-{arch}.tar", profile.name())),
+        None => workspace.root.join(format!("target/image/{}/weir-{VERSION}-{arch}.tar", folder(profile))),
     };
     if let Some(folder) = output.parent() {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     fs::write(&output, bytes).with_context(|| output.display().to_string())?;
     announce(&format!("{name} is in {}", output.display()));
+    // What is not optimized is larger: an upper bound.
+    let suffix = if profile == Profile::Release { "" } else { "-unoptimized" };
     let figures = vec![
-        format!("figure image.compressed-mib {}", mebibytes(compressed)),
-        format!("figure image.binary-mib {}", mebibytes(binary.len() as u64)),
+        format!("figure image-mib{suffix} {}", mebibytes(compressed)),
+        format!("figure image-uncompressed-mib{suffix} {}", mebibytes(binary.len() as u64)),
     ];
     Ok(Made { path: output, figures })
+}
+
+/// So that what is tested is never taken for what is shipped.
+fn folder(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Release => "release",
+        Profile::Dev => "test",
+    }
 }
 
 /// Those of the OCI image specification that are true of every image of ours.

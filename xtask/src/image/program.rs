@@ -2,6 +2,8 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -22,16 +24,28 @@ pub(super) fn target() -> Result<(Arch, &'static str)> {
     }
 }
 
-/// Builds `weir` with that profile, linked statically, and says where it is.
-pub(super) fn build(workspace: &Workspace, profile: Profile, triple: &str) -> Result<PathBuf> {
+/// Builds `weir` as it is shipped, linked statically, and says where it is.
+pub(super) fn build(workspace: &Workspace, triple: &str) -> Result<PathBuf> {
     let mut build = cargo(workspace);
     // With a target that is named, the flags are not those of build scripts and procedural macros.
-    build.args(["build", "--locked", "--package=weir-agent", "--bin=weir"]);
-    build.args(["--profile", profile.name(), "--target", triple]);
+    build.args(["build", "--release", "--locked", "--package=weir-agent", "--bin=weir", "--target", triple]);
     build.env("CARGO_ENCODED_RUSTFLAGS", flags(&workspace.root, &cargo_home()?)?);
     run(&mut build)?;
-    Ok(workspace.agent_for(triple, profile))
+    let path = workspace.agent_for(triple, Profile::Release);
+    ensure_placeless(&fs::read(&path)?, &workspace.root)?;
+    Ok(path)
 }
+
+/// Builds `weir` as the other tests have it, but linked statically: only the last step is another, seconds instead of
+/// minutes.
+pub(super) fn build_for_test(workspace: &Workspace) -> Result<PathBuf> {
+    let mut build = cargo(workspace);
+    build.args(["rustc", "--locked", "--package=weir-agent", "--bin=weir", "--", STATIC, "-Cstrip=symbols"]);
+    run(&mut build)?;
+    Ok(workspace.agent(Profile::Dev))
+}
+
+const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 /// No shared library, and no path of this machine in the texts of panics.
 fn flags(root: &Path, cargo_home: &Path) -> Result<OsString> {
@@ -39,9 +53,20 @@ fn flags(root: &Path, cargo_home: &Path) -> Result<OsString> {
         let from = from.to_str().with_context(|| format!("{} is not UTF-8", from.display()))?;
         Ok::<_, anyhow::Error>(format!("--remap-path-prefix={from}={to}"))
     };
-    let flags =
-        ["-Ctarget-feature=+crt-static".to_owned(), remap(root, "/weir")?, remap(cargo_home, "/cargo")?];
+    let flags = [STATIC.to_owned(), remap(root, "/weir")?, remap(cargo_home, "/cargo")?];
     Ok(flags.join("\x1f").into())
+}
+
+/// The same program would have come of another folder, as far as can be seen: it does not name this one.
+fn ensure_placeless(program: &[u8], root: &Path) -> Result<()> {
+    // A folder like /src has the name of part of another path.
+    if root.components().count() < 3 {
+        return Ok(());
+    }
+    let root = root.as_os_str().as_bytes();
+    let is_named = program.windows(root.len()).any(|window| window == root);
+    ensure!(!is_named, "the program names the folder that it was built in");
+    Ok(())
 }
 
 fn cargo_home() -> Result<PathBuf> {
@@ -76,10 +101,20 @@ mod tests {
     #[test]
     fn a_program_with_an_interpreter_is_refused() {
         // This very test is one.
-        let this = std::fs::read(env::current_exe().unwrap()).unwrap();
+        let this = fs::read(env::current_exe().unwrap()).unwrap();
         let error = ensure_static(&this).unwrap_err().to_string();
         assert!(error.contains("interpreter"), "{error}");
         assert!(ensure_static(b"#!/bin/sh\n").is_err());
+    }
+
+    #[test]
+    fn a_program_that_says_where_it_was_built_is_refused() {
+        assert!(
+            ensure_placeless(b"\x7fELF panicked at /weir/agent/src/main.rs", Path::new("/home/weir")).is_ok()
+        );
+        let named = b"\x7fELF panicked at /home/weir/agent/src/main.rs";
+        assert!(ensure_placeless(named, Path::new("/home/weir")).is_err());
+        assert!(ensure_placeless(named, Path::new("/src")).is_ok());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod summary;
 
 use std::env;
 use std::io;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -250,7 +251,7 @@ fn run_jobs(workspace: &Workspace, layer: Layer, count: &mut Count) -> Result<bo
     }
     let mut image = None;
     if layer == Layer::Image {
-        image = Some(image::make(workspace, Profile::ImageTest, None)?.path);
+        image = Some(make_image(workspace, count)?);
     }
     let mut good = true;
     for arguments in layer.jobs() {
@@ -263,6 +264,13 @@ fn run_jobs(workspace: &Workspace, layer: Layer, count: &mut Count) -> Result<bo
         good &= run_job(&mut job, count, &mut io::stdout())?;
     }
     Ok(good)
+}
+
+/// An image of the agent that the other layers test.
+fn make_image(workspace: &Workspace, count: &mut Count) -> Result<PathBuf> {
+    let made = image::make(workspace, Profile::Dev, None)?;
+    count.figures.extend(made.figures);
+    Ok(made.path)
 }
 
 fn job_command(workspace: &Workspace, arguments: &[&str]) -> Command {
