@@ -74,6 +74,12 @@ pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), S
             }
         }
         ask_everything(n, &cluster, &node, tally)?;
+        if n % 3 == 1 {
+            let (desired, update) = node.restart(&cluster);
+            if desired != node.tables || !update.garbage.is_empty() {
+                return Err(format!("batch {n}: after a restart {desired:#?}, before {:#?}", node.tables));
+            }
+        }
         let mut other = Node::new(Placement::Named("here".into()));
         other.sync(&cluster);
         let (found, expected) = (canonical(&node.tables)?, canonical(&other.tables)?);
