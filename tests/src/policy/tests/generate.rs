@@ -5,7 +5,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use proptest::collection::{btree_map, vec};
-use proptest::option::of;
+use proptest::option::{of, weighted};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -93,7 +93,7 @@ impl Op {
 /// A cluster comes into being by one batch; then single changes, and some together.
 pub(super) fn history() -> impl Strategy<Value = Vec<Batch>> {
     let first = (vec(put_namespace(), 3..6), vec(put_pod(), 6..12), vec(put_policy(), 4..9));
-    let rest = vec(prop_oneof![4 => vec(op(), 1), 1 => vec(op(), 2..5)], 0..12);
+    let rest = vec(prop_oneof![9 => vec(op(), 1), 1 => vec(op(), 2..5)], 4..16);
     (first, rest).prop_map(|((namespaces, pods, policies), rest)| {
         let first = [namespaces, pods, policies].concat();
         std::iter::once(first).chain(rest).collect()
@@ -102,13 +102,13 @@ pub(super) fn history() -> impl Strategy<Value = Vec<Batch>> {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        2 => put_namespace(),
+        5 => put_namespace(),
         1 => namespace_name().prop_map(|name| Op::DeleteNamespace(name.to_owned())),
         6 => put_pod(),
-        2 => (namespace_name(), pod_name())
+        1 => (namespace_name(), pod_name())
             .prop_map(|(namespace, name)| Op::DeletePod(namespace.into(), name.into())),
-        6 => put_policy(),
-        2 => (namespace_name(), policy_name())
+        10 => put_policy(),
+        3 => (namespace_name(), policy_name())
             .prop_map(|(namespace, name)| Op::DeletePolicy(namespace.into(), name.into())),
     ]
 }
@@ -211,8 +211,8 @@ fn policy() -> impl Strategy<Value = Value> {
 }
 
 fn rules(peers: &'static str) -> impl Strategy<Value = Option<Vec<Value>>> {
-    let rule = (of(vec(peer(), 0..3)), of(vec(port(), 0..3)));
-    of(vec(rule.prop_map(move |(list, ports)| json!({peers: list, "ports": ports})), 0..3))
+    let rule = (weighted(0.8, vec(peer(), 0..4)), of(vec(port(), 0..4)));
+    weighted(0.8, vec(rule.prop_map(move |(list, ports)| json!({peers: list, "ports": ports})), 0..3))
 }
 
 fn selector() -> impl Strategy<Value = Value> {
@@ -259,7 +259,7 @@ fn port() -> impl Strategy<Value = Value> {
     let number = prop_oneof![
         8 => select(&[53, 79, 80, 81, 8080][..]).prop_map(|port| json!(port)),
         1 => select(&[0, -1, 65_536, 65_535][..]).prop_map(|port| json!(port)),
-        4 => port_name().prop_map(|name| json!(name)),
+        8 => port_name().prop_map(|name| json!(name)),
         2 => Just(json!(null)),
     ];
     let end = prop_oneof![4 => Just(json!(null)), 2 => select(&[80, 8081, 65_535, 70_000][..]).prop_map(|port| json!(port))];
