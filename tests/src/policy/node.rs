@@ -1,11 +1,11 @@
 //! A node of the cluster with the agent's own tables: parse, state, compile, and the decision of the datapath.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
-use weir_agent::compile::policy::{Change, PolicyCompiler, Sizes, Update};
+use weir_agent::compile::policy::{Change, Fingerprint, Named, PolicyCompiler, Sizes, Update};
 use weir_agent::source::{
     Event, ObjectKey, Problem, Protocol, parse_namespace, parse_network_policy, parse_pod,
 };
@@ -38,6 +38,8 @@ pub struct Node {
     namespaces: BTreeSet<String>,
     pods: BTreeSet<Name>,
     policies: BTreeSet<Name>,
+    /// What the numbers mean.
+    names: HashMap<Named, Fingerprint>,
     /// The tables as they are after the last [`Node::sync`].
     pub tables: MemoryPolicy,
 }
@@ -60,6 +62,7 @@ impl Node {
             namespaces: BTreeSet::new(),
             pods: BTreeSet::new(),
             policies: BTreeSet::new(),
+            names: HashMap::new(),
             tables: MemoryPolicy::default(),
         }
     }
@@ -69,8 +72,26 @@ impl Node {
         let update = self.compile(cluster);
         for change in update.changes.iter().chain(&update.garbage) {
             write(&mut self.tables, change);
+            if let Change::Name(named, name) = change {
+                match name {
+                    Some(name) => self.names.insert(*named, *name),
+                    None => self.names.remove(named),
+                };
+            }
         }
         update
+    }
+
+    /// The agent begins anew, with the tables and the names that are there, and hears of a cluster that is as it was. What it
+    /// would have written from nothing is in the result.
+    pub fn restart(&mut self, cluster: &Cluster) -> (MemoryPolicy, Update) {
+        let mut other = Self::new(self.placement.clone());
+        other.compiler = PolicyCompiler::adopting(self.names.iter().map(|(named, name)| (*named, *name)));
+        let update = other.sync(cluster);
+        let desired = std::mem::replace(&mut other.tables, self.tables.clone());
+        other.names.clone_from(&self.names);
+        *self = other;
+        (desired, update)
     }
 
     /// The same without writing it.
@@ -187,6 +208,7 @@ pub fn write(tables: &mut MemoryPolicy, change: &Change) {
         Change::Address(key, None) => drop(tables.addresses.remove(&key)),
         Change::Pod(key, Some(row)) => drop(tables.pods.insert(key, row)),
         Change::Pod(key, None) => drop(tables.pods.remove(&key)),
+        Change::Name(..) => {}
     }
 }
 

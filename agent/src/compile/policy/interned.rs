@@ -1,8 +1,10 @@
 //! Things known by a number for as long as somebody uses them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
+
+use super::names::Fingerprint;
 
 /// What is in use, each once. Numbers count upwards: one that was given back is given out again only after all others,
 /// because a flow may remember it.
@@ -15,30 +17,64 @@ pub(super) struct Interned<T: ?Sized> {
     next: u32,
     /// Numbers that nobody used when they were entered here.
     idle: Vec<u32>,
+    /// Numbers that an agent before this one gave, until they are recognized.
+    adopted: HashMap<Fingerprint, u32>,
+    /// The same numbers, also of what was recognized.
+    reserved: HashSet<u32>,
 }
 
 #[derive(Debug)]
 struct Row<T: ?Sized> {
     content: Arc<T>,
+    name: Fingerprint,
     users: u32,
 }
 
 impl<T: Eq + Hash + ?Sized> Interned<T> {
     /// Nothing yet; numbers begin with `first`.
     pub(super) fn new(first: u32) -> Self {
-        Self { rows: BTreeMap::new(), ids: HashMap::new(), first, next: first, idle: Vec::new() }
+        Self {
+            rows: BTreeMap::new(),
+            ids: HashMap::new(),
+            first,
+            next: first,
+            idle: Vec::new(),
+            adopted: HashMap::new(),
+            reserved: HashSet::new(),
+        }
     }
 
-    /// The number of this content, with one user more, and whether it is a new one.
-    pub(super) fn acquire(&mut self, content: impl Into<Arc<T>> + AsRef<T>) -> (u32, bool) {
+    /// Takes in a number that an agent before this one gave, before any is given.
+    pub(super) fn adopt(&mut self, name: Fingerprint, id: u32) {
+        self.adopted.insert(name, id);
+        self.reserved.insert(id);
+        self.next = self.next.max(id.checked_add(1).unwrap_or(self.first));
+    }
+
+    /// The adopted numbers that nothing was recognized by. They are not known any more.
+    pub(super) fn take_unrecognized(&mut self) -> Vec<u32> {
+        self.reserved.clear();
+        let mut ids: Vec<_> = std::mem::take(&mut self.adopted).into_values().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The number of this content, with one user more, and whether it is a new one. The name is asked for where it is.
+    pub(super) fn acquire(
+        &mut self,
+        content: impl Into<Arc<T>> + AsRef<T>,
+        name: impl FnOnce(&T) -> Fingerprint,
+    ) -> (u32, bool) {
         if let Some(id) = self.ids.get(content.as_ref()) {
             let id = *id;
             self.reacquire(id);
             return (id, false);
         }
-        let (id, content) = (self.unused(), content.into());
+        let content = content.into();
+        let name = name(&content);
+        let id = self.adopted.remove(&name).unwrap_or_else(|| self.unused());
         self.ids.insert(content.clone(), id);
-        self.rows.insert(id, Row { content, users: 1 });
+        self.rows.insert(id, Row { content, name, users: 1 });
         (id, true)
     }
 
@@ -62,6 +98,11 @@ impl<T: Eq + Hash + ?Sized> Interned<T> {
     /// What has this number.
     pub(super) fn content(&self, id: u32) -> Option<&Arc<T>> {
         self.rows.get(&id).map(|row| &row.content)
+    }
+
+    /// The name of what has this number.
+    pub(super) fn name(&self, id: u32) -> Option<Fingerprint> {
+        self.rows.get(&id).map(|row| row.name)
     }
 
     /// Takes out what nobody uses, in the order of the numbers.
@@ -88,7 +129,7 @@ impl<T: Eq + Hash + ?Sized> Interned<T> {
         loop {
             let id = self.next;
             self.next = id.checked_add(1).unwrap_or(self.first);
-            if !self.rows.contains_key(&id) {
+            if !self.rows.contains_key(&id) && !self.reserved.contains(&id) {
                 return id;
             }
         }
@@ -100,7 +141,7 @@ mod tests {
     use super::*;
 
     fn acquire(interned: &mut Interned<str>, text: &str) -> (u32, bool) {
-        interned.acquire(Arc::from(text))
+        interned.acquire(Arc::from(text), Fingerprint::of)
     }
 
     #[test]
@@ -118,6 +159,21 @@ mod tests {
         assert_eq!(interned.take_idle(), [(2, Arc::from("a"))]);
         assert_eq!(acquire(&mut interned, "a"), (4, true), "a number is not used again at once");
         assert_eq!(interned.len(), 2);
+    }
+
+    #[test]
+    fn what_has_a_name_keeps_its_number() {
+        let mut interned = Interned::new(2);
+        interned.adopt(Fingerprint::of("a"), 7);
+        interned.adopt(Fingerprint::of("gone"), 9);
+        assert_eq!(acquire(&mut interned, "b"), (10, true), "after all that were given");
+        assert_eq!(
+            acquire(&mut interned, "a"),
+            (7, true),
+            "its rows are to be written by whoever finds that they are not"
+        );
+        assert_eq!(interned.take_unrecognized(), [9]);
+        assert_eq!(acquire(&mut interned, "gone"), (11, true));
     }
 
     #[test]

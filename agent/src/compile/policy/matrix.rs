@@ -9,8 +9,9 @@ use std::sync::Arc;
 use weir_ebpf::abi::{ClassId, PolicySetId, PortRule, PortRulesId, VerdictKey};
 
 use super::interned::Interned;
+use super::names::{Fingerprint, Named};
 use super::ports::Ports;
-use super::rule::{Atom, AtomId, Mark, Rule, compile_ports};
+use super::rule::{Atom, AtomId, Mark, PortMatch, Rule, compile_ports};
 use super::{Change, Sizes};
 
 /// See the module.
@@ -58,9 +59,26 @@ impl Matrix {
         }
     }
 
+    /// Takes in a number that an agent before this one gave.
+    pub(super) fn adopt(&mut self, named: Named, name: Fingerprint) {
+        match named {
+            Named::Set(id) => self.sets.adopt(name, id.0),
+            Named::Class(id) => self.classes.adopt(name, id.0),
+            Named::Ports(id) => self.ports.adopt(name, id.0),
+        }
+    }
+
+    /// The names of what was adopted and is not any more.
+    pub(super) fn forget_unrecognized(&mut self, garbage: &mut Vec<Change>) {
+        let sets = self.sets.take_unrecognized().into_iter().map(|id| Named::Set(PolicySetId(id)));
+        let classes = self.classes.take_unrecognized().into_iter().map(|id| Named::Class(ClassId(id)));
+        let ports = self.ports.take_unrecognized().into_iter().map(|id| Named::Ports(PortRulesId(id)));
+        garbage.extend(sets.chain(classes).chain(ports).map(|named| Change::Name(named, None)));
+    }
+
     /// The number of an atom while a set is put together; [`Matrix::release_atoms`] ends that.
     pub(super) fn acquire_atom(&mut self, atom: Atom) -> AtomId {
-        let (id, is_new) = self.atoms.acquire(atom);
+        let (id, is_new) = self.atoms.acquire(atom, |atom| Fingerprint::of(&format!("{atom:?}")));
         if is_new {
             self.fresh.push(id);
         }
@@ -82,9 +100,10 @@ impl Matrix {
         }
         rules.sort_unstable();
         rules.dedup();
-        let (id, is_new) = self.sets.acquire(rules);
+        let (id, is_new) = self.sets.acquire(rules, |rules| name_rules(&self.atoms, rules));
         let id = PolicySetId(id);
         if is_new {
+            out.push(Change::Name(Named::Set(id), self.sets.name(id.0)));
             self.write_set(id, out);
         }
         id
@@ -101,9 +120,10 @@ impl Matrix {
         if marks.is_empty() {
             return ClassId::EVERYBODY;
         }
-        let (id, is_new) = self.classes.acquire(marks);
+        let (id, is_new) = self.classes.acquire(marks, |marks| name_marks(&self.atoms, marks));
         let id = ClassId(id);
         if is_new {
+            out.push(Change::Name(Named::Class(id), self.classes.name(id.0)));
             self.write_class(id, out);
         }
         id
@@ -130,6 +150,7 @@ impl Matrix {
             let [first, last] = [ClassId(0), ClassId(u32::MAX)].map(|class| VerdictKey { set: id, class });
             let keys: Vec<_> = self.rows.range(first..=last).map(|(key, _)| *key).collect();
             keys.into_iter().for_each(|key| self.remove_row(key, garbage));
+            garbage.push(Change::Name(Named::Set(id), None));
             for atom in atoms_of(&rules) {
                 self.users.entry(atom).or_default().sets.remove(&id);
                 self.atoms.release(atom);
@@ -149,6 +170,7 @@ impl Matrix {
             for set in self.sets_of(&marks) {
                 self.remove_row(VerdictKey { set, class }, garbage);
             }
+            garbage.push(Change::Name(Named::Class(class), None));
             for mark in &*marks {
                 if let Some(users) = self.users.get_mut(&mark.atom) {
                     users.classes.remove(&class);
@@ -158,6 +180,7 @@ impl Matrix {
         for (id, ports) in self.ports.take_idle() {
             let keys = ports.keys(PortRulesId(id)).into_iter();
             garbage.extend(keys.map(|key| Change::PortRule(key, None)));
+            garbage.push(Change::Name(Named::Ports(PortRulesId(id)), None));
         }
     }
 
@@ -236,8 +259,11 @@ impl Matrix {
         if ports == Ports::All {
             return PortRulesId::ALL;
         }
-        let (id, is_new) = self.ports.acquire(ports);
+        let (id, is_new) = self.ports.acquire(ports, |ports| Fingerprint::of(&format!("{ports:?}")));
         let id = PortRulesId(id);
+        if is_new {
+            out.push(Change::Name(Named::Ports(id), self.ports.name(id.0)));
+        }
         if is_new && let Some(ports) = self.ports.content(id.0) {
             let keys = ports.keys(id).into_iter();
             out.extend(keys.map(|key| Change::PortRule(key, Some(PortRule::ALLOW))));
@@ -255,4 +281,27 @@ impl Matrix {
 /// Each atom of a set once.
 fn atoms_of(rules: &[Rule]) -> BTreeSet<AtomId> {
     rules.iter().flat_map(Rule::atoms).collect()
+}
+
+fn name_rules(atoms: &Interned<Atom>, rules: &[Rule]) -> Fingerprint {
+    let name = |atom: AtomId| atoms.name(atom);
+    let rules = rules.iter().map(|rule| {
+        let peers = rule.peers.as_ref().map(|peers| peers.iter().filter_map(|atom| name(*atom)));
+        let ports = rule.ports.as_ref().map(|ports| {
+            ports.iter().map(|port| match port {
+                PortMatch::Range(_) => (*port, None),
+                PortMatch::Name(atom, _) => (*port, name(*atom)),
+            })
+        });
+        Fingerprint::of_rule(peers, ports)
+    });
+    Fingerprint::of_all("set", rules)
+}
+
+fn name_marks(atoms: &Interned<Atom>, marks: &[Mark]) -> Fingerprint {
+    let marks = marks.iter().filter_map(|mark| {
+        let name = atoms.name(mark.atom)?;
+        Some(Fingerprint::of(&format!("{name:?} {}", mark.port)))
+    });
+    Fingerprint::of_all("class", marks)
 }

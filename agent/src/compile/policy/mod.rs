@@ -6,6 +6,7 @@
 
 mod interned;
 mod matrix;
+mod names;
 mod networks;
 mod peers;
 mod ports;
@@ -22,6 +23,7 @@ use weir_ebpf::abi::{Addr, ClassId, NetworkKey, PodPolicy, PortRule, PortRuleKey
 
 use crate::state::{PolicyChanges, PolicyState};
 use matrix::{DeadAtom, Matrix};
+pub use names::{Fingerprint, Named};
 use networks::Networks;
 use selectors::Selectors;
 
@@ -38,6 +40,8 @@ pub enum Change {
     Address(Addr, Option<ClassId>),
     /// `pod_policies`
     Pod(Addr, Option<PodPolicy>),
+    /// What a number means, for the agent after this one; no program reads it.
+    Name(Named, Option<Fingerprint>),
 }
 
 /// What a batch of changes makes of the tables.
@@ -102,6 +106,14 @@ impl PolicyCompiler {
         }
     }
 
+    /// For tables that an agent before this one wrote: of what the first update says, only what is different has to be
+    /// written, and what it does not say is to be removed. Numbers whose meaning is gone are among its garbage.
+    pub fn adopting(names: impl IntoIterator<Item = (Named, Fingerprint)>) -> Self {
+        let mut compiler = Self::new();
+        names.into_iter().for_each(|(named, name)| compiler.matrix.adopt(named, name));
+        compiler
+    }
+
     /// Takes in what changed since the last call. First everything new is written, beside the old; then pods move over to
     /// it; then the old goes, which no pod asks for any more.
     pub fn update(&mut self, state: &PolicyState, changes: &PolicyChanges) -> Update {
@@ -119,6 +131,7 @@ impl PolicyCompiler {
         let dead = self.matrix.remove_idle_sets(&mut update.garbage);
         self.bury_atoms(state, &dead, &mut update.changes);
         self.matrix.remove_idle_classes(&mut update.garbage);
+        self.matrix.forget_unrecognized(&mut update.garbage);
         update
     }
 

@@ -91,6 +91,7 @@ impl World {
             Change::Address(key, None) => drop(self.tables.addresses.remove(&key)),
             Change::Pod(key, Some(row)) => drop(self.tables.pods.insert(key, row)),
             Change::Pod(key, None) => drop(self.tables.pods.remove(&key)),
+            Change::Name(..) => {}
         }
     }
 
@@ -223,7 +224,8 @@ fn a_class_splits_where_a_policy_tells_its_members_apart() {
     let addresses = places(&update, |change| matches!(change, Change::Address(..)));
     let pods = places(&update, |change| matches!(change, Change::Pod(..)));
     assert!(verdicts.1 < addresses.0 && addresses.1 < pods.0, "{update:?}");
-    assert!(update.garbage.iter().all(|change| matches!(change, Change::Verdict(_, None))), "{update:?}");
+    let is_gone = |change: &Change| matches!(change, Change::Verdict(_, None) | Change::Name(_, None));
+    assert!(update.garbage.iter().all(is_gone), "{update:?}");
     for (peer, port, passes) in [("10.0.1.1", 80, true), ("10.0.1.1", 81, true), ("10.0.1.2", 81, false)] {
         assert_eq!(world.passes(Side::Ingress, "10.0.0.1", peer, 6, port), passes, "{peer} {port}");
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use proptest::collection::{btree_map, vec};
-use proptest::option::of;
+use proptest::option::{of, weighted};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -36,6 +36,14 @@ const NETWORKS: &[&str] = &[
     "::/64",
     "::ffff:10.0.0.0/104",
     "10.0.0.0/33",
+];
+
+/// Each within the one before it; the pods' addresses are in the narrow ones, too.
+const NESTED: &[&[&str]] = &[
+    &["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/15", "10.0.0.0/24", "10.0.0.2/31", "10.0.0.2/32"],
+    &["10.0.0.0/8", "10.0.0.0/23", "10.0.1.0/24", "10.0.1.3/32"],
+    &["0.0.0.0/0", "192.0.0.0/8", "192.0.2.0/24"],
+    &["::/0", "fc00::/7", "fd00::/64", "fd00::2/128"],
 ];
 
 /// One change of the cluster.
@@ -84,22 +92,39 @@ impl Op {
 
 /// A cluster comes into being by one batch; then single changes, and some together.
 pub(super) fn history() -> impl Strategy<Value = Vec<Batch>> {
-    let rest = vec(prop_oneof![4 => vec(op(), 1), 1 => vec(op(), 2..5)], 0..10);
-    (vec(op(), 8..30), rest).prop_map(|(first, rest)| std::iter::once(first).chain(rest).collect())
+    let first = (vec(put_namespace(), 3..6), vec(put_pod(), 6..12), vec(put_policy(), 4..9));
+    let rest = vec(prop_oneof![9 => vec(op(), 1), 1 => vec(op(), 2..5)], 4..16);
+    (first, rest).prop_map(|((namespaces, pods, policies), rest)| {
+        let first = [namespaces, pods, policies].concat();
+        std::iter::once(first).chain(rest).collect()
+    })
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        2 => namespace_name().prop_flat_map(|name| labels().prop_map(move |labels| {
-            let object = json!({"metadata": {"name": name, "labels": labels}});
-            Op::PutNamespace(name.to_owned(), from(object))
-        })),
+        5 => put_namespace(),
         1 => namespace_name().prop_map(|name| Op::DeleteNamespace(name.to_owned())),
-        6 => pod().prop_map(|object| Op::PutPod(from(object))),
-        2 => (namespace_name(), pod_name()).prop_map(|(namespace, name)| Op::DeletePod(namespace.into(), name.into())),
-        6 => policy().prop_map(|object| Op::PutPolicy(from(object))),
-        1 => (namespace_name(), policy_name()).prop_map(|(namespace, name)| Op::DeletePolicy(namespace.into(), name.into())),
+        6 => put_pod(),
+        1 => (namespace_name(), pod_name())
+            .prop_map(|(namespace, name)| Op::DeletePod(namespace.into(), name.into())),
+        10 => put_policy(),
+        3 => (namespace_name(), policy_name())
+            .prop_map(|(namespace, name)| Op::DeletePolicy(namespace.into(), name.into())),
     ]
+}
+
+fn put_namespace() -> impl Strategy<Value = Op> {
+    (namespace_name(), labels()).prop_map(|(name, labels)| {
+        Op::PutNamespace(name.to_owned(), from(json!({"metadata": {"name": name, "labels": labels}})))
+    })
+}
+
+fn put_pod() -> impl Strategy<Value = Op> {
+    pod().prop_map(|object| Op::PutPod(from(object)))
+}
+
+fn put_policy() -> impl Strategy<Value = Op> {
+    policy().prop_map(|object| Op::PutPolicy(from(object)))
 }
 
 fn from<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
@@ -186,8 +211,8 @@ fn policy() -> impl Strategy<Value = Value> {
 }
 
 fn rules(peers: &'static str) -> impl Strategy<Value = Option<Vec<Value>>> {
-    let rule = (of(vec(peer(), 0..3)), of(vec(port(), 0..3)));
-    of(vec(rule.prop_map(move |(list, ports)| json!({peers: list, "ports": ports})), 0..3))
+    let rule = (weighted(0.8, vec(peer(), 0..4)), of(vec(port(), 0..4)));
+    weighted(0.8, vec(rule.prop_map(move |(list, ports)| json!({peers: list, "ports": ports})), 0..3))
 }
 
 fn selector() -> impl Strategy<Value = Value> {
@@ -214,8 +239,14 @@ fn selector() -> impl Strategy<Value = Value> {
 fn peer() -> impl Strategy<Value = Value> {
     let block = (select(NETWORKS), of(vec(select(NETWORKS), 0..3)))
         .prop_map(|(cidr, except)| json!({"cidr": cidr, "except": except}));
+    let nested = select(NESTED).prop_flat_map(|chain| {
+        (subsequence(chain, 1..=chain.len()), 1..3_usize).prop_map(|(chain, excepts)| {
+            json!({"cidr": chain[0], "except": chain[1..].iter().take(excepts).collect::<Vec<_>>()})
+        })
+    });
     prop_oneof![
-        5 => block.prop_map(|block| json!({"ipBlock": block})),
+        2 => block.prop_map(|block| json!({"ipBlock": block})),
+        6 => nested.prop_map(|block| json!({"ipBlock": block})),
         3 => selector().prop_map(|pods| json!({"podSelector": pods})),
         3 => selector().prop_map(|namespaces| json!({"namespaceSelector": namespaces})),
         3 => (selector(), selector()).prop_map(|(namespaces, pods)| json!({"namespaceSelector": namespaces, "podSelector": pods})),
@@ -228,7 +259,7 @@ fn port() -> impl Strategy<Value = Value> {
     let number = prop_oneof![
         8 => select(&[53, 79, 80, 81, 8080][..]).prop_map(|port| json!(port)),
         1 => select(&[0, -1, 65_536, 65_535][..]).prop_map(|port| json!(port)),
-        4 => port_name().prop_map(|name| json!(name)),
+        8 => port_name().prop_map(|name| json!(name)),
         2 => Just(json!(null)),
     ];
     let end = prop_oneof![4 => Just(json!(null)), 2 => select(&[80, 8081, 65_535, 70_000][..]).prop_map(|port| json!(port))];

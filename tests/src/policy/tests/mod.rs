@@ -17,7 +17,7 @@ use history::{Tally, live_through};
 const SEED_VAR: &str = "WEIR_POLICY_SEED";
 
 /// Questions that a run asks at least.
-const LEAST: usize = 100_000;
+const LEAST: usize = 200_000;
 
 #[test]
 fn step_by_step_is_from_nothing_is_what_the_api_says() {

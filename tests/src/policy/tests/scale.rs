@@ -81,9 +81,9 @@ fn at_ten_thousand_policies_a_change_is_what_it_touches() {
     });
     cluster.policies.insert(name, serde_json::from_value(object).unwrap());
     let update = node.sync(&cluster);
-    // A new set, with a row for each of its ten apps; it asks for app-0 in a namespace where there is none.
+    // A new set and its name, with a row for each of its ten apps; it asks for app-0 in a namespace where there is none.
     let verdicts = update.changes.iter().filter(|change| matches!(change, Change::Verdict(..))).count();
     let pods = update.changes.iter().filter(|change| matches!(change, Change::Pod(..))).count();
-    assert_eq!((verdicts, pods, update.changes.len()), (10, 2, 12));
-    assert_eq!(update.garbage.len(), 10, "the rows of the set before");
+    assert_eq!((verdicts, pods, update.changes.len()), (10, 2, 13));
+    assert_eq!(update.garbage.len(), 11, "those of the set before");
 }
