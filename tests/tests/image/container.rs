@@ -43,6 +43,8 @@ pub(crate) struct Description {
     /// Its capabilities, as Kubernetes writes them.
     pub(crate) capabilities: Vec<String>,
     options: Vec<&'static str>,
+    /// The most memory that it may have, in bytes.
+    pub(crate) memory: u64,
 }
 
 impl Description {
@@ -60,6 +62,7 @@ impl Description {
             mounts: host_mounts(pod)?,
             capabilities,
             options: options(pod)?,
+            memory: memory(container)?,
         })
     }
 
@@ -109,6 +112,14 @@ fn resolve(variable: &EnvVar, node_name: &str) -> Result<String> {
         other => bail!("{}: {other:?}", variable.name),
     };
     Ok(format!("{}={value}", variable.name))
+}
+
+/// The limit of memory, in bytes.
+fn memory(container: &k8s_openapi::api::core::v1::Container) -> Result<u64> {
+    let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let text = &limits.and_then(|limits| limits.get("memory")).context("no limit of memory")?.0;
+    let mebibytes: u64 = text.strip_suffix("Mi").with_context(|| format!("{text}: not in Mi"))?.parse()?;
+    Ok(mebibytes << 20)
 }
 
 /// What a pod's settings are to ctr.
@@ -163,6 +174,8 @@ impl<'a> Container<'a> {
         let arguments = description.to_arguments(id);
         let log_uri = format!("--log-uri=file://{log}");
         let mut run = vec!["run", "--detach", "--snapshotter=native", &log_uri];
+        let runc = node.runc();
+        run.extend(runc.as_deref());
         run.extend(arguments.iter().map(String::as_str));
         node.ctr(&run)?;
         Ok(Self { node, id: id.into(), log })

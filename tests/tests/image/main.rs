@@ -4,6 +4,8 @@
 
 mod container;
 mod control_plane;
+mod large;
+mod memory;
 mod node;
 
 use std::env;
@@ -24,6 +26,7 @@ use weir_tests::prober::{Command, How, Outcome, Prober};
 
 use container::{Container, Description, run_to_end};
 use control_plane::ControlPlane;
+use memory::Charged;
 use node::Node;
 
 /// The ClusterIPs of the Service.
@@ -42,8 +45,11 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let single: [(&str, Single); 2] =
-        [("runs-as-described", runs_as_described), ("each-capability-is-needed", each_capability_is_needed)];
+    let single: [(&str, Single); 3] = [
+        ("runs-as-described", runs_as_described),
+        ("each-capability-is-needed", each_capability_is_needed),
+        ("a-large-cluster-fits", a_large_cluster_fits),
+    ];
     let trials = single.map(|(name, run)| {
         Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:#}"))))
     });
@@ -55,6 +61,7 @@ struct World {
     // in the order in which they end
     pod: Prober,
     node: Node,
+    charged: Option<Charged>,
     control_plane: ControlPlane,
     cluster: Cluster,
     description: Description,
@@ -68,18 +75,19 @@ impl World {
         let (account, etc) =
             (cluster.lab().directory().join("account"), cluster.lab().directory().join("etc"));
         let control_plane = ControlPlane::start(&place, &objects, &account, &etc)?;
-        let node = Node::start(&cluster, &etc)?;
+        let mut description = Description::read(&objects, "n1")?;
+        ControlPlane::complete(&mut description, &account, &etc);
+        let charged = Charged::create(&cluster.lab().id().name("agent"), description.memory)?;
+        let node = Node::start(&cluster, &etc, charged.as_ref())?;
         let archive = env::var_os("WEIR_IMAGE").map(PathBuf::from).context("WEIR_IMAGE names no archive")?;
         let archive = archive.to_str().context("WEIR_IMAGE is not UTF-8")?;
         // As kind does it.
         node.ctr(&["images", "import", "--all-platforms", "--digests", "--snapshotter=native", archive])?;
-        let mut description = Description::read(&objects, "n1")?;
-        ControlPlane::complete(&mut description, &account, &etc);
         // A pod's process among the node's: as an agent in this node sees it.
         let program = node.wrap(&binary::find_prober()?)?;
         let place = cluster.lab().nodes()[0].pods()[0].place.clone();
         let pod = Prober::start(&program, &place)?;
-        let world = Self { pod, node, control_plane, cluster, description };
+        let world = Self { pod, node, charged, control_plane, cluster, description };
         world
             .control_plane
             .put(&[json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } })])?;
@@ -123,6 +131,16 @@ impl World {
         Ok(false)
     }
 
+    fn print_memory(&self, when: &str) -> Result<()> {
+        match &self.charged {
+            Some(charged) => charged.print(when),
+            None => {
+                println!("not run: no controller of memory of cgroup version 1: memory is not measured");
+                Ok(())
+            }
+        }
+    }
+
     fn open(&self) -> Result<()> {
         self.pod.must(Command::Open { socket: SOCKET, how: How::Tcp, to: WEB.dial(Form::V4, 80) })
     }
@@ -149,8 +167,7 @@ fn runs_as_described() -> Result<()> {
         ensure!(found == mask, "{field}: {found:x} instead of {mask:x}");
     }
     ensure!(world.process_status(pid, "Seccomp")? == "2", "the agent runs without a seccomp filter");
-    let rss = world.process_status(pid, "VmRSS")?;
-    println!("figure image.agent-rss-kib {}", rss.trim_end_matches(" kB"));
+    world.print_memory("")?;
     ensure_attached_to_node(&world, &status)?;
     world.ensure_served()?;
 
@@ -213,6 +230,17 @@ fn each_capability_is_needed() -> Result<()> {
     described.sort();
     ensure!(described == tested, "a capability that nobody was seen to need: {described:?}");
     Ok(())
+}
+
+/// 10,000 Services of 10 endpoints, within the limit of memory.
+fn a_large_cluster_fits() -> Result<()> {
+    let world = World::create()?;
+    world.control_plane.put(&large::cluster(10_000, 10))?;
+    let agent = Container::start(&world.node, "agent", &world.description)?;
+    let status = agent.wait_ready()?;
+    ensure!(status["problems"] == json!([]), "{}", status["problems"]);
+    world.ensure_served()?;
+    world.print_memory("@10000x10")
 }
 
 /// The programs are on the cgroup that is the root of the node's namespace, and not on the machine's.

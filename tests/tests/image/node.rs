@@ -3,6 +3,7 @@
 //! and all that runs in it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -11,19 +12,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use weir_tests::lab::{Cluster, Place};
 
+use crate::memory::Charged;
+
 /// How long containerd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Kubernetes' namespace in containerd.
 const NAMESPACE: &str = "k8s.io";
 
 /// What makes a process the first of a node. `$1`: the node's cgroup, `$2`: the directory of containerd, `$3`: the
-/// node's /etc.
+/// node's /etc, `$4`: where its containers' memory is charged, or nothing.
 const INIT: &str = r#"
 set -e
 # The root of the node's cgroup namespace is where its first process is.
 echo 0 > "$1/cgroup.procs"
 exec unshare --cgroup --mount --propagation private --pid --fork --kill-child --mount-proc sh -c '
     set -e
+    test -z "$2" || mount --bind "$2" "$0/memory"
     umount --recursive --lazy /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     while mountpoint --quiet /sys/fs/bpf; do umount --lazy /sys/fs/bpf; done
@@ -32,22 +36,29 @@ exec unshare --cgroup --mount --propagation private --pid --fork --kill-child --
     mount -t tmpfs tmpfs /var/lib
     mount --make-rshared /
     exec containerd --config "$0/containerd.toml" >"$0/containerd.log" 2>&1
-' "$2" "$3"
+' "$2" "$3" "$4"
 "#;
+
+/// In the directory of containerd.
+const RUNC: &str = "charged-runc";
+/// What becomes the container's first process is one that runc makes.
+const CHARGED_RUNC: &str = "#!/bin/sh\necho 0 > \"${0%/*}/memory/cgroup.procs\" && exec runc \"$@\"\n";
 
 /// See the module.
 pub(crate) struct Node {
     place: Place,
     directory: PathBuf,
     process: Child,
+    is_charged: bool,
 }
 
 impl Node {
     /// Starts the node and its containerd, in the lab's first node, with this directory as its `/etc`.
-    pub(crate) fn start(cluster: &Cluster, etc: &Path) -> Result<Self> {
+    pub(crate) fn start(cluster: &Cluster, etc: &Path, charged: Option<&Charged>) -> Result<Self> {
         let node = cluster.lab().nodes().first().context("a lab without nodes")?;
         let directory = cluster.lab().directory().join("node");
-        fs::create_dir_all(&directory)?;
+        fs::create_dir_all(directory.join("memory"))?;
+        write_program(&directory.join(RUNC), CHARGED_RUNC)?;
         let shown = directory.display();
         let config = format!(
             "version = 2\nroot = \"{shown}/root\"\nstate = \"/run/containerd\"\n\
@@ -57,8 +68,10 @@ impl Node {
         fs::write(directory.join("containerd.toml"), config)?;
         let mut init = node.place().command("sh")?;
         init.args(["-c", INIT, "init"]).arg(node.cgroup()).arg(&directory).arg(etc);
+        init.arg(charged.map(Charged::path).unwrap_or(Path::new("")));
         let process = init.stdin(Stdio::null()).spawn().context("starting the node")?;
-        let mut node = Self { place: node.place().clone(), directory, process };
+        let (place, is_charged) = (node.place().clone(), charged.is_some());
+        let mut node = Self { place, directory, process, is_charged };
         node.wait_ready()?;
         Ok(node)
     }
@@ -101,16 +114,19 @@ impl Node {
 
     /// A program that starts `program` among the node's processes, wherever else it is put: for pods.
     pub(crate) fn wrap(&self, program: &Path) -> Result<PathBuf> {
-        use std::os::unix::fs::PermissionsExt as _;
         let path = self.directory.join("in-node");
         let script = format!(
             "#!/bin/sh\nexec nsenter {} -- {} \"$@\"\n",
             self.namespaces(&[]).join(" "),
             program.display()
         );
-        fs::write(&path, script)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        write_program(&path, &script)?;
         Ok(path)
+    }
+
+    /// What `ctr run` is told so that a container's memory is charged to the node's [`Charged`].
+    pub(crate) fn runc(&self) -> Option<String> {
+        self.is_charged.then(|| format!("--runc-binary={}", self.directory.join(RUNC).display()))
     }
 
     /// The node's namespaces, as arguments of nsenter: of processes always, and these.
@@ -142,4 +158,9 @@ impl Drop for Node {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn write_program(path: &Path, script: &str) -> Result<()> {
+    fs::write(path, script)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }

@@ -15,6 +15,8 @@ pub(crate) enum Need {
     Toolchain,
     /// The programs with which the lab makes its networks.
     Lab,
+    /// What runs containers.
+    Containers,
     /// rustfmt and clippy.
     Style,
     /// cargo-deny.
@@ -32,6 +34,7 @@ pub(crate) fn ensure(workspace: &Workspace, needs: &[Need]) -> Result<()> {
         match need {
             Need::Toolchain => rust::ensure_toolchain(workspace)?,
             Need::Lab => apt::ensure_programs(&LAB_PROGRAMS)?,
+            Need::Containers => apt::ensure_programs(&CONTAINER_PROGRAMS)?,
             Need::Style => rust::ensure_style(workspace)?,
             Need::Deny => rust::ensure_deny(workspace)?,
             Need::Fuzz => rust::ensure_fuzz(workspace)?,
@@ -55,4 +58,10 @@ const LAB_PROGRAMS: [Program; 8] = [
     Program { name: "nft", package: "nftables" },
     Program { name: "iptables", package: "iptables" },
     Program { name: "ethtool", package: "ethtool" },
+];
+
+const CONTAINER_PROGRAMS: [Program; 3] = [
+    Program { name: "containerd", package: "containerd" },
+    Program { name: "ctr", package: "containerd" },
+    Program { name: "runc", package: "runc" },
 ];

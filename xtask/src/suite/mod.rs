@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use crate::setup::{Need, ensure};
 use crate::shell::{Style, announce, cargo, describe, is_root};
 use crate::workspace::{Profile, Workspace};
-use crate::{build_agent, check};
+use crate::{build_agent, check, image};
 use count::Count;
 use job::run_job;
 use summary::{LayerReport, Outcome, Report};
@@ -40,6 +40,8 @@ pub(crate) enum Layer {
     Packets,
     /// Agents, pods and nodes in network namespaces
     Lab,
+    /// The container image, run by containerd as the manifests describe it
+    Image,
 }
 
 impl Layer {
@@ -53,6 +55,7 @@ impl Layer {
             Self::Programs => "programs",
             Self::Packets => "packets",
             Self::Lab => "lab",
+            Self::Image => "image",
         }
     }
 
@@ -63,6 +66,7 @@ impl Layer {
             Self::Unit => &[Need::Style],
             Self::Vectors | Self::Apiserver => &[],
             Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab => &[Need::Toolchain, Need::Lab],
+            Self::Image => &[Need::Toolchain, Need::Lab, Need::Containers],
         }
     }
 
@@ -76,6 +80,7 @@ impl Layer {
                 &["test", "--package=weir-agent", "--no-default-features", "--lib"],
                 &["test", "--package=weir-toolchain", "--package=xtask"],
                 &["test", "--package=weir-tests", "--package=weir-bench", "--lib", "--bins"],
+                &["test", "--package=weir-tests", "--test=deploy"],
             ],
             Self::Vectors => &[&["test", "--package=weir-tests", "--test=vectors", "--", "--nocapture"]],
             Self::Apiserver => &[&["test", "--package=weir-tests", "--test=apiserver"]],
@@ -105,6 +110,9 @@ impl Layer {
                 &["test", "--package=weir-tests", "--features=kernel", "--test=vectors", "--", "--nocapture"],
             ],
             Self::Lab => &[LAB, &["test", "--package=weir-bench", "--test=quick"]],
+            Self::Image => {
+                &[&["test", "--package=weir-tests", "--features=kernel", "--test=image", "--", "--nocapture"]]
+            }
         }
     }
 
@@ -113,7 +121,7 @@ impl Layer {
         match self {
             Self::Check | Self::Unit | Self::Apiserver => None,
             Self::Vectors => (!machine.has_vectors).then_some(Obstacle::NoVectors),
-            Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab => {
+            Self::Kubernetes | Self::Programs | Self::Packets | Self::Lab | Self::Image => {
                 (!machine.is_root).then_some(Obstacle::NoRoot)
             }
         }
@@ -230,12 +238,17 @@ fn run_jobs(workspace: &Workspace, layer: Layer, count: &mut Count) -> Result<bo
         announce(&format!("{}: building the agent", layer.name()));
         build_agent(workspace, Profile::Dev)?;
     }
+    let mut image = None;
+    if layer == Layer::Image {
+        image = Some(image::make(workspace, Profile::ImageTest, None)?.path);
+    }
     let mut good = true;
     for arguments in layer.jobs() {
         if INTERRUPTED.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let mut job = job_command(workspace, arguments);
+        job.envs(image.iter().map(|path| ("WEIR_IMAGE", path)));
         announce(&format!("{}: {}", layer.name(), describe(&job)));
         good &= run_job(&mut job, count, &mut io::stdout())?;
     }
