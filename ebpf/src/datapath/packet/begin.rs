@@ -255,6 +255,7 @@ fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
     if source == Addr::default() || config.ports == 0 {
         return Err(DropReason::NoSourcePort);
     }
+    let (first, count) = source_ports(config, flow);
     let hash =
         mix(hash_addr(u32::from(own.host()), flow.client().addr), u32::from(flow.dialled().port.host()));
     let mut done = Err(DropReason::NoSourcePort);
@@ -262,7 +263,7 @@ fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
         let port = if attempt == 0 && own.host() < FIRST_UNPRIVILEGED && !flow.hides_client() {
             own
         } else {
-            Port::new(config.first_port.wrapping_add(nth(mix(hash, attempt), config.ports)))
+            Port::new(first.wrapping_add(nth(mix(hash, attempt), count)))
         };
         flow.set_source(Peer { addr: source, port });
         done = match try_create(node, protocol, flow) {
@@ -273,6 +274,22 @@ fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
         ControlFlow::Break(())
     });
     done
+}
+
+/// The source ports that a flow may get: the first, and how many. Clients from outside whom the backend sees have the upper
+/// half, since they may be nodes, each of which makes tuples with the same address for clients that it hides: without
+/// this, two nodes would give the same tuple to two flows, and the backend's replies to one would be taken for the other's.
+#[inline(always)]
+fn source_ports(config: &Config, flow: &Flow) -> (u16, u16) {
+    let half = config.ports / 2;
+    if half == 0 {
+        return (config.first_port, config.ports);
+    }
+    if flow.hides_client() || flow.is_local(End::Client) {
+        (config.first_port, half)
+    } else {
+        (config.first_port.wrapping_add(half), config.ports - half)
+    }
 }
 
 /// A number below `count` that follows from the hash: the high half of the product is uniform there.
