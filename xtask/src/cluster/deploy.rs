@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::binaries;
-use super::kubectl::{Kubectl, last_words, wait_for};
+use super::kubectl::{Kubectl, last_words, wait_for_room};
 use super::node::CONTAINERD;
 use super::plan::{Plan, Room, State};
 use super::service::PATH;
@@ -58,10 +58,7 @@ pub(super) fn import(state: &State, plan: &Plan, image: &Path, archives: &[PathB
     for node in Room::nodes() {
         for archive in archives.iter().map(PathBuf::as_path).chain([image]) {
             announce(&format!("{node}: importing {}", archive.display()));
-            wait_for(&format!("images on {node}"), CONTAINERD_TIMEOUT, || {
-                import_one(state, plan, node, archive)
-            })
-            .with_context(|| last_words(state, node))?;
+            wait_for_room(state, node, CONTAINERD_TIMEOUT, || import_one(state, plan, node, archive))?;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use super::plan::{NODES, State};
+use super::plan::{NODES, Plan, State};
 use crate::shell::{Style, announce};
 
 /// What Ginkgo says of a run: a list of suites.
@@ -35,7 +35,13 @@ struct Failure {
 }
 
 /// Runs the specs that match; fails if one does, or if none ran.
-pub(super) fn run(state: &State, suite: &Path, focus: &str, skip: Option<&str>) -> Result<ExitCode> {
+pub(super) fn run(
+    state: &State,
+    plan: &Plan,
+    suite: &Path,
+    focus: &str,
+    skip: Option<&str>,
+) -> Result<ExitCode> {
     // One for each run: several may go on at once.
     let folder = state.root().join("e2e").join(std::process::id().to_string());
     fs::create_dir_all(&folder)?;
@@ -49,6 +55,7 @@ pub(super) fn run(state: &State, suite: &Path, focus: &str, skip: Option<&str>) 
     let mut command = Command::new(suite);
     command
         .arg(format!("--kubeconfig={}", state.kubeconfig().display()))
+        .arg(format!("--kubectl-path={}", plan.binaries.join("kubectl").display()))
         .arg(format!("--num-nodes={NODES}"))
         .arg("--provider=local")
         .arg(format!("--ginkgo.focus={focus}"))

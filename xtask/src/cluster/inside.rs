@@ -38,7 +38,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Never returns while all is well.
 pub(super) fn run(state: &State, plan: &Plan, room: Room) -> Result<()> {
     sethostname(room.to_string()).context("sethostname")?;
-    // Read before the root directory is another one; mounted while the machine's is still to be seen.
     let root = make_root(state, plan, room)?;
     enter_root(&root)?;
     set_up_network(room)?;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -95,6 +95,29 @@ pub(super) fn wait_for<T>(what: &str, limit: Duration, mut attempt: impl FnMut()
     }
 }
 
+/// The same for what happens in a room: there is no point in waiting for one that has ended.
+///
+/// # Errors
+/// The last one, with what the room's programs said last.
+pub(super) fn wait_for_room<T>(
+    state: &State,
+    room: Room,
+    limit: Duration,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let waited = wait_for(&room.to_string(), limit, || match attempt() {
+        Err(error) if !is_alive(state, room) => Ok(Err(error.context(format!("{room} has ended")))),
+        other => other.map(Ok),
+    });
+    waited.and_then(|attempted| attempted).with_context(|| last_words(state, room))
+}
+
+/// Whether the room's first process is there.
+fn is_alive(state: &State, room: Room) -> bool {
+    let pid = fs::read_to_string(state.pid(room)).unwrap_or_default();
+    !pid.is_empty() && Path::new("/proc").join(pid).exists()
+}
+
 /// The last words of every program of a room.
 pub(super) fn last_words(state: &State, room: Room) -> String {
     let mut words = String::new();
@@ -109,4 +132,34 @@ pub(super) fn last_words(state: &State, room: Room) -> String {
         words += &format!("{}:\n{tail}\n", path.display());
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_that_has_ended_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::below(folder.path());
+        let room = Room::Node(1);
+        fs::create_dir_all(state.logs(room)).unwrap();
+        fs::write(state.logs(room).join("kubelet.log"), "first\nlast\n").unwrap();
+        let mut attempts = 0;
+        let waited = wait_for_room::<()>(&state, room, Duration::from_secs(600), || {
+            attempts += 1;
+            bail!("not yet")
+        });
+        let error = format!("{:#}", waited.unwrap_err());
+        assert!(error.contains("weir-node-1 has ended: not yet") && error.contains("last"), "{error}");
+        assert_eq!(attempts, 1);
+
+        fs::write(state.pid(room), std::process::id().to_string()).unwrap();
+        let waited = wait_for_room(&state, room, Duration::from_secs(600), || {
+            attempts += 1;
+            anyhow::ensure!(attempts > 2, "not yet");
+            Ok(attempts)
+        });
+        assert_eq!(waited.unwrap(), 3);
+    }
 }

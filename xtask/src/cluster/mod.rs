@@ -30,7 +30,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 
-use self::kubectl::{Kubectl, last_words, wait_for};
+use self::kubectl::{Kubectl, wait_for_room};
 use self::plan::{NODES, Network, Plan, Room, State};
 use crate::shell::{announce, is_root};
 use crate::workspace::Workspace;
@@ -108,7 +108,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &ClusterArgs) -> Result<Exit
             }
             let [suite, focus] = &arguments.e2e[..] else { bail!("--e2e E2E_TEST FOCUS") };
             let suite = Path::new(suite).canonicalize().with_context(|| suite.clone())?;
-            return e2e::run(&state, &suite, focus, arguments.skip.as_deref());
+            return e2e::run(&state, &load(&state)?, &suite, focus, arguments.skip.as_deref());
         }
         None | Some(Action::Up) => up(workspace, &state, arguments)?,
         Some(Action::Check { agnhost }) => check::run(&Kubectl::new(&state, &load(&state)?), agnhost)?,
@@ -162,13 +162,11 @@ fn start(state: &State, plan: &Plan) -> Result<Kubectl> {
     network::create(plan.network)?;
     let kubectl = Kubectl::new(state, plan);
     room::start(Room::Control)?;
-    wait_for("the API server", API_TIMEOUT, || kubectl.raw("/readyz"))
-        .with_context(|| last_words(state, Room::Control))?;
+    wait_for_room(state, Room::Control, API_TIMEOUT, || kubectl.raw("/readyz"))?;
     Room::nodes().try_for_each(|room| kubectl.apply(&node::object(room)))?;
     Room::nodes().try_for_each(room::start)?;
     for room in Room::nodes() {
-        wait_for(&room.to_string(), NODES_TIMEOUT, || ensure_ready(&kubectl, room))
-            .with_context(|| last_words(state, room))?;
+        wait_for_room(state, room, NODES_TIMEOUT, || ensure_ready(&kubectl, room))?;
     }
     Ok(kubectl)
 }

@@ -316,6 +316,22 @@ fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
     done
 }
 
+/// The source ports that a flow may get: the first, and how many. Clients from outside whom the backend sees have the upper
+/// half, since they may be nodes, each of which makes tuples with the same address for clients that it hides: without
+/// this, two nodes would give the same tuple to two flows, and the backend's replies to one would be taken for the other's.
+#[inline(always)]
+fn source_ports(config: &Config, flow: &Flow) -> (u16, u16) {
+    let half = config.ports / 2;
+    if half == 0 {
+        return (config.first_port, config.ports);
+    }
+    if flow.hides_client() || flow.is_local(End::Client) {
+        (config.first_port, half)
+    } else {
+        (config.first_port.wrapping_add(half), config.ports - half)
+    }
+}
+
 /// A number below `count` that follows from the hash: the high half of the product is uniform there.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "below `count`")]

@@ -5,6 +5,7 @@
 
 mod clients;
 mod objects;
+mod restart;
 mod services;
 
 use std::collections::BTreeSet;
@@ -45,6 +46,7 @@ pub(super) fn run(kubectl: &Kubectl, agnhost: &str) -> Result<()> {
     findings.extend(keep_client(kubectl, &clients, &served));
     findings.extend(refuse(kubectl, &clients, &served));
     findings.extend(follow_change(kubectl, &clients, &served));
+    findings.push(restart::survive(kubectl, &clients, &served));
     let failed = report(&findings);
     objects::remove(kubectl)?;
     ensure!(failed == 0, "{failed} of {} promises are not kept", findings.len());

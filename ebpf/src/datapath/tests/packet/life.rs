@@ -119,7 +119,8 @@ fn without_a_source_port_a_client_is_refused_and_never_mistaken_for_another() {
     for mut world in World::both() {
         world.set_backends(2..3);
         let config = world.tables.config.unwrap();
-        world.tables.config = Some(Config { ports: 4, ..config });
+        // Half of them are for clients whom the backend sees.
+        world.tables.config = Some(Config { ports: 8, ..config });
         let mut sources = std::collections::HashSet::new();
         let mut refused = 0;
         for port in 4000..4010 {
@@ -141,11 +142,36 @@ fn ports_that_a_process_of_the_node_has_are_not_given_away() {
     for mut world in World::both() {
         world.set_backends(2..3);
         let config = world.tables.config.unwrap();
-        world.tables.config = Some(Config { ports: 2, ..config });
+        world.tables.config = Some(Config { ports: 4, ..config });
         let taken = Peer { port: Port::new(20_001), ..world.node() };
         world.network.sockets.insert((Protocol::Udp, taken));
         let there = translated(world.send(Hook::FromNet, Protocol::Udp, 0, world.client(4000), world.node()));
         assert_eq!(there.src.port.host(), 20_000);
+    }
+}
+
+/// One node hides a client behind its own address; that same node dials the other as a client, which the backend sees.
+#[test]
+fn two_nodes_never_give_one_tuple_to_two_flows() {
+    for mut world in World::both() {
+        let ports = |world: &World, hook, clients: &[Peer]| -> std::collections::HashSet<u16> {
+            let send = |client: &Peer| {
+                let (src, dst) = (Peer { port: client.port, ..*client }, world.node());
+                translated(world.send(hook, Protocol::Udp, 0, src, dst)).src.port.host()
+            };
+            clients.iter().map(send).collect()
+        };
+        let many = |peer: Peer| -> Vec<Peer> {
+            (40_000..40_300).map(|port| Peer { port: Port::new(port), ..peer }).collect()
+        };
+        world.set_backends(2..3);
+        let hidden = ports(&world, Hook::FromNet, &many(world.client(0)));
+        let of_pods = ports(&world, Hook::FromPod, &many(world.pod(0)));
+        world.tables.flows.borrow_mut().clear();
+        world.set_backends(0..1);
+        let seen = ports(&world, Hook::FromNet, &many(world.client(0)));
+        assert!(seen.len() > 250 && hidden.len() > 250, "{} {}", seen.len(), hidden.len());
+        assert!(seen.is_disjoint(&hidden) && seen.is_disjoint(&of_pods));
     }
 }
 
@@ -204,7 +230,7 @@ fn a_connection_that_is_over_gives_its_port_to_one_that_finds_none() {
     for mut world in World::both() {
         world.set_backends(2..3);
         let config = world.tables.config.unwrap();
-        world.tables.config = Some(Config { ports: 4, ..config });
+        world.tables.config = Some(Config { ports: 8, ..config });
         let (pod, node) = (world.pod(2), world.node());
         let open = open_all(&world, 4000);
         assert_eq!(open.len(), 4);
