@@ -101,12 +101,8 @@ impl Ports {
         let hash =
             mix(hash_addr(u32::from(own.host()), flow.client().addr), u32::from(flow.dialled().port.host()));
         let keeps = own.host() < FIRST_UNPRIVILEGED && !flow.hides_client();
-        Self {
-            hash,
-            first: config.first_port,
-            count: config.ports,
-            own: if keeps { Some(own) } else { None },
-        }
+        let (first, count) = source_ports(config, flow);
+        Self { hash, first, count, own: if keeps { Some(own) } else { None } }
     }
 
     /// Whom the backend is to take for the client, at this attempt.
