@@ -31,7 +31,7 @@ pub use flows::{flow_forms, insert_flow};
 pub use generation::Generation;
 pub use grace::Grace;
 pub use hooks::{Attached, Hooks, attached, expected};
-pub use migrate::migrate_clients;
+pub use migrate::{Migrated, migrate_clients};
 pub use node::NodeTables;
 pub use stale::{Closed, close_sockets, connected_sockets};
 pub use store::KernelStore;
