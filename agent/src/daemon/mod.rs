@@ -189,11 +189,11 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
             }
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),
             // Not asked, and no wake-up, while all is well.
-            _ = retry.tick(), if reconciler.has_refused() || background.has_failed() || node.has_problems() => {
+            _ = retry.tick(), if reconciler.has_refused() || background.has_more() || node.has_problems() => {
                 if node.has_problems() {
                     node.sync();
                 }
-                background.retry();
+                background.retry(&mut reconciler);
                 reconciler.retry();
             }
         }
