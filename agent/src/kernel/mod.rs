@@ -38,4 +38,4 @@ pub use store::KernelStore;
 pub use tc::{AttachedDevice, DeviceKind, attached_devices};
 #[cfg(feature = "testing")]
 pub use trial::{PacketIn, PacketOut, Trial, fill_flows, pass_at_xdp, read_flows, run_at_xdp};
-pub use view::View;
+pub use view::{Fill, View};
