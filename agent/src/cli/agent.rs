@@ -58,7 +58,7 @@ struct KubernetesArgs {
     /// An address of the API server to try before all others; may be repeated.
     #[arg(long = "api-server", env = "WEIR_API_SERVER", value_name = "URL", value_delimiter = ',')]
     api_servers: Vec<String>,
-    /// Where the addresses of the API servers are kept for the next start.
+    /// Where the addresses of the API servers and the cluster's UID are kept for the next start.
     #[arg(long, env = "WEIR_STATE_DIR", default_value = "/var/lib/weir", value_name = "DIR")]
     state_dir: PathBuf,
     /// Where the node's root directory is mounted, to find the node's own kubeconfig in.
@@ -81,29 +81,29 @@ impl KubernetesArgs {
 #[derive(Args, Debug)]
 struct SizeArgs {
     /// Addresses and ports that clients dial, one more for each address.
-    #[arg(long, default_value_t = Sizes::default().frontends, value_parser = rows(), value_name = "ROWS")]
+    #[arg(long, env = "WEIR_MAX_FRONTENDS", default_value_t = Sizes::default().frontends, value_parser = rows(), value_name = "ROWS")]
     max_frontends: u32,
     /// Service ports, each family counted.
-    #[arg(long, default_value_t = Sizes::default().services, value_parser = rows(), value_name = "ROWS")]
+    #[arg(long, env = "WEIR_MAX_SERVICES", default_value_t = Sizes::default().services, value_parser = rows(), value_name = "ROWS")]
     max_services: u32,
     /// Endpoints of all Services; leave room for a set to be replaced.
-    #[arg(long, default_value_t = Sizes::default().backends, value_parser = rows(), value_name = "ROWS")]
+    #[arg(long, env = "WEIR_MAX_BACKENDS", default_value_t = Sizes::default().backends, value_parser = rows(), value_name = "ROWS")]
     max_backends: u32,
     /// Connected sockets that are remembered, for as long as they live.
-    #[arg(long, default_value_t = Sizes::default().connections, value_parser = rows(), value_name = "ROWS")]
+    #[arg(long, env = "WEIR_MAX_CONNECTIONS", default_value_t = Sizes::default().connections, value_parser = rows(), value_name = "ROWS")]
     max_connections: u32,
     /// Translations of unconnected UDP sockets that are remembered, two for each address that a socket speaks to; the
     /// longest unused are forgotten first.
-    #[arg(long, default_value_t = Sizes::default().datagrams, value_parser = rows(), value_name = "ROWS")]
+    #[arg(long, env = "WEIR_MAX_DATAGRAMS", default_value_t = Sizes::default().datagrams, value_parser = rows(), value_name = "ROWS")]
     max_datagrams: u32,
     /// Clients with session affinity that are remembered; the longest unused are forgotten first.
-    #[arg(long, default_value_t = Sizes::default().affinity, value_parser = rows(), value_name = "ROWS")]
+    #[arg(long, env = "WEIR_MAX_AFFINITY", default_value_t = Sizes::default().affinity, value_parser = rows(), value_name = "ROWS")]
     max_affinity: u32,
     /// Networks in `loadBalancerSourceRanges`, those of each Service port and family counted.
-    #[arg(long, default_value_t = Sizes::default().source_ranges, value_parser = rows(), value_name = "ROWS")]
+    #[arg(long, env = "WEIR_MAX_SOURCE_RANGES", default_value_t = Sizes::default().source_ranges, value_parser = rows(), value_name = "ROWS")]
     max_source_ranges: u32,
     /// Forms of flows that are translated per packet, two or three for each; new ones are refused beyond.
-    #[arg(long, default_value_t = Sizes::default().flows, value_parser = rows(), value_name = "ROWS")]
+    #[arg(long, env = "WEIR_MAX_FLOWS", default_value_t = Sizes::default().flows, value_parser = rows(), value_name = "ROWS")]
     max_flows: u32,
 }
 

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::kernel::PinRoot;
 
-/// Services and NetworkPolicies of Kubernetes in eBPF: replaces kube-proxy beside any CNI plugin.
+/// Kubernetes Services in eBPF: replaces kube-proxy beside any CNI plugin.
 #[derive(Parser, Debug)]
 #[command(name = "weir", version, max_term_width = 110)]
 struct Cli {

@@ -41,8 +41,11 @@ struct Status {
 
 #[derive(Serialize)]
 struct TableStatus {
+    /// Those that can be chosen.
     sizes: Sizes,
-    rows: BTreeMap<&'static str, usize>,
+    /// Of every table.
+    capacity: BTreeMap<String, u32>,
+    rows: BTreeMap<String, usize>,
 }
 
 pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
@@ -93,17 +96,20 @@ fn take_problems(agent: &mut Report) -> Vec<ReportedProblem> {
 
 fn table_status(view: &View) -> anyhow::Result<TableStatus> {
     let snapshot = view.snapshot()?;
-    let rows = BTreeMap::from([
-        ("frontends", snapshot.frontends.len()),
-        ("services", snapshot.names.len()),
-        ("backends", snapshot.backends.len()),
-        ("connections", view.connections()?.len()),
-        ("datagrams", view.datagrams()?.len()),
-        ("affinity", view.affinity()?.len()),
-        ("flows", view.count_flows()?),
-        ("source_ranges", snapshot.source_ranges.len()),
+    let mut rows = BTreeMap::from([
+        ("frontends".into(), snapshot.frontends.len()),
+        ("services".into(), snapshot.names.len()),
+        ("backends".into(), snapshot.backends.len()),
+        ("source_ranges".into(), snapshot.source_ranges.len()),
     ]);
-    Ok(TableStatus { sizes: view.generation().sizes(), rows })
+    let sizes = view.generation().sizes();
+    let mut capacity: BTreeMap<String, u32> =
+        sizes.rows().into_iter().map(|(table, rows)| (table.into(), rows)).collect();
+    for fill in view.fills()?.into_iter().chain([view.fill_of_flows()?]) {
+        rows.insert(fill.table.clone(), fill.rows);
+        capacity.insert(fill.table, fill.capacity);
+    }
+    Ok(TableStatus { sizes, capacity, rows })
 }
 
 fn print(status: &Status) {
@@ -127,6 +133,7 @@ fn print(status: &Status) {
                 "writing   {} batches, the last took {} us, the slowest {} us",
                 agent.syncs, agent.last_sync_us, agent.slowest_sync_us
             );
+            println!("closed    {} sockets, for their backend is gone", agent.closed_sockets);
         }
         None => println!("agent     none runs; what is pinned stays in force"),
     }
@@ -187,27 +194,51 @@ fn describe(connection: &Connection) -> String {
 fn print_kernel(status: &Status) {
     let gone = status.hooks.iter().filter(|hook| hook.cgroup == 0).count();
     println!("hooks     {} of {} attached", status.hooks.len() - gone, status.hooks_expected);
-    println!("          {} on devices", status.device_hooks.len());
+    print_device_hooks(status);
     let Some(tables) = &status.tables else {
         println!("tables    none");
         return;
     };
-    let sizes = tables.sizes;
-    let room = |table: &str| match table {
-        "frontends" => sizes.frontends,
-        "services" => sizes.services,
-        "backends" => sizes.backends,
-        "connections" => sizes.connections,
-        "datagrams" => sizes.datagrams,
-        "affinity" => sizes.affinity,
-        "flows" => sizes.flows,
-        _ => sizes.source_ranges,
-    };
+    let room = |table: &str| tables.capacity.get(table).copied().unwrap_or_default();
     let rows: Vec<String> =
         tables.rows.iter().map(|(table, rows)| format!("{table} {rows}/{}", room(table))).collect();
     println!("tables    {}", rows.join(", "));
-    for (title, counters) in [("drops", &status.drops), ("events", &status.events)] {
-        let counters: Vec<String> = counters.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        println!("{title:<9} {}", counters.join(", "));
+    let drops = DropReason::ALL.iter().map(|reason| (reason.label(), reason.help()));
+    print_counters("drops", &status.drops, drops);
+    let events = Counter::ALL.iter().map(|counter| (counter.label(), counter.help()));
+    print_counters("events", &status.events, events);
+}
+
+/// Device by device: those of pods are many, and all alike.
+fn print_device_hooks(status: &Status) {
+    let mut devices: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
+    for hook in &status.device_hooks {
+        devices.entry(hook.device).or_default().push(&hook.hook);
+    }
+    let is_pods = |hooks: &[&str]| hooks.iter().all(|hook| hook.ends_with("_pod"));
+    let pods = devices.values().filter(|hooks| is_pods(hooks)).count();
+    println!("          {} on {} devices, {pods} of them pods'", status.device_hooks.len(), devices.len());
+    let known = status.agent.iter().flat_map(|agent| &agent.network.devices);
+    let names: BTreeMap<u32, &str> = known.map(|device| (device.index, device.name.as_str())).collect();
+    for (device, hooks) in devices.iter().filter(|(_, hooks)| !is_pods(hooks)) {
+        let name = names.get(device).map_or_else(|| format!("device {device}"), |name| (*name).to_owned());
+        println!("  {name}: {}", hooks.join(", "));
+    }
+}
+
+/// What was counted at all, and what it means.
+fn print_counters<'a>(
+    title: &str,
+    counted: &BTreeMap<&'static str, u64>,
+    meanings: impl Iterator<Item = (&'a str, &'a str)>,
+) {
+    let meanings = meanings.filter_map(|(label, help)| Some((label, counted.get(label)?, help)));
+    let seen: Vec<_> = meanings.filter(|(_, count, _)| **count > 0).collect();
+    match seen.len() {
+        0 => println!("{title:<9} none"),
+        kinds => println!("{title:<9} of {kinds} kinds"),
+    }
+    for (label, count, help) in seen {
+        println!("  {label} {count}: {help}");
     }
 }

@@ -57,7 +57,8 @@ fn cluster_ip_flags(service: &Service) -> u8 {
 }
 
 /// `externalTrafficPolicy` holds for clients outside. Those inside would only leave the node and come back, and are served
-/// from everywhere (semantics: Services, 1).
+/// from everywhere, as by the rules in which kube-proxy sends pods and the node itself from a Service's external chain to all
+/// of its endpoints.
 fn external_flags(service: &Service) -> u8 {
     match service.external_policy {
         TrafficPolicy::Cluster => Frontend::CONSISTENT,
@@ -65,7 +66,7 @@ fn external_flags(service: &Service) -> u8 {
     }
 }
 
-/// semantics: Services, 6
+/// `spec.loadBalancerSourceRanges`: restricts clients at the load balancer's addresses, inside the cluster too.
 fn source_range_flag(service: &Service, family: Family) -> u8 {
     match &service.source_ranges {
         Some(ranges) if ranges.restrict(family) => Frontend::SOURCE_RANGES,

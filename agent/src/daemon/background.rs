@@ -53,6 +53,8 @@ pub(super) struct Background {
     /// The last job failed, and nobody has said that it is time to try again.
     failed: bool,
     stale: Translated,
+    /// Some network namespace could not be searched for sockets.
+    incomplete: bool,
     /// Not before this is the table of sockets read again.
     rested: Instant,
 }
@@ -69,6 +71,7 @@ impl Background {
             retired: None,
             failed: false,
             stale: Translated::default(),
+            incomplete: false,
             rested: Instant::now(),
         }
     }
@@ -133,10 +136,17 @@ impl Background {
                         reconciler.is_stale(*service, *backend, *protocol)
                     });
                     self.stale = Translated { sockets: reconciler.select_stale(sockets), flows };
+                    if self.stale.sockets.is_empty() {
+                        reconciler.tell_unsearched(&[]);
+                    }
                     self.rested = Instant::now() + took * (SHARE - 1);
                 }
             }
-            Ok(Outcome::Closed(closed, flows)) => reconciler.closed(closed.sockets, flows),
+            Ok(Outcome::Closed(closed, flows)) => {
+                self.incomplete = !closed.unreachable.is_empty();
+                reconciler.closed(closed.sockets, flows);
+                reconciler.tell_unsearched(&closed.unreachable);
+            }
             Err(error) => {
                 tracing::error!("{error:#}: trying again soon");
                 self.failed = true;
@@ -150,8 +160,17 @@ impl Background {
         self.failed
     }
 
-    /// Lets what failed be tried again.
-    pub(super) fn retry(&mut self) {
+    /// Whether something is to be tried again. That a namespace could not be searched is no failure: changes are in
+    /// force all the same.
+    pub(super) fn has_more(&self) -> bool {
+        self.failed || self.incomplete
+    }
+
+    /// Lets what failed be tried again, and namespaces be searched that could not be.
+    pub(super) fn retry(&mut self, reconciler: &mut Reconciler) {
         self.failed = false;
+        if std::mem::take(&mut self.incomplete) {
+            reconciler.suspect_sockets();
+        }
     }
 }

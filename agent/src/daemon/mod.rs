@@ -22,7 +22,7 @@ use tokio::time::MissedTickBehavior;
 use crate::kernel::{PinRoot, View};
 use crate::network::{self, RowOptions};
 use crate::observe::{
-    Health, Metrics, SharedReport, serve_health, serve_health_checks, serve_metrics, serve_report,
+    Health, InKernel, Metrics, SharedReport, serve_health, serve_health_checks, serve_metrics, serve_report,
 };
 use crate::source::{Announcer, Event, Kubernetes, KubernetesOptions, Manifests};
 use crate::state::NodePortAddresses;
@@ -141,7 +141,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (health, _) = tokio::sync::watch::channel(Health::default());
     let mut started = start::start(&config, report.clone(), health.clone())?;
     started.reconciler.announce_to(source.announcer());
-    let metrics = Metrics::new(report.clone(), read_counters(&config.pin_root));
+    let metrics = Metrics::new(report.clone(), read_kernel(&config.pin_root));
     let (sender, events) = tokio::sync::mpsc::channel(EVENTS);
 
     let generation = started.generation.clone();
@@ -189,24 +189,27 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
             }
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),
             // Not asked, and no wake-up, while all is well.
-            _ = retry.tick(), if reconciler.has_refused() || background.has_failed() || node.has_problems() => {
+            _ = retry.tick(), if reconciler.has_refused() || background.has_more() || node.has_problems() => {
                 if node.has_problems() {
                     node.sync();
                 }
-                background.retry();
+                background.retry(&mut reconciler);
                 reconciler.retry();
             }
         }
     }
 }
 
-fn read_counters(root: &PinRoot) -> Box<dyn Fn() -> Vec<(weir_ebpf::abi::Counter, u64)> + Send + Sync> {
+fn read_kernel(root: &PinRoot) -> Box<dyn Fn() -> InKernel + Send + Sync> {
     let root = root.clone();
     Box::new(move || {
-        let counters = View::open(&root).and_then(|view| view.map_or(Ok(Vec::new()), |view| view.counters()));
-        counters.unwrap_or_else(|error| {
+        let read = || -> anyhow::Result<InKernel> {
+            let Some(view) = View::open(&root)? else { return Ok(InKernel::default()) };
+            Ok(InKernel { counters: view.counters()?, fills: view.fills()? })
+        };
+        read().unwrap_or_else(|error| {
             tracing::warn!("{error:#}");
-            Vec::new()
+            InKernel::default()
         })
     })
 }

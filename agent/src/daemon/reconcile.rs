@@ -25,6 +25,8 @@ pub(super) struct Reconciler {
     store: KernelStore,
     report: SharedReport,
     problems: BTreeSet<Ill>,
+    /// That sockets stay open in a network namespace.
+    unsearched: Option<Problem>,
     announcer: Announcer,
     health: watch::Sender<Health>,
 }
@@ -38,7 +40,7 @@ impl Reconciler {
         health: watch::Sender<Health>,
     ) -> Self {
         let announcer = Announcer::default();
-        Self { state, tables, store, report, problems: BTreeSet::new(), announcer, health }
+        Self { state, tables, store, report, problems: BTreeSet::new(), unsearched: None, announcer, health }
     }
 
     /// Whom to tell, from now on, of each problem that begins.
@@ -179,6 +181,22 @@ impl Reconciler {
         }
     }
 
+    /// Says why network namespaces could not be searched for sockets whose backend is gone, if there are such.
+    pub(super) fn tell_unsearched(&mut self, reasons: &[String]) {
+        let problem = reasons.first().map(|reason| Problem {
+            field: "sockets".into(),
+            message: format!(
+                "those whose backend is gone stay open in {} network namespaces that cannot be searched ({reason}): \
+                 tried again in a moment",
+                reasons.len()
+            ),
+        });
+        if problem != self.unsearched {
+            self.unsearched = problem;
+            self.tell_problems();
+        }
+    }
+
     /// Logs and reports what a batch came to.
     fn tell(&mut self, took: Duration) {
         // With thousands of problems, looking at them takes longer than a batch.
@@ -205,7 +223,10 @@ impl Reconciler {
             let object = ObjectRef { kind: "Service", namespace: service.namespace, name: service.name };
             (object, problem, Reason::NotServed)
         });
-        let problems: BTreeSet<Ill> = known.chain(tables).collect();
+        let node = ObjectRef { kind: "Node", namespace: "".into(), name: self.state.node().name.clone() };
+        let of_node = self.tables.node_problems().chain(self.unsearched.clone());
+        let of_node = of_node.map(|problem| (node.clone(), problem, Reason::NotServed));
+        let problems: BTreeSet<Ill> = known.chain(tables).chain(of_node).collect();
         for (object, problem, reason) in problems.difference(&self.problems) {
             tracing::warn!("{object}: {problem}");
             self.announcer.announce(object, *reason, problem);

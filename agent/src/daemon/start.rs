@@ -59,6 +59,12 @@ pub(super) fn start(
     if !adopt && earlier.is_some() {
         tracing::info!("the tables have another size than before: building new ones beside the old");
     }
+    if !adopt && earlier.is_none() && Generation::has_unreadable(&config.pin_root)? {
+        tracing::warn!(
+            "the tables are another version's, and nothing is carried over from them: connections that are translated \
+             per packet begin anew, as does session affinity"
+        );
+    }
     let grace = Grace::new().context("making the map that waits for grace periods")?;
     let mut store = KernelStore::open(&generation, grace.clone())?;
     let found = store.snapshot()?;
@@ -104,7 +110,10 @@ impl Started {
         self.node.sync();
         self.node.hooks().attach(&self.config.pin_root, &self.config.cgroup_root)?;
         if let Some(earlier) = &self.earlier {
-            migrate_clients(earlier, &self.generation)?;
+            let cut = migrate_clients(earlier, &self.generation)?.cut;
+            if cut > 0 {
+                tracing::warn!("{cut} flows did not fit into --max-flows and are cut");
+            }
         }
         self.generation.remove_others()?;
         self.reconciler.ready(listed.elapsed());

@@ -61,13 +61,6 @@ pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 15] {
     ]
 }
 
-/// The numbers that name a generation, in the order in which [`Generation::parse`] reads them.
-fn rows(sizes: &Sizes) -> [u32; 8] {
-    let Sizes { frontends, services, backends, connections, datagrams, affinity, source_ranges, flows } =
-        *sizes;
-    [frontends, services, backends, connections, datagrams, affinity, source_ranges, flows]
-}
-
 /// Maps of one layout and size, pinned in a directory of their own.
 #[derive(Clone, Debug)]
 pub struct Generation {
@@ -80,7 +73,7 @@ impl Generation {
     /// The one of this agent with these sizes, whether it is there or not.
     #[must_use]
     pub fn wanted(root: &PinRoot, sizes: Sizes) -> Self {
-        let rows = rows(&sizes).map(|rows| rows.to_string());
+        let rows = sizes.rows().map(|(_, rows)| rows.to_string());
         let name = format!("v{ABI_VERSION}-{}", rows.join("-"));
         Self { root: root.clone(), name, sizes }
     }
@@ -93,16 +86,18 @@ impl Generation {
         Ok(root.generations()?.iter().filter_map(|name| Self::parse(root, name)).collect())
     }
 
+    /// Whether there are tables of another version, which this agent cannot read.
+    ///
+    /// # Errors
+    /// The pin root cannot be read.
+    pub fn has_unreadable(root: &PinRoot) -> anyhow::Result<bool> {
+        Ok(root.generations()?.iter().any(|name| Self::parse(root, name).is_none()))
+    }
+
     fn parse(root: &PinRoot, name: &str) -> Option<Self> {
         let numbers = name.strip_prefix(&format!("v{ABI_VERSION}-"))?.split('-').map(str::parse);
         let numbers: Vec<u32> = numbers.collect::<Result<_, _>>().ok()?;
-        let &[frontends, services, backends, connections, datagrams, affinity, source_ranges, flows] =
-            numbers.as_slice()
-        else {
-            return None;
-        };
-        let sizes =
-            Sizes { frontends, services, backends, connections, datagrams, affinity, source_ranges, flows };
+        let sizes = Sizes::from_rows(numbers.try_into().ok()?);
         Some(Self { root: root.clone(), name: name.to_owned(), sizes })
     }
 

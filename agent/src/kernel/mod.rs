@@ -31,11 +31,11 @@ pub use flows::{flow_forms, insert_flow};
 pub use generation::Generation;
 pub use grace::Grace;
 pub use hooks::{Attached, Hooks, attached, expected};
-pub use migrate::migrate_clients;
+pub use migrate::{Migrated, migrate_clients};
 pub use node::NodeTables;
 pub use stale::{Closed, close_sockets, connected_sockets};
 pub use store::KernelStore;
 pub use tc::{AttachedDevice, DeviceKind, attached_devices};
 #[cfg(feature = "testing")]
 pub use trial::{PacketIn, PacketOut, Trial, fill_flows, pass_at_xdp, read_flows, run_at_xdp};
-pub use view::View;
+pub use view::{Fill, View};

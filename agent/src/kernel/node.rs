@@ -6,13 +6,14 @@ use std::hash::Hash;
 use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use weir_ebpf::abi::{Addr, Config, Device, Netns, Workload};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::batch;
 use super::generation::Generation;
 use super::row::Row;
+use super::store::{is_full, is_missing};
 use crate::network::NodeRows;
 
 /// The tables, open for writing, and what they hold.
@@ -83,26 +84,28 @@ impl NodeTables {
 #[derive(Debug)]
 struct Table<K, V> {
     name: &'static str,
+    capacity: u32,
     map: HashMap<MapData, Row<K>, Row<V>>,
     held: Rows<K, V>,
 }
 
 impl<K, V> Table<K, V>
 where
-    K: FromBytes + IntoBytes + Immutable + Copy + Eq + Hash + 'static,
+    K: FromBytes + IntoBytes + Immutable + Copy + Eq + Hash + fmt::Display + 'static,
     V: FromBytes + IntoBytes + Immutable + Copy + PartialEq + 'static,
 {
     fn open(generation: &Generation, name: &'static str) -> anyhow::Result<Self> {
         let data = generation.open(name)?;
+        let capacity = data.info().with_context(|| format!("asking for {name}"))?.max_entries();
         let held = batch::read_all(data.fd().as_fd())
             .with_context(|| format!("reading {name}"))?
             .into_iter()
             .collect();
-        Ok(Self { name, map: Map::HashMap(data).try_into()?, held })
+        Ok(Self { name, capacity, map: Map::HashMap(data).try_into()?, held })
     }
 
     fn put(&mut self, wanted: &Rows<K, V>) -> Option<String> {
-        let mut refused = None;
+        let mut refused = Rows::new();
         for (key, row) in wanted {
             if self.held.get(key) == Some(row) {
                 continue;
@@ -111,27 +114,43 @@ where
                 Ok(()) => {
                     self.held.insert(*key, *row);
                 }
-                Err(error) => refused = Some(self.complain(&error)),
+                Err(error) => {
+                    refused.insert(*key, error);
+                }
             }
         }
-        refused
+        self.complain(&refused)
     }
 
     fn prune(&mut self, wanted: &Rows<K, V>) -> Option<String> {
         let gone: Vec<K> = self.held.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
-        let mut refused = None;
+        let mut refused = Rows::new();
         for key in gone {
             match self.map.remove(&Row(key)) {
-                Err(error) if !super::store::is_missing(&error) => refused = Some(self.complain(&error)),
+                Err(error) if !is_missing(&error) => {
+                    refused.insert(key, error);
+                }
                 _ => {
                     self.held.remove(&key);
                 }
             }
         }
-        refused
+        self.complain(&refused)
     }
 
-    fn complain(&self, error: &aya::maps::MapError) -> String {
-        format!("writing to the {} table: {error}", self.name.to_ascii_lowercase())
+    /// In one sentence, and in the same words for as long as the same rows are refused.
+    fn complain(&self, refused: &Rows<K, MapError>) -> Option<String> {
+        let (row, error) =
+            refused.iter().map(|(key, error)| (key.to_string(), error)).min_by(|a, b| a.0.cmp(&b.0))?;
+        let more = match refused.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let table = self.name.to_ascii_lowercase();
+        Some(if is_full(error) {
+            format!("{row}{more}: the {table} table is full ({} rows)", self.capacity)
+        } else {
+            format!("{row}{more}: writing to the {table} table: {error}")
+        })
     }
 }

@@ -14,12 +14,12 @@ use super::sock_diag::SockDiag;
 use crate::network::netns;
 
 /// What [`close_sockets`] did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Closed {
     /// Sockets that were ended.
     pub sockets: usize,
-    /// Network namespaces that could not be searched.
-    pub unreachable: usize,
+    /// Why network namespaces could not be searched, one reason for each: those that are to be ended may be in there.
+    pub unreachable: Vec<String>,
 }
 
 /// Every socket that was translated at `connect`, by its cookie. Unconnected sockets are not among them: nobody needs to
@@ -47,13 +47,10 @@ pub fn close_sockets(generation: &Generation, stale: &[(u64, Connection)]) -> an
     for namespace in netns::all().context("looking for network namespaces")? {
         match netns::inside(&namespace, || close_here(&wanted, &protocols)) {
             Ok(count) => closed.sockets += count,
-            Err(error) => {
-                tracing::warn!("sockets whose backend is gone stay open in a network namespace: {error:#}");
-                closed.unreachable += 1;
-            }
+            Err(error) => closed.unreachable.push(format!("{error:#}")),
         }
     }
-    if closed.unreachable == 0 {
+    if closed.unreachable.is_empty() {
         // Ended now or long before: either way there is nobody left to tell.
         forget(generation.open("CONNECTIONS")?, stale);
     }

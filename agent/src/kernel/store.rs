@@ -182,11 +182,15 @@ fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
 
 fn refused(table: &'static str, capacity: u32, error: &MapError) -> StoreError {
     match errno(error) {
-        // Of a hash, and of a prefix tree.
-        Some(libc::E2BIG | libc::ENOSPC) => StoreError::Full { table, capacity },
+        _ if is_full(error) => StoreError::Full { table, capacity },
         Some(code) => StoreError::Io { table, source: io::Error::from_raw_os_error(code) },
         None => StoreError::Io { table, source: io::Error::other(error.to_string()) },
     }
+}
+
+/// Whether there was no room for it, in a hash or in a prefix tree.
+pub(super) fn is_full(error: &MapError) -> bool {
+    matches!(errno(error), Some(libc::E2BIG | libc::ENOSPC))
 }
 
 /// Whether there was one already.

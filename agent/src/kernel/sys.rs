@@ -37,9 +37,17 @@ mod uapi {
 }
 
 fn bpf<A: IntoBytes + Immutable>(command: i64, attr: &A) -> io::Result<i64> {
-    // SAFETY: the kernel reads size_of::<A>() bytes; pointers inside are the callers' to vouch for. It writes to
-    // the attribute only in MAP_LOOKUP_BATCH, whose caller passes a mutable one.
+    // SAFETY: the kernel reads size_of::<A>() bytes; pointers inside are the callers' to vouch for. Commands that
+    // write to the attribute go through `bpf_mut`.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A command that also writes to its attribute: how much it read, or how much there was.
+fn bpf_mut<A: FromBytes + IntoBytes>(command: i64, attr: &mut A) -> io::Result<i64> {
+    // SAFETY: the kernel reads and writes size_of::<A>() bytes, and any bytes are an `A`; pointers inside are the
+    // callers' to vouch for.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
@@ -247,7 +255,8 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(uapi::LINK_DETACH, &link.as_raw_fd().cast_unsigned()).map(|_| ())
 }
 
-#[derive(IntoBytes, Immutable)]
+/// Attribute of `OBJ_GET_INFO_BY_FD`; the kernel writes `len`: how much of `info` it filled in.
+#[derive(FromBytes, IntoBytes)]
 #[repr(C)]
 struct InfoRequest {
     fd: u32,
@@ -280,14 +289,15 @@ impl LinkInfo {
 
 /// What a link is attached to, and which program runs.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
-    let info = LinkInfo::default();
-    let attr = InfoRequest {
+    let mut info = LinkInfo::default();
+    let mut attr = InfoRequest {
         fd: link.as_raw_fd().cast_unsigned(),
         len: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
-        info: (&raw const info).expose_provenance() as u64,
+        info: (&raw mut info).expose_provenance() as u64,
     };
-    bpf(uapi::OBJ_GET_INFO_BY_FD, &attr)?;
-    // SAFETY: read as the kernel left it, behind the compiler's back.
+    bpf_mut(uapi::OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: a local, and any bytes are a `LinkInfo`. Read behind the compiler's back: it does not see that the kernel
+    // wrote there.
     Ok(unsafe { std::ptr::read_volatile(&raw const info) })
 }
 
@@ -307,9 +317,5 @@ pub(super) struct Batch {
 
 /// One step through a hash; `ENOENT` with a `count` says that it was the last.
 pub(super) fn lookup_batch(attr: &mut Batch) -> io::Result<()> {
-    // SAFETY: as in `bpf`; the reference is mutable because the kernel writes `count`.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, uapi::MAP_LOOKUP_BATCH, std::ptr::from_mut(attr), size_of::<Batch>())
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    bpf_mut(uapi::MAP_LOOKUP_BATCH, attr).map(|_| ())
 }

@@ -4,7 +4,11 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, PerCpuArray};
-use weir_ebpf::abi::{AffinityKey, AffinityRow, Connection, Counter, DatagramKey, DatagramRow, Flow, Tuple};
+use weir_ebpf::abi::{
+    Addr, AffinityKey, AffinityRow, Connection, Counter, DatagramKey, DatagramRow, Device, Flow, FragmentKey,
+    FragmentRow, Netns, Tuple, Workload,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::batch;
 use super::bpf_fs::PinRoot;
@@ -12,6 +16,17 @@ use super::generation::Generation;
 use super::grace::Grace;
 use super::store::KernelStore;
 use crate::tables::Snapshot;
+
+/// How full a table is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fill {
+    /// Its name, as metrics and `weir status` call it.
+    pub table: String,
+    /// Rows in use.
+    pub rows: usize,
+    /// Rows that there is room for.
+    pub capacity: u32,
+}
 
 /// A generation, open for reading.
 #[derive(Debug)]
@@ -59,42 +74,41 @@ impl View {
         Counter::ALL.iter().map(read).collect()
     }
 
-    /// Connected sockets that are remembered, by their cookies.
+    /// How full the tables are that only the programs know of, and those of this node's pods and devices. That of flows
+    /// is not among them: it may be large.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn connections(&self) -> anyhow::Result<Vec<(u64, Connection)>> {
-        batch::read_all(self.generation.open("CONNECTIONS")?.fd().as_fd())
-            .context("reading the connections table")
+    pub fn fills(&self) -> anyhow::Result<Vec<Fill>> {
+        Ok(vec![
+            self.fill::<u64, Connection>("CONNECTIONS")?,
+            self.fill::<DatagramKey, DatagramRow>("DATAGRAMS")?,
+            self.fill::<AffinityKey, AffinityRow>("AFFINITY")?,
+            self.fill::<FragmentKey, FragmentRow>("FRAGMENTS")?,
+            self.fill::<Addr, Workload>("WORKLOADS")?,
+            self.fill::<u64, Netns>("NETNS")?,
+            self.fill::<u32, Device>("DEVICES")?,
+        ])
     }
 
-    /// Translations of unconnected sockets that are remembered.
+    /// How full the table of flows is.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn datagrams(&self) -> anyhow::Result<Vec<(DatagramKey, DatagramRow)>> {
-        batch::read_all(self.generation.open("DATAGRAMS")?.fd().as_fd())
-            .context("reading the datagrams table")
+    pub fn fill_of_flows(&self) -> anyhow::Result<Fill> {
+        self.fill::<Tuple, Flow>("FLOWS")
     }
 
-    /// How many rows the table of flows has.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn count_flows(&self) -> anyhow::Result<usize> {
-        let mut count = 0;
-        batch::read_each(self.generation.open("FLOWS")?.fd().as_fd(), |rows| {
-            count += (rows as &mut dyn Iterator<Item = (Tuple, Flow)>).count();
-        })
-        .context("reading the flows table")?;
-        Ok(count)
-    }
-
-    /// Clients with session affinity that are remembered.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn affinity(&self) -> anyhow::Result<Vec<(AffinityKey, AffinityRow)>> {
-        batch::read_all(self.generation.open("AFFINITY")?.fd().as_fd()).context("reading the affinity table")
+    fn fill<K, V>(&self, name: &str) -> anyhow::Result<Fill>
+    where
+        K: FromBytes + IntoBytes + Immutable + Copy,
+        V: FromBytes + IntoBytes + Immutable + Copy,
+    {
+        let data = self.generation.open(name)?;
+        let capacity = data.info().with_context(|| format!("asking for {name}"))?.max_entries();
+        let mut rows = 0;
+        batch::read_each(data.fd().as_fd(), |read: &mut dyn Iterator<Item = (K, V)>| rows += read.count())
+            .with_context(|| format!("reading {name}"))?;
+        Ok(Fill { table: name.to_ascii_lowercase(), rows, capacity })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use anyhow::Context as _;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 /// What to take for what. The default finds out by itself.
@@ -24,8 +25,8 @@ impl Options {
         }
         let mut set = GlobSetBuilder::new();
         for pattern in patterns {
-            set.add(Glob::new(pattern)?);
+            set.add(Glob::new(pattern).context("--devices")?);
         }
-        Ok(Some(set.build()?))
+        Ok(Some(set.build().context("--devices")?))
     }
 }

@@ -10,21 +10,31 @@ use prometheus_client::registry::{Registry, Unit};
 use weir_ebpf::abi::{Counter, DropReason};
 
 use super::report::{Report, SharedReport};
+use crate::kernel::Fill;
 use crate::source::Connection;
 
-/// What the programs counted, at the moment of asking.
-pub(super) type ReadCounters = Box<dyn Fn() -> Vec<(Counter, u64)> + Send + Sync>;
+/// What is in the kernel alone.
+#[derive(Debug, Default)]
+pub struct InKernel {
+    /// What the programs counted.
+    pub counters: Vec<(Counter, u64)>,
+    /// How full the tables are that the report says nothing of.
+    pub fills: Vec<Fill>,
+}
+
+/// Reads that, at the moment of asking.
+pub(super) type ReadKernel = Box<dyn Fn() -> InKernel + Send + Sync>;
 
 /// The registry of the agent.
 #[derive(Debug)]
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// Over the report and the programs' counters.
+    /// Over the report and what is in the kernel.
     #[must_use]
-    pub fn new(report: SharedReport, counters: ReadCounters) -> Self {
+    pub fn new(report: SharedReport, kernel: ReadKernel) -> Self {
         let mut registry = Registry::with_prefix("weir");
-        registry.register_collector(Box::new(Source { report, counters }));
+        registry.register_collector(Box::new(Source { report, kernel }));
         Self(registry)
     }
 
@@ -41,7 +51,7 @@ impl Metrics {
 
 struct Source {
     report: SharedReport,
-    counters: ReadCounters,
+    kernel: ReadKernel,
 }
 
 impl fmt::Debug for Source {
@@ -52,15 +62,17 @@ impl fmt::Debug for Source {
 
 impl Collector for Source {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        encode_counters(&mut encoder, &(self.counters)())?;
-        encode_report(&mut encoder, &self.report.read())
+        let (kernel, report) = ((self.kernel)(), self.report.read());
+        encode_counters(&mut encoder, &kernel.counters)?;
+        encode_tables(&mut encoder, &report, &kernel.fills)?;
+        encode_report(&mut encoder, &report)
     }
 }
 
 fn encode_counters(encoder: &mut DescriptorEncoder<'_>, counters: &[(Counter, u64)]) -> fmt::Result {
     let is_drop = |counter: Counter| DropReason::ALL.iter().any(|&reason| Counter::from(reason) == counter);
     let (drops, others): (Vec<_>, Vec<_>) = counters.iter().partition(|(counter, _)| is_drop(*counter));
-    labelled(encoder, "drops", "Sockets and datagrams refused or dropped, by reason", "reason", drops)?;
+    labelled(encoder, "drops", "Sockets and packets refused or dropped, by reason", "reason", drops)?;
     labelled(encoder, "events", "What the programs did", "event", others)
 }
 
@@ -101,7 +113,6 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         let value = ConstGauge::new(value);
         value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)?;
     }
-    encode_tables(encoder, report)?;
     if let Some(connection) = &report.connection {
         encode_connection(encoder, connection)?;
     }
@@ -126,26 +137,21 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
     )?)
 }
 
-fn encode_tables(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
+fn encode_tables(encoder: &mut DescriptorEncoder<'_>, report: &Report, fills: &[Fill]) -> fmt::Result {
     let rows = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-    let (used, room) = (report.usage, report.sizes);
-    let used = [
-        ("frontends", rows(used.frontends)),
-        ("services", rows(used.services)),
-        ("backends", used.backends.into()),
-        ("source_ranges", rows(used.source_ranges)),
+    let usage = report.usage;
+    let mut used = vec![
+        ("frontends", rows(usage.frontends)),
+        ("services", rows(usage.services)),
+        ("backends", usage.backends.into()),
+        ("source_ranges", rows(usage.source_ranges)),
         ("flows", rows(report.flows.rows)),
     ];
-    let room = [
-        ("frontends", i64::from(room.frontends)),
-        ("services", room.services.into()),
-        ("backends", room.backends.into()),
-        ("connections", room.connections.into()),
-        ("datagrams", room.datagrams.into()),
-        ("affinity", room.affinity.into()),
-        ("source_ranges", room.source_ranges.into()),
-        ("flows", room.flows.into()),
-    ];
+    used.extend(fills.iter().map(|fill| (fill.table.as_str(), rows(fill.rows))));
+    let sizes = report.sizes.rows();
+    let mut room: Vec<(&str, i64)> = sizes.iter().map(|(table, rows)| (*table, (*rows).into())).collect();
+    let fixed = fills.iter().filter(|fill| sizes.iter().all(|(table, _)| *table != fill.table));
+    room.extend(fixed.map(|fill| (fill.table.as_str(), fill.capacity.into())));
     tables(encoder, "table_rows", "Rows in use", &used)?;
     tables(encoder, "table_capacity", "Rows that there is room for", &room)
 }
@@ -184,7 +190,7 @@ fn tables(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    values: &[(&'static str, i64)],
+    values: &[(&str, i64)],
 ) -> fmt::Result {
     let example = ConstGauge::new(0_i64);
     let mut family = encoder.encode_descriptor(name, help, None, example.metric_type())?;
@@ -197,14 +203,17 @@ fn tables(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::Sizes;
 
     #[test]
     fn every_counter_and_every_drop_reason_has_a_line() {
         let report = SharedReport::default();
         report.update(|report| report.ready = true);
-        let counters =
-            || Counter::ALL.iter().zip(10_u64..).map(|(&counter, value)| (counter, value)).collect();
-        let text = Metrics::new(report, Box::new(counters)).encode().unwrap();
+        let kernel = || InKernel {
+            counters: Counter::ALL.iter().zip(10_u64..).map(|(&counter, value)| (counter, value)).collect(),
+            fills: Vec::new(),
+        };
+        let text = Metrics::new(report, Box::new(kernel)).encode().unwrap();
         for (counter, value) in Counter::ALL.iter().zip(10_u64..) {
             let drop = DropReason::ALL.iter().any(|reason| reason.label() == counter.label());
             let line = if drop {
@@ -215,5 +224,28 @@ mod tests {
             assert!(text.contains(&line), "{line} is missing in\n{text}");
         }
         assert!(text.contains("weir_ready 1"));
+    }
+    #[test]
+    fn each_table_has_its_rows_and_its_capacity_once() {
+        let report = SharedReport::default();
+        report.update(|report| {
+            report.usage.frontends = 3;
+            report.flows.rows = 4;
+        });
+        let fill = |table: &str, rows| Fill { table: table.into(), rows, capacity: 8192 };
+        let kernel = move || InKernel {
+            fills: vec![fill("connections", 5), fill("devices", 6)],
+            ..InKernel::default()
+        };
+        let text = Metrics::new(report, Box::new(kernel)).encode().unwrap();
+        let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).collect::<Vec<_>>();
+        for (table, rows) in [("frontends", 3), ("flows", 4), ("connections", 5), ("devices", 6)] {
+            let name = format!("weir_table_rows{{table=\"{table}\"}}");
+            assert_eq!(lines(&name), [format!("{name} {rows}")]);
+        }
+        for (table, rows) in Sizes::default().rows().into_iter().chain([("devices", 8192)]) {
+            let name = format!("weir_table_capacity{{table=\"{table}\"}}");
+            assert_eq!(lines(&name), [format!("{name} {rows}")]);
+        }
     }
 }

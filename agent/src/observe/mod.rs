@@ -6,6 +6,6 @@ mod report;
 mod serve;
 
 pub use health::{Health, HealthCheck, serve_health, serve_health_checks};
-pub use metrics::Metrics;
+pub use metrics::{InKernel, Metrics};
 pub use report::{FlowReport, NetworkReport, Report, ReportedDevice, ReportedProblem, SharedReport};
 pub use serve::{ask, serve_metrics, serve_report, socket_path};

@@ -49,10 +49,12 @@ pub async fn serve_metrics(
 
 type Shared = State<Arc<(Metrics, SharedReport)>>;
 
+/// Off the path of events: the kernel's tables are read for it.
 async fn encode(State(shared): Shared) -> impl IntoResponse {
     let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    match shared.0.encode() {
-        Ok(text) => (StatusCode::OK, kind, text),
+    match tokio::task::spawn_blocking(move || shared.0.encode()).await {
+        Ok(Ok(text)) => (StatusCode::OK, kind, text),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
     }
 }

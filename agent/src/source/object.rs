@@ -222,6 +222,6 @@ pub struct Node {
 pub struct NodeAddress {
     /// The address.
     pub addr: IpAddr,
-    /// The one by which others know the node: its `InternalIP` of that family, or the one towards the default route.
+    /// The one by which others know the node: `--node-ip` of that family, or the one towards the default route.
     pub primary: bool,
 }

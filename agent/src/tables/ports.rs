@@ -124,7 +124,9 @@ impl Tables {
             let owner = self.claims.owner(key).and_then(|owner| self.entries.get(owner));
             owner.and_then(|owner| owner.frontend(key, more))
         };
-        self.frontends.write(*key, wanted, store)
+        self.frontends.write(*key, wanted, store)?;
+        self.is_as_wanted(key);
+        Ok(())
     }
 
     /// Makes the row of a whole address what Services and the node say.

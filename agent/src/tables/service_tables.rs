@@ -77,7 +77,9 @@ pub struct Tables {
     pub(super) retired: Retired,
     /// What could not be written, by Service.
     refused: BTreeMap<ObjectKey, Vec<Problem>>,
-    /// Whether `refused` changed since [`Tables::take_problems_changed`].
+    /// Rows for addresses of this node that could not be written, and why.
+    refused_of_node: Vec<(FrontendKey, String)>,
+    /// Whether one of the two changed since [`Tables::take_problems_changed`].
     refused_changed: bool,
     /// A backend or a port went away since [`Tables::take_stale`].
     pub(super) stale: bool,
@@ -101,6 +103,7 @@ impl Tables {
             next_id: 0,
             retired: Retired::default(),
             refused: BTreeMap::new(),
+            refused_of_node: Vec::new(),
             refused_changed: false,
             stale: false,
         }
@@ -142,22 +145,28 @@ impl Tables {
     }
 
     /// What the addresses of this node are used for from now on: touches their rows, and those of frontends at addresses
-    /// that became or ceased to be the node's.
+    /// that became or ceased to be the node's. What cannot be written is said by [`Tables::node_problems`].
     pub fn apply_addresses(&mut self, node: &BTreeMap<IpAddr, AddressUses>, store: &mut impl Store) {
         let changed: BTreeSet<IpAddr> = self.addresses.set_node(node.clone()).into_iter().collect();
         if changed.is_empty() {
             return;
         }
-        let mut result = Ok(());
-        for key in self.claims.keys_at(&changed) {
-            result = result.and(self.write_frontend(&key, store));
+        let of_services = self.claims.keys_at(&changed);
+        let whole = changed.into_iter().map(|addr| FrontendKey::whole_address(addr.into()));
+        for key in of_services.into_iter().chain(whole) {
+            if let Err(error) = self.write_frontend(&key, store) {
+                self.refused_of_node.retain(|(refused, _)| *refused != key);
+                self.refused_of_node.push((key, error.to_string()));
+                self.refused_changed = true;
+            }
         }
-        for addr in changed {
-            result = result.and(self.write_address(addr, store));
-        }
-        if let Err(error) = result {
-            tracing::warn!("addresses of this node: {error}: tried again in a moment");
-        }
+    }
+
+    /// Takes note that this row is what it should be.
+    pub(super) fn is_as_wanted(&mut self, key: &FrontendKey) {
+        let before = self.refused_of_node.len();
+        self.refused_of_node.retain(|(refused, _)| refused != key);
+        self.refused_changed |= self.refused_of_node.len() != before;
     }
 
     /// Waits for a grace period if anything was replaced, and makes it usable again. Returns the Services that
@@ -233,7 +242,7 @@ impl Tables {
 
     /// Whether a socket that was translated for that Service port to this backend is to be closed: when the port is
     /// gone; for UDP when no new flow would get the backend; for TCP only when its address left every slice of the
-    /// Service, so that connections drain (semantics: Services, 12).
+    /// Service, so that connections drain (KEP-1669).
     #[must_use]
     pub fn is_stale(&self, id: ServiceId, backend: Peer, protocol: Protocol) -> bool {
         let Some(name) = self.by_id.get(&id) else { return true };
@@ -246,7 +255,7 @@ impl Tables {
         }
     }
 
-    /// Whether [`Tables::problems`] may say something else than when this was last asked.
+    /// Whether [`Tables::problems`] or [`Tables::node_problems`] may say something else than when this was last asked.
     pub fn take_problems_changed(&mut self) -> bool {
         std::mem::take(&mut self.refused_changed) | self.claims.take_changed()
     }
@@ -258,6 +267,14 @@ impl Tables {
         });
         let waiting = self.claims.waiting();
         refused.chain(waiting.map(|(port, key)| (port.service.clone(), self.conflict(port, key))))
+    }
+
+    /// The node's addresses that could not be written.
+    pub fn node_problems(&self) -> impl Iterator<Item = Problem> {
+        self.refused_of_node.iter().map(|(key, error)| Problem {
+            field: "addresses".into(),
+            message: format!("{}: {error}: tried again when there is room", key.peer().addr),
+        })
     }
 
     /// A frontend that this port claims, and another has.

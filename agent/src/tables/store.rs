@@ -4,42 +4,61 @@ use weir_ebpf::abi::{
     Backend, Frontend, FrontendKey, ServiceId, ServiceName, SetId, SetWord, SourceRangeKey,
 };
 
-/// How many rows each table has room for. Fixed when the maps are made.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Sizes {
-    /// Frontends: addresses and ports that clients dial, one more for each address.
-    pub frontends: u32,
-    /// Service ports, each family counted.
-    pub services: u32,
-    /// Places for backends in sets. A set that changes needs its new and its old places for a moment.
-    pub backends: u32,
-    /// Connected sockets that are remembered, for as long as they live.
-    pub connections: u32,
-    /// Translations of unconnected UDP sockets that are remembered, two for each address that a socket speaks to.
-    pub datagrams: u32,
-    /// Clients with session affinity that are remembered.
-    pub affinity: u32,
-    /// Networks from where load balancers' addresses may be dialled, those of each Service port and family counted.
-    pub source_ranges: u32,
-    /// Forms of flows that are translated per packet: two or three for each.
-    pub flows: u32,
+/// The tables whose sizes can be chosen, each once: name, what a row is, default. All else that lists them asks
+/// [`Sizes::rows`].
+macro_rules! sizes {
+    ($($(#[doc = $doc:literal])* $table:ident = $default:literal,)*) => {
+        /// How many rows each table has room for. Fixed when the maps are made.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+        pub struct Sizes {
+            $($(#[doc = $doc])* pub $table: u32,)*
+        }
+
+        impl Default for Sizes {
+            /// Room for 10,000 dual-stack Services of a few ports, and for 200,000 endpoints: 21 MiB of kernel memory
+            /// while empty, 31 MiB with 10,000 Services.
+            fn default() -> Self {
+                Self { $($table: $default,)* }
+            }
+        }
+
+        impl Sizes {
+            /// How many tables there are.
+            pub const TABLES: usize = [$(stringify!($table)),*].len();
+
+            /// Each table by its name, as metrics and `weir status` call it, and how many rows it has room for.
+            #[must_use]
+            pub const fn rows(&self) -> [(&'static str, u32); Self::TABLES] {
+                [$((stringify!($table), self.$table)),*]
+            }
+
+            /// From as many numbers as there are tables, in the order of [`Sizes::rows`].
+            #[must_use]
+            pub const fn from_rows(rows: [u32; Self::TABLES]) -> Self {
+                let [$($table),*] = rows;
+                Self { $($table),* }
+            }
+        }
+    };
 }
 
-impl Default for Sizes {
-    /// Room for 10,000 dual-stack Services of a few ports, and for 200,000 endpoints: 21 MiB of kernel memory while
-    /// empty, 31 MiB with 10,000 Services.
-    fn default() -> Self {
-        Self {
-            frontends: 131_072,
-            services: 65_536,
-            backends: 262_144,
-            connections: 65_536,
-            datagrams: 16_384,
-            affinity: 16_384,
-            source_ranges: 16_384,
-            flows: 262_144,
-        }
-    }
+sizes! {
+    /// Frontends: addresses and ports that clients dial, one more for each address.
+    frontends = 131_072,
+    /// Service ports, each family counted.
+    services = 65_536,
+    /// Places for backends in sets. A set that changes needs its new and its old places for a moment.
+    backends = 262_144,
+    /// Connected sockets that are remembered, for as long as they live.
+    connections = 65_536,
+    /// Translations of unconnected UDP sockets that are remembered, two for each address that a socket speaks to.
+    datagrams = 16_384,
+    /// Clients with session affinity that are remembered.
+    affinity = 16_384,
+    /// Networks from where load balancers' addresses may be dialled, those of each Service port and family counted.
+    source_ranges = 16_384,
+    /// Forms of flows that are translated per packet: two or three for each.
+    flows = 262_144,
 }
 
 /// Why a row could not be written.

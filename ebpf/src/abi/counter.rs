@@ -20,7 +20,7 @@ macro_rules! counters {
             /// What it means, in a sentence.
             #[must_use]
             pub const fn help(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),*),)* }
+                match self { $(Self::$variant => concat!($($doc),*).trim_ascii(),)* }
             }
         }
     };

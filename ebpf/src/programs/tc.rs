@@ -47,7 +47,7 @@ fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
         return NEXT;
     }
     // Of a pod's packets a bridge takes those for other pods, whose flows are ours to follow.
-    if matches!(H::ORIGIN, Some(Origin::Outside)) && skb.is_for_others() {
+    if L3 != 0 && matches!(H::ORIGIN, Some(Origin::Outside)) && skb.is_for_others() {
         return NEXT;
     }
     let Some(row) = DECISION.get_ptr_mut(0) else { return NEXT };

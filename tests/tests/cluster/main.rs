@@ -6,6 +6,7 @@
 
 mod churn;
 mod events;
+mod leaving;
 mod node;
 mod size;
 mod troubles;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,6 +32,8 @@ pub(crate) struct Node {
     id: LabId,
     directory: PathBuf,
     agent: Option<Child>,
+    /// Where `/healthz` and `/livez` are.
+    health: SocketAddr,
 }
 
 impl Node {
@@ -42,7 +46,9 @@ impl Node {
         teardown::sweep().unwrap();
         teardown::ensure_bpffs().unwrap();
         let id = LabId::next();
-        let node = Self { id, directory: teardown::directory(id), agent: None };
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let health = free.local_addr().unwrap();
+        let node = Self { id, directory: teardown::directory(id), agent: None, health };
         fs::create_dir_all(&node.directory).unwrap();
         cgroup::ensure(&node.cgroup("pods")).unwrap();
         cgroup::ensure(&node.cgroup("agent")).unwrap();
@@ -64,6 +70,7 @@ impl Node {
         command.arg("--cgroup-root").arg(self.cgroup("pods")).arg("--run-dir").arg(&self.directory);
         command.arg("--kubeconfig").arg(self.directory.join("kubeconfig"));
         command.arg("--state-dir").arg(self.directory.join("state"));
+        command.arg("--healthz-address").arg(self.health.to_string());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let agent = command.spawn().unwrap();
         // So that it is found by a sweep, should this process be killed.
@@ -84,6 +91,28 @@ impl Node {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).unwrap();
         value.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Waits until the agent answers so to this path of its health: the status, and a word of the body.
+    pub(crate) async fn until_health(&self, path: &str, status: u16, word: &str) {
+        let begun = Instant::now();
+        loop {
+            let answer = self.ask_health(path).unwrap_or_else(|error| error.to_string());
+            if answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(word) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{path} is not {status} {word}: {answer}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn ask_health(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.health, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.health)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// `weir status --json`

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_tests::apiserver::{ApiServer, Contents, Cut, StreamingLists};
 
 use super::world::{Watcher, World, api_service, service, slice};
@@ -231,6 +231,27 @@ async fn the_clusters_own_service_is_made_anew() {
     world.server.drop_connections();
     world.put(1, 1);
     watcher.until_true(&world.server).await;
+}
+
+/// The same while a streaming list comes: its end is not needed to know the cluster by the new Service.
+#[tokio::test]
+async fn the_clusters_own_service_is_made_anew_amid_a_list() {
+    let world = World::new().await;
+    world.server.faults(|faults| faults.no_initial_end = true);
+    let mut watcher = Watcher::start(world.options());
+    let file = world.dir.path().join("state/cluster.json");
+    let saved = || {
+        let memory: Value = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
+        memory["cluster"].as_str().map(str::to_owned)
+    };
+    watcher.until("listed", |watcher| watcher.told.services.len() == 1).await;
+    watcher.until("saved", |_| saved().is_some()).await;
+    let before = saved();
+    world.server.delete("Service", "default", "kubernetes").unwrap();
+    watcher.until("gone", |watcher| watcher.told.services.is_empty()).await;
+    world.server.put(&api_service()).unwrap();
+    watcher.until("saved anew", |_| saved().is_some_and(|cluster| Some(cluster) != before)).await;
+    assert_eq!(watcher.synced, 0);
 }
 
 /// A change of a slice while the node is away comes with the list; the Service's order does not matter.

@@ -35,7 +35,7 @@ pub(crate) fn udp() -> Result<()> {
     run("churn.udp", How::UdpUnconnected).and_then(|report| ensure_all_delivered("churn.udp", &report))
 }
 
-/// Connected UDP sockets are told when their backend is no longer usable (semantics: Services 12), so a query
+/// Connected UDP sockets are told when their backend is no longer usable, as kube-proxy's `CleanStaleEntries` drops their flows, so a query
 /// in flight at that moment may end with ECONNABORTED at once. Nothing else may happen to one.
 pub(crate) fn udp_connected() -> Result<()> {
     let mut report = run("churn.udp-connected", How::UdpConnected)?;

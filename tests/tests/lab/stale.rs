@@ -1,4 +1,4 @@
-//! Sockets whose backend is gone are closed; all others are left alone (semantics: Services 12).
+//! Sockets whose backend is gone are closed; all others are left alone: those whose endpoint is terminating drain (KEP-1669).
 
 use std::net::SocketAddr;
 use std::thread::sleep;

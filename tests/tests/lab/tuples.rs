@@ -1,5 +1,5 @@
 //! One client that reaches one backend by several addresses and directly, all at once and from one port: as many flows,
-//! and none takes another's packets (semantics: Services 13). And echoes to these addresses (15).
+//! and none takes another's packets. And echoes to these addresses.
 
 use std::net::SocketAddr;
 

@@ -5,9 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 
-use weir_agent::kernel::{PinRoot, attached, cleanup, connected_sockets, expected, migrate_clients};
+use weir_agent::kernel::{
+    Migrated, PinRoot, attached, cleanup, connected_sockets, expected, flow_forms, insert_flow,
+    migrate_clients,
+};
 use weir_agent::source::{Family, Protocol};
 use weir_agent::tables::Sizes;
+use weir_ebpf::abi::{Flow, Form, Peer, Signs};
 
 use crate::world::{SIZES, World, named, plan, tcp_server, vip};
 
@@ -49,7 +53,7 @@ fn other_sizes_build_new_maps_and_keep_what_sockets_know() {
     let old = world.generation.clone();
     world.restart(Sizes { services: 4, ..SIZES });
     world.apply(&plan(Protocol::Tcp, &[server]));
-    assert_eq!(migrate_clients(&old, &world.generation).unwrap(), 1);
+    assert_eq!(migrate_clients(&old, &world.generation).unwrap(), Migrated { rows: 1, cut: 0 });
     world.generation.remove_others().unwrap();
     assert_eq!(open.peer_addr().unwrap(), vip(Family::V4), "the open socket still knows whom it dialled");
     assert_eq!(ask(vip(Family::V4)).unwrap(), server.port());
@@ -61,6 +65,37 @@ fn other_sizes_build_new_maps_and_keep_what_sockets_know() {
             "{row:?}: it is still served"
         );
     }
+}
+
+#[test]
+fn flows_that_do_not_fit_into_a_smaller_table_are_left_out_whole() {
+    let mut world = World::new("shrink");
+    let plan = plan(Protocol::Tcp, &[]);
+    world.apply(&plan);
+    let service = world.store.snapshot().unwrap().names[0].0;
+    let peer = |text: String| Peer::from(text.parse::<SocketAddr>().unwrap());
+    // Of three rows each; the later ones were seen later.
+    let flows: Vec<Flow> = (0..12_u32)
+        .map(|number| {
+            let client = peer(format!("198.51.100.1:{}", 1000 + number));
+            let (dialled, backend) = (peer("192.0.2.1:30080".into()), peer("10.244.2.7:8080".into()));
+            let mut flow = Flow::new(client, dialled, backend, service, 100 - number);
+            flow.set_source(peer(format!("192.0.2.1:{}", 20_000 + number)));
+            let rows = [Form::Received, Form::Forwarded, Form::Dialled];
+            let rows = rows.map(|form| (form, 200 + number, Signs::SEEN));
+            insert_flow(&world.generation, Protocol::Tcp, &flow, &rows).unwrap();
+            flow
+        })
+        .collect();
+    let old = world.generation.clone();
+    world.restart(Sizes { flows: 16, ..SIZES });
+    world.apply(&plan);
+    assert_eq!(migrate_clients(&old, &world.generation).unwrap(), Migrated { rows: 15, cut: 7 });
+    let forms = |flow: &Flow| flow_forms(&world.generation, Protocol::Tcp, flow).unwrap().len();
+    let left: Vec<usize> = flows.iter().map(forms).collect();
+    assert_eq!(left, [0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3], "those that were idle longest are cut, whole");
+    // Again, once the programs were replaced.
+    assert_eq!(migrate_clients(&old, &world.generation).unwrap(), Migrated { rows: 0, cut: 7 });
 }
 
 #[test]

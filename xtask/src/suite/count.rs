@@ -1,5 +1,5 @@
 //! Reads what libtest prints: how many tests passed, and the names of those that failed. Lines `figure NAME VALUE`
-//! are kept for the summary.
+//! are kept for the summary, as are lines `not run: WHY`: what passes because it was left out has not passed.
 
 use anyhow::{Context as _, Result};
 
@@ -53,6 +53,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn read(&mut self, line: &str) -> Result<()> {
         if let Some(figure) = parse_figure(line) {
             self.count.figures.push(figure);
+        } else if let Some(note) = parse_not_run(line) {
+            self.count.notes.push(note.into());
         } else if line == "failures:" {
             self.names = Some(Vec::new());
         } else if let Some(result) = line.strip_prefix("test result: ") {
@@ -68,13 +70,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A figure may follow `test NAME ... ` on its line: with `--nocapture` the name is printed first.
+/// What a test printed: it may follow `test NAME ... ` on its line, for with `--nocapture` the name is printed first.
+fn strip_name(line: &str) -> &str {
+    let named = line.strip_prefix("test ").and_then(|test| test.split_once(" ... "));
+    named.map_or(line, |(_, printed)| printed)
+}
+
+/// Why a test, or a whole binary, did not run: the summary says the rest.
+fn parse_not_run(line: &str) -> Option<&str> {
+    strip_name(line).strip_prefix("not run: ")
+}
+
 fn parse_figure(line: &str) -> Option<String> {
-    let line = match line.strip_prefix("test ") {
-        Some(test) => test.split_once(" ... ")?.1,
-        None => line,
-    };
-    let mut words = line.split_whitespace();
+    let mut words = strip_name(line).split_whitespace();
     match (words.next(), words.next(), words.next(), words.next()) {
         (Some("figure"), Some(name), Some(value), None) => Some(format!("figure {name} {value}")),
         _ => None,
@@ -142,6 +150,14 @@ test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
              figure without-value\nfigure a b c\n",
         );
         assert_eq!(count.figures, ["figure vectors.topology 32/32", "figure vectors.flows 340/446"]);
+    }
+
+    #[test]
+    fn what_did_not_run_is_noted_with_the_reason() {
+        let count = read(
+            "not run: vectors: no folder x\ntest memory ... not run: no controller\nwas it not run: no\nnot run\n",
+        );
+        assert_eq!(count.notes, ["vectors: no folder x", "no controller"]);
     }
 
     #[test]

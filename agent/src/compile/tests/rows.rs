@@ -33,7 +33,8 @@ fn pods(list: &[u8]) -> Gets {
     Gets::Pods(list.to_vec())
 }
 
-/// semantics: Services, 3
+/// Refused without any endpoint, dropped without one for the policy: `spec.externalTrafficPolicy` and
+/// `spec.internalTrafficPolicy`, and kube-proxy's map `no-endpoint-services`.
 fn rows_policy(family: Family) -> Vec<Row> {
     let pod = |n| ready(family, n);
     vec![
@@ -58,7 +59,7 @@ fn rows_policy(family: Family) -> Vec<Row> {
     ]
 }
 
-/// semantics: Services, 4
+/// KEP-1669, decided for each set separately (kube-proxy's `CategorizeEndpoints`)
 fn rows_terminating(family: Family) -> Vec<Row> {
     let pod = |n| ready(family, n);
     vec![
@@ -112,7 +113,7 @@ fn rows_conditions(family: Family) -> Vec<Row> {
     rows
 }
 
-/// semantics: Services, 5; this node is `here` in zone `a`
+/// KEP-2433, KEP-4444; this node is `here` in zone `a`
 fn rows_zone_hints(family: Family) -> Vec<Row> {
     let near = |n| ready(family, n).zones(&["a"]);
     let far = |n| ready(family, n).zones(&["b"]);
@@ -149,7 +150,7 @@ fn rows_zone_hints(family: Family) -> Vec<Row> {
     ]
 }
 
-/// semantics: Services, 5
+/// KEP-3015
 fn rows_node_hints(family: Family) -> Vec<Row> {
     let near = |n| ready(family, n).zones(&["a"]);
     let far = |n| ready(family, n).zones(&["b"]);

@@ -166,7 +166,7 @@ fn backends_know_whether_they_are_here() {
     }
 }
 
-/// semantics: Services, 12
+/// What keeps a TCP connection alive: an endpoint that is not ready, or on its way out, drains (KEP-1669).
 #[test]
 fn present_is_whatever_stands_in_a_slice() {
     for family in BOTH {
@@ -187,7 +187,7 @@ fn present_is_whatever_stands_in_a_slice() {
     }
 }
 
-/// semantics: Services, 9
+/// `spec.sessionAffinityConfig.clientIP`
 #[test]
 fn affinity_is_each_ports() {
     for family in BOTH {
@@ -199,7 +199,7 @@ fn affinity_is_each_ports() {
     }
 }
 
-/// semantics: Services, 10: the source sends no Service that is not ours; one without an address has nothing.
+/// Headless, or of type ExternalName: the source sends no Service that is not ours; one without an address has nothing.
 #[test]
 fn a_service_without_an_address_has_no_port() {
     let mut headless = service(Family::V4, vec![service_port("", Protocol::Tcp, 80)]);

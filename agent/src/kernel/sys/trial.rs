@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{MapCreate, MapUpdate, bpf, create_map, own, uapi};
+use super::{MapCreate, MapUpdate, bpf, bpf_mut, create_map, own, uapi};
 
 const PROG_LOAD: i64 = 5;
 const PROG_TEST_RUN: i64 = 10;
@@ -140,14 +140,8 @@ pub(in crate::kernel) fn test_run(run: &mut TestRun<'_>) -> io::Result<Ran> {
         batch_size: 0,
         zero: 0,
     };
-    // SAFETY: the slices are there for as long as it takes, with the sizes that are given; the kernel writes to the
-    // attribute, which is mutable.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, std::ptr::from_mut(&mut attr), size_of::<Attr>())
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // The slices are there for as long as it takes, with the sizes that are given.
+    bpf_mut(PROG_TEST_RUN, &mut attr)?;
     let length = usize::try_from(attr.packet_after_size).map_err(io::Error::other)?;
     Ok(Ran { code: attr.code.cast_signed(), length })
 }

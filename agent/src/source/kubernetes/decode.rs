@@ -88,8 +88,12 @@ fn decode_kind(kind: Kind, text: &str) -> Result<(Meta, Content), Problem> {
             (object.metadata, Content::EndpointSlice(parse_slice(&api)))
         }
         Kind::Node => {
-            let Header { mut metadata } = decode(text)?;
-            let api = core::Node { metadata: metadata.take(), spec: None, status: None };
+            let NodeObject { mut metadata, spec } = decode(text)?;
+            let taints = spec.and_then(|spec| spec.taints).unwrap_or_default();
+            let taints =
+                taints.into_iter().map(|taint| core::Taint { key: taint.key, ..core::Taint::default() });
+            let spec = core::NodeSpec { taints: Some(taints.collect()), ..core::NodeSpec::default() };
+            let api = core::Node { metadata: metadata.take(), spec: Some(spec), status: None };
             (metadata, Content::Node(parse_node(&api)))
         }
     })
@@ -136,6 +140,23 @@ struct SliceObject {
 }
 
 #[derive(Deserialize)]
+struct NodeObject {
+    metadata: Meta,
+    spec: Option<NodeSpec>,
+}
+
+#[derive(Deserialize)]
+struct NodeSpec {
+    taints: Option<Vec<Taint>>,
+}
+
+/// Which taint it is; whom it keeps away means nothing here.
+#[derive(Deserialize)]
+struct Taint {
+    key: String,
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Meta {
     name: Option<String>,
@@ -143,6 +164,7 @@ struct Meta {
     uid: Option<String>,
     resource_version: Option<String>,
     creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
 }
 
@@ -152,6 +174,7 @@ impl Meta {
         ObjectMeta {
             labels: self.labels.take(),
             creation_timestamp: self.creation_timestamp.take(),
+            deletion_timestamp: self.deletion_timestamp.take(),
             ..ObjectMeta::default()
         }
     }
@@ -238,6 +261,27 @@ mod tests {
         let Content::Malformed(problem) = decoded.content else { panic!("{:?}", decoded.content) };
         assert_eq!(problem.field, "spec.ports[0].port");
         assert_eq!(problem.message, r#"invalid type: string "http", expected i32"#);
+    }
+
+    /// A Node whose text holds these beside its name.
+    fn decode_node(metadata: &str, rest: &str) -> Node {
+        let text = format!(r#"{{"metadata":{{"name":"node-a"{metadata}}}{rest}}}"#);
+        let Content::Node(parsed) = decode_object(Kind::Node, &text).unwrap().content else {
+            panic!("{text}: no Node")
+        };
+        assert_eq!(parsed.problems, []);
+        parsed.object.unwrap()
+    }
+
+    #[test]
+    fn a_node_stays_unless_it_is_deleted_or_about_to_be() {
+        let labels = r#","labels":{"topology.kubernetes.io/zone":"a"}"#;
+        assert_eq!(decode_node(labels, ""), Node { zone: Some("a".into()), leaving: false });
+        assert!(!decode_node("", r#","spec":{"podCIDR":"10.1.0.0/24"},"status":"nonsense""#).leaving);
+        let taint = |key| format!(r#","spec":{{"taints":[{{"key":"{key}","effect":"NoSchedule"}}]}}"#);
+        assert!(!decode_node("", &taint("node.kubernetes.io/unreachable")).leaving);
+        assert!(decode_node("", &taint("ToBeDeletedByClusterAutoscaler")).leaving);
+        assert!(decode_node(r#","deletionTimestamp":"2026-01-01T00:00:00Z""#, "").leaving);
     }
 
     #[test]

@@ -172,6 +172,11 @@ impl Link {
         }
     }
 
+    /// Whether it is known which cluster this is.
+    pub(super) fn knows_cluster(&self) -> bool {
+        self.memory.read().cluster.is_some()
+    }
+
     /// A full list has come from the cluster.
     pub(super) fn commit(&self) {
         self.state().committed = true;

@@ -302,9 +302,7 @@ impl Sync {
         if let Some(version) = &decoded.version {
             self.set_version(version, live);
         }
-        if live {
-            self.follow_cluster(&decoded.key, decoded.uid.as_ref());
-        }
+        self.follow_cluster(&decoded.key, decoded.uid.as_ref(), live);
         let mut events = Vec::new();
         self.known.upsert(decoded, &mut events);
         self.send(events).await
@@ -318,7 +316,8 @@ impl Sync {
         if let Some(version) = &version {
             self.set_version(version, live);
         }
-        self.follow_cluster(&key, None);
+        // Also amid a streaming list: it went, and the next one, whatever its UID, is the same cluster's.
+        self.follow_cluster(&key, None, true);
         let mut events = Vec::new();
         self.known.remove(&key, &mut events);
         self.send(events).await
@@ -332,8 +331,11 @@ impl Sync {
         }
     }
 
-    fn follow_cluster(&self, key: &ObjectKey, uid: Option<&String>) {
-        if self.kind == Kind::Service && (&*key.namespace, &*key.name) == API_SERVICE {
+    /// Takes note of what becomes of the Service by which clusters are told apart. That it is in a list says something
+    /// only where nobody knows which cluster this is: because it went while the list came, for example.
+    fn follow_cluster(&self, key: &ObjectKey, uid: Option<&String>, news: bool) {
+        let is_it = self.kind == Kind::Service && (&*key.namespace, &*key.name) == API_SERVICE;
+        if is_it && (news || !self.link.knows_cluster()) {
             self.link.follow_cluster(uid);
         }
     }

@@ -158,6 +158,29 @@ fn a_change_of_the_nodes_addresses_writes_what_depends_on_it_alone() {
 }
 
 #[test]
+fn an_address_of_the_node_without_room_is_a_problem_until_there_is_some() {
+    let (mut store, mut tables) = (MemoryStore::default(), Tables::new(Sizes { frontends: 3, ..sizes() }));
+    // A ClusterIP takes two rows: its port, and the whole address.
+    apply(&mut tables, &mut store, &plan("a", 1, [1]));
+    assert!(!tables.take_problems_changed());
+    tables.apply_addresses(&node([(outer(1), NODE), (outer(2), NODE)]), &mut store);
+    let said =
+        |tables: &Tables| tables.node_problems().map(|problem| problem.to_string()).collect::<Vec<_>>();
+    let full = format!(
+        "addresses: {}: the frontends table is full (3 rows): tried again when there is room",
+        outer(2).ip()
+    );
+    assert_eq!(said(&tables), [full]);
+    assert!(tables.take_problems_changed() && tables.has_refused());
+    assert_eq!(tables.retry(&mut store), []);
+    assert!(!tables.take_problems_changed() && said(&tables).len() == 1, "still no room");
+    tables.apply(&ObjectKey::new("ns", "a"), None, &mut store);
+    tables.retry(&mut store);
+    assert_eq!((said(&tables).len(), uses(&store, outer(2).ip())), (0, Some(NODE)));
+    assert!(tables.take_problems_changed() && !tables.has_refused());
+}
+
+#[test]
 fn source_ranges_are_there_for_as_long_as_a_frontend_asks() {
     let (mut store, mut tables) = (MemoryStore::default(), Tables::new(sizes()));
     apply(&mut tables, &mut store, &restricted("a", 1, &["10.0.0.0/8", "203.0.113.0/24"]));

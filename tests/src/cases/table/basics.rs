@@ -145,7 +145,7 @@ fn untouched() -> Vec<Case> {
         ),
         case(
             "service-proxy-name",
-            "a Service with this label is another proxy's (KEP-2447, semantics: Services 10)",
+            "a Service with this label is another proxy's (KEP-2447)",
             ALL,
             [
                 cluster([service("theirs")
@@ -157,7 +157,7 @@ fn untouched() -> Vec<Case> {
         ),
         case(
             "headless-label",
-            "a Service with this label is served by nobody (semantics: Services 10)",
+            "a Service with this label is served by nobody",
             ALL,
             [
                 cluster([

@@ -29,7 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             "local-without-any",
-            "a Service without any endpoint refuses, whatever its policy (semantics: Services 3)",
+            "a Service without any endpoint refuses, whatever its policy (as kube-proxy rejects)",
             ALL,
             [cluster([service("web").local()]), from("n1-a").asks("web", 80).expect(Expect::Refused)],
         ),

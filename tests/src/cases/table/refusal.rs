@@ -7,7 +7,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case(
             "no-endpoint",
-            "a Service without endpoints refuses at once (semantics: Services 3)",
+            "a Service without endpoints refuses at once (as kube-proxy rejects)",
             ALL,
             [
                 cluster([service("empty"), service("emptied").to(&[])]),
