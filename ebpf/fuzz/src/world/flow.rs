@@ -48,7 +48,9 @@ impl FlowSeed {
             let key = flow.set_form(form, protocol);
             flow.signs = Signs(signs & 7);
             if tables.create_flow(&key, &flow).is_err() {
-                entered.iter().for_each(|key| tables.delete_flow(key));
+                entered.iter().for_each(|key| {
+                    tables.delete_flow(key);
+                });
                 return;
             }
             entered.push(key);
