@@ -112,6 +112,8 @@ fn turned(sent: &[u8]) -> Result<Vec<u8>> {
     let mut frame = Vec::new();
     let (src, dst) = (SocketAddr::new(src, udp.source_port()), SocketAddr::new(dst, udp.destination_port()));
     write_datagram(&mut frame, dst, src)?;
+    // By the other wire.
+    frame[..6].copy_from_slice(&End::NodeFabric.mac());
     Ok(frame)
 }
 

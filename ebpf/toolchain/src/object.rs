@@ -130,6 +130,8 @@ impl Toolchain {
         let mut flags: Vec<OsString> = vec![
             "-Clinker=bpf-linker".into(),
             "-Clink-arg=--btf".into(),
+            // Arithmetic and jumps of 32 bits (Linux 5.1).
+            "-Ctarget-cpu=v3".into(),
             format!("--cfg=bpf_target_arch=\"{}\"", request.arch).into(),
         ];
         let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {

@@ -3,10 +3,11 @@
 use core::ops::ControlFlow;
 
 use super::known::{forward_verdict, is_opening, signs};
+use super::ports::Ports;
 use super::{Node, Unreserved, Verdict, drop, refuse, remember_piece};
 use crate::abi::{
     Addr, AddressUses, Backend, Client, Config, Counter, Device, DropReason, End, Flow, Form, Frontend,
-    FrontendKey, FrontendKind, Hop, Origin, Path, Peer, Port, Protocol, SourceRangeKey, Tuple, mix,
+    FrontendKey, FrontendKind, Hop, Origin, Path, Peer, Protocol, SourceRangeKey, Tuple, mix,
 };
 use crate::datapath::select::{Choice, select_backend};
 use crate::datapath::socket::is_unallocated;
@@ -17,8 +18,6 @@ use crate::wire::Packet;
 /// Source ports that are tried for one flow. With half of them taken towards one backend, one flow of four billion finds
 /// none.
 pub(super) const ATTEMPTS: u32 = 32;
-/// Ports below are privileged: a server may ask for one (NFS), so a client keeps its own.
-const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// The frontend that a packet without a flow is for, or what becomes of the packet.
 #[inline(always)]
@@ -48,6 +47,7 @@ pub(super) fn choose<T: PacketTables, M: Moment, N: Network>(
     frontend: &Frontend,
 ) -> Result<Flow, Verdict> {
     let tables = node.tables;
+    admit(node, packet, protocol, frontend)?;
     let choice = match origin {
         Origin::Outside if frontend.has(Frontend::CONSISTENT) => Choice::Consistent(seed(packet, frontend)),
         _ => Choice::Any,
@@ -83,37 +83,6 @@ pub(super) fn reserve<T: PacketTables, M: Moment, N: Network>(
 #[inline(always)]
 pub(super) fn refuse_port<T: PacketTables>(tables: &T) -> Verdict {
     deny(tables, DropReason::NoSourcePort)
-}
-
-/// The source ports that a flow may get, in the order in which they are tried.
-pub(super) struct Ports {
-    hash: u32,
-    first: u16,
-    count: u16,
-    /// The client's own, if it may keep it.
-    own: Option<Port>,
-}
-
-impl Ports {
-    #[inline(always)]
-    pub(super) fn of(config: &Config, flow: &Flow) -> Self {
-        let own = flow.client().port;
-        let hash =
-            mix(hash_addr(u32::from(own.host()), flow.client().addr), u32::from(flow.dialled().port.host()));
-        let keeps = own.host() < FIRST_UNPRIVILEGED && !flow.hides_client();
-        let (first, count) = source_ports(config, flow);
-        Self { hash, first, count, own: if keeps { Some(own) } else { None } }
-    }
-
-    /// Whom the backend is to take for the client, at this attempt.
-    #[inline(always)]
-    pub(super) fn source(&self, flow: &Flow, attempt: u32) -> Peer {
-        let port = match self.own {
-            Some(own) if attempt == 0 => own,
-            _ => Port::new(self.first.wrapping_add(nth(mix(self.hash, attempt), self.count))),
-        };
-        Peer { addr: flow.source().addr, port }
-    }
 }
 
 /// Enters the client's side, which makes packets follow, and says what the first one becomes. `None`: there is no room,
@@ -158,24 +127,53 @@ fn lookup_frontend<T: PacketTables, M: Moment, N: Network>(
         return if is_unallocated(tables, dst.addr) { Err(DropReason::UnknownAddress) } else { Ok(None) };
     };
     let uses = row.uses();
-    let mut found = tables.lookup_frontend(&FrontendKey::new(dst, protocol));
-    if found.is_none() && uses.contains(AddressUses::NODE_PORTS) && !uses.contains(AddressUses::LOOPBACK) {
-        let node_port = Peer { addr: dst.addr.unspecified(), port: dst.port };
-        found = tables.lookup_frontend(&FrontendKey::new(node_port, protocol));
-    }
-    let Some(frontend) = found else {
-        let is_refused = uses.contains(AddressUses::CLUSTER_IP) && !uses.contains(AddressUses::NODE);
-        return if is_refused { Err(DropReason::UnknownPort) } else { Ok(None) };
+    let frontend = match tables.lookup_frontend(&FrontendKey::new(dst, protocol)) {
+        Some(frontend) => frontend,
+        None => match lookup_node_port(tables, uses, dst, protocol) {
+            Some(frontend) => frontend,
+            None if uses.contains(AddressUses::CLUSTER_IP) && !uses.contains(AddressUses::NODE) => {
+                return Err(DropReason::UnknownPort);
+            }
+            None => return Ok(None),
+        },
     };
-    if frontend.has(Frontend::NODE_ADDRESS) && node.network.has_socket(protocol, dst, packet.src) {
-        return Ok(None);
+    Ok(Some(frontend))
+}
+
+/// What stands against it that this client gets a backend of the frontend.
+///
+/// # Errors
+/// What becomes of the packet then.
+#[inline(always)]
+fn admit<T: PacketTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    packet: &Packet,
+    protocol: Protocol,
+    frontend: &Frontend,
+) -> Result<(), Verdict> {
+    if frontend.has(Frontend::NODE_ADDRESS) && node.network.has_socket(protocol, packet.dst, packet.src) {
+        return Err(Verdict::Pass);
     }
     if frontend.has(Frontend::SOURCE_RANGES)
-        && !tables.lookup_source_range(&SourceRangeKey::client(frontend.service, packet.src.addr))
+        && !node.tables.lookup_source_range(&SourceRangeKey::client(frontend.service, packet.src.addr))
     {
-        return Err(DropReason::SourceRange);
+        return Err(deny(node.tables, DropReason::SourceRange));
     }
-    Ok(Some(frontend))
+    Ok(())
+}
+
+/// The node port, if the address has node ports.
+#[inline(always)]
+fn lookup_node_port(
+    tables: &impl PacketTables,
+    uses: AddressUses,
+    dst: Peer,
+    protocol: Protocol,
+) -> Option<Frontend> {
+    if !uses.contains(AddressUses::NODE_PORTS) || uses.contains(AddressUses::LOOPBACK) {
+        return None;
+    }
+    tables.lookup_frontend(&FrontendKey::new(Peer { addr: dst.addr.unspecified(), port: dst.port }, protocol))
 }
 
 /// What the choice of a backend hangs on. Under session affinity all connections of a client are one to every node.
@@ -187,7 +185,7 @@ fn seed(packet: &Packet, frontend: &Frontend) -> u32 {
 }
 
 #[inline(always)]
-fn hash_addr(hash: u32, addr: Addr) -> u32 {
+pub(super) fn hash_addr(hash: u32, addr: Addr) -> u32 {
     let [a, b, c, d] = addr.words();
     // Host order, so that nodes of either byte order agree.
     let hash = mix(mix(hash, u32::from_be(a)), u32::from_be(b));
@@ -310,29 +308,6 @@ fn create_backend_side<T: PacketTables, M: Moment, N: Network>(
         ControlFlow::Break(())
     });
     done
-}
-
-/// The source ports that a flow may get: the first, and how many. Clients from outside whom the backend sees have the upper
-/// half, since they may be nodes, each of which makes tuples with the same address for clients that it hides: without
-/// this, two nodes would give the same tuple to two flows, and the backend's replies to one would be taken for the other's.
-#[inline(always)]
-fn source_ports(config: &Config, flow: &Flow) -> (u16, u16) {
-    let half = config.ports / 2;
-    if half == 0 {
-        return (config.first_port, config.ports);
-    }
-    if flow.hides_client() || flow.is_local(End::Client) {
-        (config.first_port, half)
-    } else {
-        (config.first_port.wrapping_add(half), config.ports - half)
-    }
-}
-
-/// A number below `count` that follows from the hash: the high half of the product is uniform there.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "below `count`")]
-const fn nth(hash: u32, count: u16) -> u16 {
-    ((hash as u64 * count as u64) >> 32) as u16
 }
 
 /// The backend's row, and the stack's where that is another.

@@ -13,6 +13,7 @@ mod begin;
 mod hop;
 mod icmp;
 mod known;
+mod ports;
 mod reclaim;
 mod verdict;
 

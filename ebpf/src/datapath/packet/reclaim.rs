@@ -7,7 +7,8 @@
 use core::ops::ControlFlow;
 
 use super::Node;
-use super::begin::{ATTEMPTS, Ports};
+use super::begin::ATTEMPTS;
+use super::ports::Ports;
 use crate::abi::{Flow, Form, Path, Protocol, Tuple};
 use crate::datapath::lifetime::is_over;
 use crate::datapath::{Moment, Network, PacketTables};
