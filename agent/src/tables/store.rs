@@ -15,7 +15,7 @@ macro_rules! sizes {
         }
 
         impl Default for Sizes {
-            /// Room for 10,000 dual-stack Services of a few ports, and for 200,000 endpoints: 21 MiB of kernel memory
+            /// Room for 10,000 dual-stack Services of a few ports, and for 200,000 endpoints: 26 MiB of kernel memory
             /// while empty, 31 MiB with 10,000 Services.
             fn default() -> Self {
                 Self { $($table: $default,)* }

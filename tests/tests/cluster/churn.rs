@@ -6,11 +6,23 @@ use weir_tests::apiserver::{ApiServer, Faults};
 
 use super::node::{Node, Table, put, put_api_service};
 
-/// How long each fault lasts, and how long the tables may then take.
+/// How long each fault lasts, unless `WEIR_FAULT_SECONDS` says so.
 const FAULT: Duration = Duration::from_millis(700);
+/// How long the tables may then take.
 const SOON: Duration = Duration::from_secs(2);
 
+/// By how much the agent's heap may have grown from the first fault to the last, in KiB: it keeps room for the largest
+/// burst so far.
+const GROWTH_KIB: u64 = 8 * 1024;
+
 const SERVICES: usize = 200;
+
+fn fault_lasts() -> Duration {
+    let seconds = std::env::var("WEIR_FAULT_SECONDS").ok();
+    seconds.map_or(FAULT, |seconds| {
+        Duration::from_secs(seconds.parse().expect("WEIR_FAULT_SECONDS is a number"))
+    })
+}
 
 /// One change, from a number that counts up: Services and slices come, grow, shrink and go.
 fn change(server: &ApiServer, table: &mut Table, turn: usize) {
@@ -33,11 +45,12 @@ async fn every_fault_in_turn_then_true_tables() {
     node.set_kubeconfig(&server.kubeconfig());
     node.start();
     node.until_ready().await;
+    let mut heap_kib = Vec::new();
     for (name, fault) in Faults::each() {
         server.faults(|faults| *faults = fault);
         server.drop_connections();
         let begun = Instant::now();
-        while begun.elapsed() < FAULT {
+        while begun.elapsed() < fault_lasts() {
             for _ in 0..10 {
                 change(&server, &mut table, turn);
                 turn += 1;
@@ -48,6 +61,13 @@ async fn every_fault_in_turn_then_true_tables() {
         let healed = Instant::now();
         node.until_table(&table).await;
         assert!(healed.elapsed() < SOON, "{name}: {:?}\n{}", healed.elapsed(), node.log());
+        heap_kib.push(node.memory_kib("RssAnon"));
     }
+    println!(
+        "figure agent-heap-kib@faults {}",
+        heap_kib.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    );
+    let (first, last) = (heap_kib.first().copied(), heap_kib.last().copied());
+    assert!(last <= first.map(|first| first + GROWTH_KIB), "its heap grows: {heap_kib:?}");
     assert!(turn > SERVICES, "{turn} changes are none");
 }
