@@ -37,32 +37,21 @@ pub trait Frame: Bytes {
     fn note_uncovered(&mut self, _difference: Sum) {}
 
     /// Brings the transport checksum at `offset` up to date with a difference in what it covers. A checksum of zero
-    /// means "none" and stays where `optional` (UDP).
+    /// means "none" and stays where `optional` (UDP). By itself, of a frame whose checksum was never put off.
     ///
     /// # Errors
     /// [`Stuck`]
+    #[inline(always)]
     fn update_checksum(
         &mut self,
         offset: u32,
         difference: Sum,
-        covered: Covered,
+        _covered: Covered,
         optional: bool,
-    ) -> Result<(), Stuck>;
-}
-
-/// [`Frame::update_checksum`] where no checksum was ever put off.
-///
-/// # Errors
-/// [`Stuck`]
-#[inline(always)]
-pub fn update_whole_checksum<F: Frame>(
-    frame: &mut F,
-    offset: u32,
-    difference: Sum,
-    optional: bool,
-) -> Result<(), Stuck> {
-    let before = u16::from_ne_bytes(load(frame, offset)?);
-    frame.store(offset, updated(before, difference, optional).to_ne_bytes())
+    ) -> Result<(), Stuck> {
+        let before = u16::from_ne_bytes(self.load(offset).ok_or(Stuck)?);
+        self.store(offset, updated(before, difference, optional).to_ne_bytes())
+    }
 }
 
 /// A whole checksum after a difference in what it covers. Where zero means "none" (UDP, RFC 768), none stays none, and a

@@ -102,15 +102,15 @@ fn find_exit(raw: *mut __sk_buff, row: &mut Decision) -> Told {
 #[inline(always)]
 fn find_hop(skb: Skb, row: &mut Decision) -> Told {
     let Ok(length) = length_on_wire(skb, &row.packet) else { return Told::TooOften };
-    if row.packet.l3 != 0 && row.translation.hop.takes(length) {
-        row.exit = Exit::from(&row.translation.hop);
-        row.to = To::Hop;
-        return Told::Nobody;
-    }
     // What came by a device without Ethernet header cannot leave by one with.
     if row.packet.l3 == 0 {
         KernelTables.count(Counter::RedirectFailed);
         row.to = To::Stack;
+        return Told::Nobody;
+    }
+    if row.translation.hop.takes(length) {
+        row.exit = Exit::from(&row.translation.hop);
+        row.to = To::Hop;
         return Told::Nobody;
     }
     let here = Here { context: skb.raw().cast(), ifindex: skb.ifindex() };

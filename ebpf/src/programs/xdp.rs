@@ -9,9 +9,8 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
 use weir_ebpf::abi::{Counter, Device};
-use weir_ebpf::act::checksum::Sum;
 use weir_ebpf::act::ethernet::{ETHERNET, addresses};
-use weir_ebpf::act::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
+use weir_ebpf::act::rewrite::{Frame, Stuck, rewrite};
 use weir_ebpf::datapath::packet::{look_ahead, note_ahead};
 use weir_ebpf::datapath::{Instant, Moment as _, PacketTables as _, Tables as _};
 use weir_ebpf::wire::{Bytes, parse};
@@ -35,11 +34,7 @@ fn run(raw: *mut xdp_md) -> Option<u32> {
     let row = DECISION.get_ptr_mut(0)?;
     // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
     let row = unsafe { &mut *row };
-    let now = Now.now();
-    if !read(raw, row) {
-        return None;
-    }
-    if !look(raw, row, now) {
+    if !read(raw, row) || !look(raw, row, Now.now()) {
         return None;
     }
     Some(if rewrite_here(raw, row) { send(raw, row) } else { xdp_action::XDP_DROP })
@@ -126,23 +121,12 @@ impl Bytes for Xdp {
     }
 }
 
+/// Of a packet from a wire the checksum is whole, whatever changes under it.
 impl Frame for Xdp {
     #[inline(always)]
     fn store<const N: usize>(&mut self, offset: u32, mut bytes: [u8; N]) -> Result<(), Stuck> {
         // SAFETY: N bytes are there to be read.
         let result = unsafe { bpf_xdp_store_bytes(self.0, offset, bytes.as_mut_ptr().cast(), N as u32) };
         if result == 0 { Ok(()) } else { Err(Stuck) }
-    }
-
-    /// Of a packet from a wire the checksum is whole, whatever changes under it.
-    #[inline(always)]
-    fn update_checksum(
-        &mut self,
-        offset: u32,
-        difference: Sum,
-        _covered: Covered,
-        optional: bool,
-    ) -> Result<(), Stuck> {
-        update_whole_checksum(self, offset, difference, optional)
     }
 }

@@ -7,7 +7,7 @@ use crate::abi::{DropReason, Workload};
 use crate::act::answer::{Reshape, answer, answer_too_long};
 use crate::act::checksum::Sum;
 use crate::act::ethernet::{ETHERNET, addressed};
-use crate::act::rewrite::{Covered, Frame, Stuck, rewrite, update_whole_checksum};
+use crate::act::rewrite::{Frame, Stuck, rewrite};
 use crate::datapath::packet::{Onward, Translation, Verdict};
 use crate::wire::{Bytes, Packet};
 
@@ -87,16 +87,6 @@ impl Frame for Buffer<'_> {
         let from = usize::try_from(offset).map_err(|_| Stuck)?;
         self.0.get_mut(from..from + N).ok_or(Stuck)?.copy_from_slice(&bytes);
         Ok(())
-    }
-
-    fn update_checksum(
-        &mut self,
-        offset: u32,
-        difference: Sum,
-        _covered: Covered,
-        optional: bool,
-    ) -> Result<(), Stuck> {
-        update_whole_checksum(self, offset, difference, optional)
     }
 }
 

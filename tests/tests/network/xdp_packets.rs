@@ -8,7 +8,7 @@ use weir_ebpf::datapath::Instant;
 use weir_ebpf::datapath::packet::{Verdict, look_ahead};
 use weir_ebpf::testing::{MemoryTables, apply, frame};
 use weir_ebpf::wire::parse;
-use weir_tests::packets::kernel::{Kernel, Program, REDIRECTED};
+use weir_tests::packets::kernel::{Kernel, NEXT, Program, REDIRECTED};
 
 /// `enum xdp_action`
 const PASS: i32 = 2;
@@ -95,6 +95,11 @@ fn the_same_bytes_or_untouched() {
         [V4, V6, LOST].into_iter().for_each(|ends| add_flow(&tables, protocol, ends));
     }
     kernel.fill(&tables).unwrap();
+    let mut for_another = packet(Protocol::Tcp, V4[0], V4[1], 5);
+    for_another[5] = 0;
+    let seen = PacketIn { frame: &for_another, ifindex: UPLINK, note: 0, segment_size: 0 };
+    let out = kernel.run(&[Program::FromNet], &seen).unwrap();
+    assert_eq!((out.code, out.frame), (NEXT, for_another), "a promiscuous device shows it");
     let untouched = |kernel: &Kernel, frame: &[u8], why: &str| {
         let out = kernel.run_at_xdp(frame, UPLINK).unwrap();
         assert_eq!((out.code, out.frame.as_slice()), (PASS, frame), "{why}");

@@ -103,15 +103,15 @@ pub(super) fn enter<T: PacketTables, M: Moment, N: Network>(
     Some(forward_verdict(node.tables, flow, Hop::UNKNOWN))
 }
 
-/// Removes the backend's side.
+/// Removes the backend's side. Its own row goes last, since `flow` may be that row.
 #[inline(always)]
 pub(super) fn withdraw<T: PacketTables>(tables: &T, protocol: Protocol, flow: &Flow) {
-    let (client, server) = flow.ends(Form::Received);
-    tables.delete_flow(&Tuple::new(client, server, protocol).0);
     if flow.path() == Path::Stack && flow.hides_client() {
         let (client, server) = flow.ends(Form::Forwarded);
         tables.delete_flow(&Tuple::new(client, server, protocol).0);
     }
+    let (client, server) = flow.ends(Form::Received);
+    tables.delete_flow(&Tuple::new(client, server, protocol).0);
 }
 
 /// Whose the destination is. The address is asked for first: most packets are for nobody whom we know, and one look-up

@@ -1,5 +1,6 @@
 //! A packet of a flow that is in the tables: one look-up says what it becomes.
 
+use super::begin::withdraw;
 use super::hop::recall_hop;
 use super::{Node, Onward, Translation, Verdict, onward, remember_piece};
 use crate::abi::{Counter, End, Flow, Form, Hop, Path, Protocol, Signs, Tuple};
@@ -173,13 +174,15 @@ fn lookup_backend_side<'a, T: PacketTables>(
 #[inline(always)]
 pub(super) fn forget<T: PacketTables>(tables: &T, packet: &Packet, protocol: Protocol) {
     let (tuple, _) = Tuple::new(packet.src, packet.dst, protocol);
-    let Some(flow) = tables.lookup_flow(&tuple) else { return };
-    let (client, server) = flow.ends(Form::Received);
-    tables.delete_flow(&Tuple::new(client, server, protocol).0);
-    // Past the stack the flow has no such row, and the tuple may be another's.
-    if flow.path() == Path::Stack && flow.hides_client() {
-        let (client, server) = flow.ends(Form::Forwarded);
-        tables.delete_flow(&Tuple::new(client, server, protocol).0);
-    }
+    let Some(client) = tables.lookup_flow(&tuple) else { return };
+    let begun_s = client.begun_s;
+    let (source, server) = client.ends(Form::Received);
+    let backend = tables.lookup_flow(&Tuple::new(source, server, protocol).0);
     tables.delete_flow(&tuple);
+    // Where the flow has no such row any more, the tuple may be another's.
+    if let Some(backend) = backend
+        && backend.begun_s == begun_s
+    {
+        withdraw(tables, protocol, &backend);
+    }
 }

@@ -7,9 +7,9 @@
 use core::ops::ControlFlow;
 
 use super::Node;
-use super::begin::ATTEMPTS;
+use super::begin::{ATTEMPTS, withdraw};
 use super::ports::Ports;
-use crate::abi::{Flow, Form, Path, Protocol, Tuple};
+use crate::abi::{Flow, Form, Protocol, Tuple};
 use crate::datapath::lifetime::is_over;
 use crate::datapath::{Moment, Network, PacketTables};
 use crate::repeat::repeat;
@@ -49,21 +49,16 @@ fn remove_if_over<T: PacketTables>(tables: &T, protocol: Protocol, received: &Tu
     let (client, dialled) = backend.ends(Form::Dialled);
     let key = Tuple::new(client, dialled, protocol).0;
     let Some(client) = tables.lookup_flow(&key) else { return false };
-    let last_s = if client.seen_s > backend.seen_s { client.seen_s } else { backend.seen_s };
+    let last_s = client.seen_s.max(backend.seen_s);
     if client.begun_s != backend.begun_s
         || now_s.saturating_sub(last_s) < QUIET_S
         || !is_over(&client, Some(&backend))
     {
         return false;
     }
-    let forwarded = backend.ends(Form::Forwarded);
-    let has_forwarded = backend.path() == Path::Stack && backend.hides_client();
-    if !tables.delete_flow(&key) {
-        return false;
+    let is_ours = tables.delete_flow(&key);
+    if is_ours {
+        withdraw(tables, protocol, &backend);
     }
-    tables.delete_flow(received);
-    if has_forwarded {
-        tables.delete_flow(&Tuple::new(forwarded.0, forwarded.1, protocol).0);
-    }
-    true
+    is_ours
 }
