@@ -1,8 +1,9 @@
 //! Forgetting flows: those of which nothing was seen for their lifetime, and those whose backend is gone. The programs
 //! never evict one; `daemon` calls this, off the path of events.
 //!
-//! A flow has up to three rows (`weir_ebpf::abi::Flow`). Its client's row goes last: as long as it is there, nobody
-//! begins another flow under the same tuple, so the three always belong together.
+//! A flow has up to three rows (`weir_ebpf::abi::Flow`). Its client's row goes first: while it is there its packets are
+//! translated, and the tuple that they get must not be another flow's yet. Each row says everything, so an answer that is
+//! on its way is translated without it.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
@@ -21,9 +22,9 @@ use super::sys;
 /// No flow is forgotten sooner, whatever was seen of it; only then is its other row asked for.
 const SHORTEST_S: u32 = lifetime_s(Protocol::Tcp, Signs::RST, Signs::RST, 0);
 
-/// A backend's row without its client's is the rest of a flow that could not be begun. It cannot be told from one that
-/// begins just now, so it is left alone for so long.
-const ORPHAN_S: u32 = 600;
+/// A backend's row without its client's is the rest of a flow that was forgotten or could not be begun. It may serve answers
+/// on their way, and cannot be told from one that begins just now, so it is left alone for so long after its last packet.
+const ORPHAN_S: u32 = 60;
 
 /// `BPF_NOEXIST`: only where there is no such row.
 const NOEXIST: u64 = 1;
@@ -78,21 +79,22 @@ pub fn sweep_flows(generation: &Generation, before: Swept) -> anyhow::Result<Swe
     Ok(swept)
 }
 
-/// Every backend that some flow has, each once.
+/// Every backend that some client's packets go to, each once.
 ///
 /// # Errors
 /// The kernel's.
 pub fn flow_backends(generation: &Generation) -> anyhow::Result<HashSet<FlowBackend>> {
     let mut backends = HashSet::new();
     FlowTable::open(generation)?.each(|tuple, flow| {
-        if let Some(protocol) = tuple.protocol() {
+        if let (Some(protocol), Form::Dialled) = (tuple.protocol(), flow.form()) {
             backends.insert((flow.service, flow.backend(), protocol));
         }
     })?;
     Ok(backends)
 }
 
-/// Forgets every flow with one of these backends, and says how many.
+/// Forgets every flow with one of these backends, and says how many. The next datagram of such a client begins another; an
+/// answer to the last one still finds its way.
 ///
 /// # Errors
 /// The kernel's.
@@ -109,7 +111,12 @@ pub fn remove_flows(generation: &Generation, stale: &HashSet<FlowBackend>) -> an
         }
     })?;
     for (tuple, flow) in &found {
-        table.remove(tuple, flow)?;
+        // Both ends of a connection are to be told by the stack that it is over.
+        if tuple.protocol() == Some(Protocol::Udp) {
+            table.remove_row(tuple, flow)?;
+        } else {
+            table.remove(tuple, flow)?;
+        }
     }
     Ok(found.len())
 }
@@ -177,7 +184,11 @@ impl FlowTable {
     fn other(&self, flow: &Flow, form: Form, protocol: Protocol) -> Option<Flow> {
         let mut other = *flow;
         let tuple = other.set_form(form, protocol);
-        self.get(&tuple).filter(|found| found.begun_s == flow.begun_s && found.form() == form)
+        self.get(&tuple).filter(|found| {
+            found.begun_s == flow.begun_s
+                && found.form() == form
+                && found.ends(Form::Received) == flow.ends(Form::Received)
+        })
     }
 
     /// Whether a flow may go, judged at the client's row; or whether a row is the rest of one that never was.
@@ -185,8 +196,14 @@ impl FlowTable {
         let Some(protocol) = tuple.protocol() else { return true };
         let seen_s = flow.seen_s.max(flow.begun_s);
         let idle_s = now_s.saturating_sub(seen_s);
-        if flow.form() != Form::Dialled {
-            return idle_s >= ORPHAN_S && self.other(flow, Form::Dialled, protocol).is_none();
+        let lacks = |form| self.other(flow, form, protocol).is_none();
+        match flow.form() {
+            Form::Dialled => {}
+            Form::Received => return idle_s >= ORPHAN_S && lacks(Form::Dialled),
+            // What is seen of the backend stands in its own row.
+            Form::Forwarded => {
+                return idle_s >= ORPHAN_S && lacks(Form::Dialled) && lacks(Form::Received);
+            }
         }
         if idle_s < SHORTEST_S {
             return false;
@@ -198,8 +215,7 @@ impl FlowTable {
         now_s.saturating_sub(last_s) >= lifetime_s(protocol, flow.signs, backend.signs, lasted_s)
     }
 
-    /// Removes all rows of a flow, or the one that has no flow. The client's first: while it is there its packets are
-    /// translated, and the tuple that they get must not be another flow's yet.
+    /// Removes all rows of a flow, or the one that has no flow.
     fn remove(&self, tuple: &Tuple, flow: &Flow) -> anyhow::Result<()> {
         self.remove_row(tuple, flow)?;
         let (Some(protocol), Form::Dialled) = (tuple.protocol(), flow.form()) else { return Ok(()) };

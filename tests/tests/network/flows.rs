@@ -104,20 +104,22 @@ fn forms(generation: &Generation, protocol: Protocol, flow: &Flow) -> Vec<Form> 
 }
 
 #[test]
-fn what_is_left_of_a_flow_that_never_was_goes_in_the_end() {
+fn what_is_left_of_a_flow_goes_in_the_end() {
     let mut stage = Stage::new("orphans");
     let (_, generation, _hooks) = stage.load();
-    let (young, old, foreign) = (flow(1, 60), flow(2, 700), flow(3, 700));
+    let (young, old, foreign) = (flow(1, 30), flow(2, 90), flow(3, 90));
     for flow in [&young, &old, &foreign] {
         insert_flow(&generation, Protocol::Udp, flow, &[(Form::Received, 0, Signs(0))]).unwrap();
     }
-    // Another flow of the same client, with another backend, is no reason to keep it.
-    let mut other = flow(3, 5);
+    // Another flow of the same client that began in the same second is no reason to keep it.
+    let mut other = foreign;
     other.set_source(peer("192.0.2.1:20000"));
     begin(&generation, Protocol::Udp, &other, (0, Signs::SEEN), (0, Signs::SEEN));
     assert_eq!(sweep_flows(&generation, Swept::default()).unwrap().flows, 0, "no flow was forgotten");
     assert_eq!(flow_forms(&generation, Protocol::Udp, &young).unwrap(), [Form::Received]);
-    assert_eq!(flow_forms(&generation, Protocol::Udp, &old).unwrap(), []);
+    for gone in [&old, &foreign] {
+        assert_eq!(flow_forms(&generation, Protocol::Udp, gone).unwrap(), []);
+    }
     assert_eq!(flow_forms(&generation, Protocol::Udp, &other).unwrap().len(), 3);
 }
 
@@ -125,14 +127,24 @@ fn what_is_left_of_a_flow_that_never_was_goes_in_the_end() {
 fn flows_of_a_backend_that_is_gone_go_and_no_others() {
     let mut stage = Stage::new("gone");
     let (_, generation, _hooks) = stage.load();
-    let (first, second) = (flow(1, 10), flow(2, 10));
-    begin(&generation, Protocol::Tcp, &first, (0, Signs::SEEN), (0, Signs::SEEN));
-    begin(&generation, Protocol::Udp, &second, (0, Signs::SEEN), (0, Signs::SEEN));
+    let (tcp, mut udp) = (flow(1, 10), flow(2, 10));
+    udp.set_source(peer("192.0.2.1:20000"));
+    for (protocol, flow) in [(Protocol::Tcp, &tcp), (Protocol::Udp, &udp)] {
+        begin(&generation, protocol, flow, (0, Signs::SEEN), (0, Signs::SEEN));
+    }
+    let all = [Form::Dialled, Form::Forwarded, Form::Received];
+    assert_eq!(flow_forms(&generation, Protocol::Udp, &udp).unwrap(), all);
     let backends = flow_backends(&generation).unwrap();
     let backend = |protocol| (ServiceId(1), peer("10.244.2.7:8080"), protocol);
     assert_eq!(backends, HashSet::from([backend(Protocol::Tcp), backend(Protocol::Udp)]));
-    assert_eq!(remove_flows(&generation, &HashSet::new()).unwrap(), 0);
-    assert_eq!(remove_flows(&generation, &HashSet::from([backend(Protocol::Udp)])).unwrap(), 1);
-    assert_eq!(flow_forms(&generation, Protocol::Udp, &second).unwrap(), []);
-    assert_eq!(flow_forms(&generation, Protocol::Tcp, &first).unwrap().len(), 2);
+    let remove = |stale: &[_]| remove_flows(&generation, &stale.iter().copied().collect()).unwrap();
+    assert_eq!(remove(&[]), 0);
+    // The client begins anew; an answer on its way is translated.
+    assert_eq!(remove(&[backend(Protocol::Udp)]), 1);
+    assert_eq!(flow_forms(&generation, Protocol::Udp, &udp).unwrap(), all[1..]);
+    assert_eq!(flow_forms(&generation, Protocol::Tcp, &tcp).unwrap().len(), 2);
+    assert_eq!(remove(&[backend(Protocol::Udp)]), 0);
+    // The stack tells both ends of a connection.
+    assert_eq!(remove(&[backend(Protocol::Tcp)]), 1);
+    assert_eq!(flow_forms(&generation, Protocol::Tcp, &tcp).unwrap(), []);
 }
