@@ -3,8 +3,9 @@
 //!
 //! Compiling for `bpfel-unknown-none` takes three things that belong together: a rustc, a `core` for that target
 //! and a `bpf-linker` made with rustc's own version of LLVM. [`find`] knows the two ways of having them: from
-//! Debian's packages, or a nightly from rustup that builds `core` itself. [`object`] builds.
+//! Debian's packages, or a nightly from rustup that builds `core` itself. [`object`] builds; [`btf`] makes the result the same each time.
 
+pub mod btf;
 pub mod find;
 pub mod host;
 pub mod object;

@@ -3,10 +3,12 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 
+use crate::btf::{BtfError, normalize};
 use crate::find::{Kind, TARGET, Toolchain};
 
 /// What to build, and where.
@@ -46,6 +48,17 @@ pub enum BuildError {
         /// What it said.
         stderr: String,
     },
+    /// The finished object cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The object.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its type information cannot be put in order.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
 }
 
 /// Files and folders that the object is made from: when none of them changes, nothing needs to be built.
@@ -78,6 +91,10 @@ impl Toolchain {
         }
         strip.arg("--strip-debug").arg(&linked).arg(request.object);
         run("removing debug sections", &mut strip)?;
+        let file = |source| BuildError::File { path: request.object.into(), source };
+        let mut object = fs::read(request.object).map_err(file)?;
+        normalize(&mut object)?;
+        fs::write(request.object, object).map_err(file)?;
         Ok(warnings)
     }
 
