@@ -10,7 +10,8 @@ use weir_ebpf::abi::Connection;
 
 use super::reconcile::Reconciler;
 use crate::kernel::{
-    Closed, FlowBackend, Generation, Grace, close_sockets, connected_sockets, flow_backends, remove_flows,
+    Closed, FlowBackend, FlowRow, Generation, Grace, backend_of, close_sockets, connected_sockets,
+    flow_backends, flows_to, remove_flows,
 };
 use crate::tables::Retired;
 
@@ -36,10 +37,19 @@ impl Translated {
     }
 }
 
+/// What is to be ended.
+#[derive(Default)]
+pub(super) struct Stale {
+    sockets: Sockets,
+    flows: Vec<FlowRow>,
+}
+
 /// What a job came to.
 pub(super) enum Outcome {
     /// A grace period has passed; what was translated before it, if it was asked for, and how long it took to read.
     Quiet(Option<(Translated, Duration)>),
+    /// These are translated to backends that were gone when they were looked for.
+    Found(Stale),
     /// Sockets were closed, and so many flows forgotten.
     Closed(Closed, usize),
 }
@@ -52,7 +62,10 @@ pub(super) struct Background {
     retired: Option<Retired>,
     /// The last job failed, and nobody has said that it is time to try again.
     failed: bool,
-    stale: Translated,
+    /// What is to be looked for: sockets, and the backends of flows.
+    suspects: Translated,
+    /// What was found, and is to be ended.
+    stale: Stale,
     /// Some network namespace could not be searched for sockets.
     incomplete: bool,
     /// Not before this is the table of sockets read again.
@@ -70,7 +83,8 @@ impl Background {
             job: None,
             retired: None,
             failed: false,
-            stale: Translated::default(),
+            suspects: Translated::default(),
+            stale: Stale::default(),
             incomplete: false,
             rested: Instant::now(),
         }
@@ -82,11 +96,18 @@ impl Background {
             return;
         }
         let generation = self.generation.clone();
-        if !self.stale.is_empty() {
-            let stale = std::mem::take(&mut self.stale);
+        if !self.stale.sockets.is_empty() || !self.stale.flows.is_empty() {
+            let Stale { sockets, flows } = std::mem::take(&mut self.stale);
             self.job = Some(tokio::task::spawn_blocking(move || {
-                let flows = remove_flows(&generation, &stale.flows)?;
-                Ok(Outcome::Closed(close_sockets(&generation, &stale.sockets)?, flows))
+                remove_flows(&generation, &flows)?;
+                Ok(Outcome::Closed(close_sockets(&generation, &sockets)?, flows.len()))
+            }));
+            return;
+        }
+        if !self.suspects.is_empty() {
+            let Translated { sockets, flows } = std::mem::take(&mut self.suspects);
+            self.job = Some(tokio::task::spawn_blocking(move || {
+                Ok(Outcome::Found(Stale { sockets, flows: flows_to(&generation, &flows)? }))
             }));
             return;
         }
@@ -135,12 +156,22 @@ impl Background {
                     flows.retain(|(service, backend, protocol)| {
                         reconciler.is_stale(*service, *backend, *protocol)
                     });
-                    self.stale = Translated { sockets: reconciler.select_stale(sockets), flows };
-                    if self.stale.sockets.is_empty() {
+                    self.suspects = Translated { sockets: reconciler.select_stale(sockets), flows };
+                    if self.suspects.sockets.is_empty() {
                         reconciler.tell_unsearched(&[]);
                     }
                     self.rested = Instant::now() + took * (SHARE - 1);
                 }
+            }
+            // A backend may be back since. Then who has it by now may have been given it rightly; whoever gets it from
+            // now on is not among these.
+            Ok(Outcome::Found(Stale { sockets, mut flows })) => {
+                flows.retain(|(tuple, flow)| {
+                    backend_of(tuple, flow).is_some_and(|(service, backend, protocol)| {
+                        reconciler.is_stale(service, backend, protocol)
+                    })
+                });
+                self.stale = Stale { sockets: reconciler.select_stale(sockets), flows };
             }
             Ok(Outcome::Closed(closed, flows)) => {
                 self.incomplete = !closed.unreachable.is_empty();

@@ -68,9 +68,7 @@ pub fn sweep_flows(generation: &Generation, before: Swept) -> anyhow::Result<Swe
     for (tuple, flow) in over {
         // Once more: a packet may have come since.
         let current = table.get(&tuple);
-        if current
-            .is_some_and(|current| current.begun_s == flow.begun_s && table.is_over(&tuple, &current, now_s))
-        {
+        if current.is_some_and(|current| is_same(&current, &flow) && table.is_over(&tuple, &current, now_s)) {
             table.remove(&tuple, &flow)?;
             swept.flows += usize::from(flow.form() == Form::Dialled);
         }
@@ -86,31 +84,49 @@ pub fn sweep_flows(generation: &Generation, before: Swept) -> anyhow::Result<Swe
 pub fn flow_backends(generation: &Generation) -> anyhow::Result<HashSet<FlowBackend>> {
     let mut backends = HashSet::new();
     FlowTable::open(generation)?.each(|tuple, flow| {
-        if let (Some(protocol), Form::Dialled) = (tuple.protocol(), flow.form()) {
-            backends.insert((flow.service, flow.backend(), protocol));
-        }
+        backends.extend(backend_of(&tuple, &flow));
     })?;
     Ok(backends)
 }
 
-/// Forgets every flow with one of these backends, and says how many. The next datagram of such a client begins another; an
+/// A flow, by its client's row.
+pub type FlowRow = (Tuple, Flow);
+
+/// Every flow with one of these backends, as it is now.
+///
+/// # Errors
+/// The kernel's.
+pub fn flows_to(generation: &Generation, backends: &HashSet<FlowBackend>) -> anyhow::Result<Vec<FlowRow>> {
+    let mut found = Vec::new();
+    if backends.is_empty() {
+        return Ok(found);
+    }
+    FlowTable::open(generation)?.each(|tuple, flow| {
+        if backend_of(&tuple, &flow).is_some_and(|backend| backends.contains(&backend)) {
+            found.push((tuple, flow));
+        }
+    })?;
+    Ok(found)
+}
+
+/// The backend that a client's packets go to, by the client's row of the flow; other rows say of none.
+#[must_use]
+pub fn backend_of(tuple: &Tuple, flow: &Flow) -> Option<FlowBackend> {
+    let protocol = tuple.protocol().filter(|_| flow.form() == Form::Dialled)?;
+    Some((flow.service, flow.backend(), protocol))
+}
+
+/// Forgets these flows, and none that has begun in the place of one. The next datagram of such a client begins another; an
 /// answer to the last one still finds its way.
 ///
 /// # Errors
 /// The kernel's.
-pub fn remove_flows(generation: &Generation, stale: &HashSet<FlowBackend>) -> anyhow::Result<usize> {
-    if stale.is_empty() {
-        return Ok(0);
+pub fn remove_flows(generation: &Generation, flows: &[FlowRow]) -> anyhow::Result<()> {
+    if flows.is_empty() {
+        return Ok(());
     }
     let table = FlowTable::open(generation)?;
-    let mut found = Vec::new();
-    table.each(|tuple, flow| {
-        let backend = tuple.protocol().map(|protocol| (flow.service, flow.backend(), protocol));
-        if flow.form() == Form::Dialled && backend.is_some_and(|backend| stale.contains(&backend)) {
-            found.push((tuple, flow));
-        }
-    })?;
-    for (tuple, flow) in &found {
+    for (tuple, flow) in flows {
         // Both ends of a connection are to be told by the stack that it is over.
         if tuple.protocol() == Some(Protocol::Udp) {
             table.remove_row(tuple, flow)?;
@@ -118,7 +134,7 @@ pub fn remove_flows(generation: &Generation, stale: &HashSet<FlowBackend>) -> an
             table.remove(tuple, flow)?;
         }
     }
-    Ok(found.len())
+    Ok(())
 }
 
 /// Begins a flow as the programs do, with these rows: the direction of each, when it was last seen, and what was seen.
@@ -184,11 +200,7 @@ impl FlowTable {
     fn other(&self, flow: &Flow, form: Form, protocol: Protocol) -> Option<Flow> {
         let mut other = *flow;
         let tuple = other.set_form(form, protocol);
-        self.get(&tuple).filter(|found| {
-            found.begun_s == flow.begun_s
-                && found.form() == form
-                && found.ends(Form::Received) == flow.ends(Form::Received)
-        })
+        self.get(&tuple).filter(|found| is_same(found, flow) && found.form() == form)
     }
 
     /// Whether a flow may go, judged at the client's row; or whether a row is the rest of one that never was.
@@ -230,8 +242,11 @@ impl FlowTable {
 
     /// Removes a row, if it is still that flow's.
     fn remove_row(&self, tuple: &Tuple, flow: &Flow) -> anyhow::Result<()> {
+        if !self.get(tuple).is_some_and(|current| is_same(&current, flow)) {
+            return Ok(());
+        }
         let taken: Option<Flow> = sys::take_row(self.data.fd().as_fd(), tuple).context("removing a flow")?;
-        let Some(taken) = taken.filter(|taken| taken.begun_s != flow.begun_s) else { return Ok(()) };
+        let Some(taken) = taken.filter(|taken| !is_same(taken, flow)) else { return Ok(()) };
         // A program ended the flow and began another in this very moment: that one keeps its row.
         match aya::maps::HashMap::<_, Row<Tuple>, Row<Flow>>::try_from(Map::HashMap(self.reopen()?))?.insert(
             Row(*tuple),
@@ -246,6 +261,14 @@ impl FlowTable {
     fn reopen(&self) -> anyhow::Result<MapData> {
         Ok(MapData::from_fd(self.data.fd().as_fd().try_clone_to_owned()?)?)
     }
+}
+
+/// Whether two rows are of one flow. A client may end one and begin another under the same tuple within a second; then its
+/// source port, or its backend, is another.
+fn is_same(one: &Flow, other: &Flow) -> bool {
+    one.begun_s == other.begun_s
+        && one.service == other.service
+        && one.ends(Form::Received) == other.ends(Form::Received)
 }
 
 /// Seconds since boot, suspended time excluded: the clock of the programs.

@@ -25,7 +25,9 @@ mod view;
 mod xdp;
 
 pub use bpf_fs::{PinRoot, cleanup};
-pub use flows::{FlowBackend, Swept, flow_backends, remove_flows, sweep_flows};
+pub use flows::{
+    FlowBackend, FlowRow, Swept, backend_of, flow_backends, flows_to, remove_flows, sweep_flows,
+};
 #[cfg(feature = "testing")]
 pub use flows::{flow_forms, insert_flow};
 pub use generation::Generation;

@@ -126,6 +126,12 @@ fn exchange_tcp(stream: &mut BufReader<TcpStream>, question: &str, nonce: u64) -
     Ok(answer)
 }
 
+/// A socket that is destroyed between two calls (`udp_abort`) is told why by its pending error; the next call may find only
+/// that it has no peer any more.
+fn ended(socket: &UdpSocket, at: &str) -> impl Fn(io::Error) -> Failure {
+    move |error| failed(at)(socket.take_error().ok().flatten().unwrap_or(error))
+}
+
 fn exchange_udp(
     socket: &UdpSocket,
     to: Option<SocketAddr>,
@@ -136,7 +142,7 @@ fn exchange_udp(
         Some(to) => socket.send_to(question.as_bytes(), to),
         None => socket.send(question.as_bytes()),
     };
-    sent.map_err(failed("send"))?;
+    sent.map_err(ended(socket, "send"))?;
     let deadline = Instant::now() + TIMEOUT;
     let mut buffer = vec![0; LONGEST_LINE];
     loop {
@@ -146,7 +152,7 @@ fn exchange_udp(
             Ok(mut answer) => {
                 answer.from = Some(from);
                 if to.is_none() {
-                    answer.peer = Some(socket.peer_addr().map_err(failed("getpeername"))?);
+                    answer.peer = Some(socket.peer_addr().map_err(ended(socket, "getpeername"))?);
                 }
                 return Ok(answer);
             }

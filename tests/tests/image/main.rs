@@ -180,7 +180,10 @@ fn runs_as_described() -> Result<()> {
     world.serve(&["n2-a"])?;
     ensure!(world.wait_closed()?, "the pod is not told that its backend is gone\n{}", agent.log());
     world.serve(&["n1-b"])?;
-    wait_for(|| Ok(world.ask(How::Tcp, Form::V4)? == "n1-b"))?;
+    // One slice for each family.
+    for form in [Form::V4, Form::V6] {
+        wait_for(|| Ok(world.ask(How::Tcp, form)? == "n1-b"))?;
+    }
 
     agent.terminate()?;
     world.ensure_served().context("after the container has ended")?;

@@ -5,7 +5,7 @@
 //! whoever saw half of a change (an address with another's port, the length of one set with the place of
 //! another) would be refused.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
@@ -55,11 +55,11 @@ fn run(name: &str, how: How) -> Result<BulkReport> {
     }
     cluster.apply("web.yaml", &version(0))?;
     let started = Instant::now();
-    let (reports, changes) = ask_while_changing(&cluster, how)?;
+    let (reports, changes, changing) = ask_while_changing(&cluster, how)?;
     let elapsed = started.elapsed();
     println!("figure lab.{name}.changes {changes}");
     println!("figure lab.{name}.seconds {:.2}", elapsed.as_secs_f64());
-    let rate = f64::from(u32::try_from(changes)?) / elapsed.as_secs_f64();
+    let rate = f64::from(changes) / changing.as_secs_f64();
     ensure!(rate > f64::from(CHANGES_PER_SECOND) * 0.9, "only {rate:.0} changes in a second");
     cluster.settle().context("the agents do not keep up with the changes")?;
     let report = sum(reports);
@@ -69,11 +69,11 @@ fn run(name: &str, how: How) -> Result<BulkReport> {
 }
 
 /// Half of the questions in each family, from a pod and from the other node, paced so that they last for
-/// seconds.
-fn ask_while_changing(cluster: &Cluster, how: How) -> Result<(Vec<BulkReport>, u64)> {
-    let (over, changes) = (AtomicBool::new(false), AtomicU64::new(0));
+/// seconds. And how often what changed, in which time.
+fn ask_while_changing(cluster: &Cluster, how: How) -> Result<(Vec<BulkReport>, u32, Duration)> {
+    let over = AtomicBool::new(false);
     scope(|scope| {
-        let writer = scope.spawn(|| keep_changing(&cluster.manifests, &over, &changes));
+        let writer = scope.spawn(|| keep_changing(&cluster.manifests, &over));
         let reports = (|| {
             let clients = [("n1-a", Form::V4), ("n2-b", Form::V6), ("n1", Form::V6), ("n2", Form::V4)];
             let share = QUESTIONS / u64::try_from(clients.len())?;
@@ -92,22 +92,23 @@ fn ask_while_changing(cluster: &Cluster, how: How) -> Result<(Vec<BulkReport>, u
             begun.into_iter().map(wait).collect::<Result<Vec<_>>>()
         })();
         over.store(true, Ordering::Relaxed);
-        writer.join().map_err(|_| anyhow!("the writer panicked"))??;
-        Ok((reports?, changes.load(Ordering::Relaxed)))
+        let (changes, changing) = writer.join().map_err(|_| anyhow!("the writer panicked"))??;
+        Ok((reports?, changes, changing))
     })
 }
 
-fn keep_changing(manifests: &Manifests, over: &AtomicBool, changes: &AtomicU64) -> Result<()> {
+/// How often it changed, and how long that took up to the last time: what keeps it from the next is made up for then.
+fn keep_changing(manifests: &Manifests, over: &AtomicBool) -> Result<(u32, Duration)> {
     let start = Instant::now();
-    let mut number = 0;
+    let (mut number, mut changing) = (0, Duration::ZERO);
     while !over.load(Ordering::Relaxed) {
         number += 1;
         manifests.replace_objects("web.yaml", &version(number))?;
-        changes.fetch_add(1, Ordering::Relaxed);
+        changing = start.elapsed();
         let next = start + Duration::from_secs(1) / CHANGES_PER_SECOND * number;
         sleep(next.saturating_duration_since(Instant::now()));
     }
-    Ok(())
+    Ok((number, changing))
 }
 
 /// The Service with both slices; which endpoints are ready are the bits of a number that is never 0.

@@ -171,6 +171,10 @@ pub(crate) fn no_tracked_flow_moves() -> Result<()> {
     let counts = ["n1-b", "n1-c", "n2-a"].map(of);
     ensure!(counts.iter().all(|count| *count > 0), "not every backend has flows: {counts:?}");
     apply(&mut cluster, &["n1-b", "n2-a"].map(ready))?;
+    eventually("the flows to n1-c are ended", || {
+        let ended = cluster.agent(1)?.status()?["agent"]["flows"]["stale"].as_u64();
+        Ok((ended == Some(u64::try_from(counts[1])?)).then_some(()))
+    })?;
     let mut moved = 0;
     for flow in kept.iter().filter(|kept| kept.first.server != "n1-c") {
         moved += usize::from(flow.ensure_same(&cluster).inspect_err(|error| println!("{error:#}")).is_err());

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use nix::time::{ClockId, clock_gettime};
 use weir_agent::kernel::{
-    Generation, Swept, flow_backends, flow_forms, insert_flow, remove_flows, sweep_flows,
+    Generation, Swept, flow_backends, flow_forms, flows_to, insert_flow, remove_flows, sweep_flows,
 };
 use weir_ebpf::abi::{Flow, Form, Peer, Protocol, ServiceId, Signs};
 
@@ -137,7 +137,11 @@ fn flows_of_a_backend_that_is_gone_go_and_no_others() {
     let backends = flow_backends(&generation).unwrap();
     let backend = |protocol| (ServiceId(1), peer("10.244.2.7:8080"), protocol);
     assert_eq!(backends, HashSet::from([backend(Protocol::Tcp), backend(Protocol::Udp)]));
-    let remove = |stale: &[_]| remove_flows(&generation, &stale.iter().copied().collect()).unwrap();
+    let remove = |stale: &[_]| {
+        let flows = flows_to(&generation, &stale.iter().copied().collect()).unwrap();
+        remove_flows(&generation, &flows).unwrap();
+        flows.len()
+    };
     assert_eq!(remove(&[]), 0);
     // The client begins anew; an answer on its way is translated.
     assert_eq!(remove(&[backend(Protocol::Udp)]), 1);
@@ -147,4 +151,26 @@ fn flows_of_a_backend_that_is_gone_go_and_no_others() {
     // The stack tells both ends of a connection.
     assert_eq!(remove(&[backend(Protocol::Tcp)]), 1);
     assert_eq!(flow_forms(&generation, Protocol::Tcp, &tcp).unwrap(), []);
+}
+
+#[test]
+fn a_flow_that_began_in_the_place_of_one_stays() {
+    let mut stage = Stage::new("instead");
+    let (_, generation, _hooks) = stage.load();
+    let before = flow(1, 10);
+    begin(&generation, Protocol::Tcp, &before, (0, Signs::SEEN), (0, Signs::SEEN));
+    let backend = (ServiceId(1), peer("10.244.2.7:8080"), Protocol::Tcp);
+    let listed = flows_to(&generation, &HashSet::from([backend])).unwrap();
+    assert_eq!(listed.len(), 1);
+    remove_flows(&generation, &listed).unwrap();
+    // The same client, the same backend, the same second; another, which was not there when they were listed.
+    let mut again = before;
+    again.set_source(peer("192.0.2.1:20000"));
+    let other = flow(2, 10);
+    for flow in [&again, &other] {
+        begin(&generation, Protocol::Tcp, flow, (0, Signs::SEEN), (0, Signs::SEEN));
+    }
+    remove_flows(&generation, &listed).unwrap();
+    assert_eq!(flow_forms(&generation, Protocol::Tcp, &again).unwrap().len(), 3);
+    assert_eq!(flow_forms(&generation, Protocol::Tcp, &other).unwrap().len(), 2);
 }

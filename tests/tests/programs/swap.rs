@@ -87,7 +87,7 @@ fn client(
     let (mut wrong, mut right) = (Vec::new(), 0);
     while !stop.load(Ordering::SeqCst) && wrong.len() < 10 {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let oldest = done.load(Ordering::SeqCst);
         let connected = socket.connect(vip(Family::V4));
         let newest = begun.load(Ordering::SeqCst);
