@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::kernel::{PinRoot, View};
@@ -24,7 +25,7 @@ use crate::network::{self, RowOptions};
 use crate::observe::{
     Health, InKernel, Metrics, SharedReport, serve_health, serve_health_checks, serve_metrics, serve_report,
 };
-use crate::source::{Announcer, Event, Kubernetes, KubernetesOptions, Manifests};
+use crate::source::{Announcer, Event, Kubernetes, KubernetesOptions, Manifests, PolicyDemand};
 use crate::state::NodePortAddresses;
 use crate::tables::Sizes;
 use background::Background;
@@ -77,11 +78,12 @@ impl Source {
         }
     }
 
-    async fn run(self, events: Sender<Event>) -> anyhow::Result<()> {
+    /// `demand`: what policies ask for; a directory is read as a whole.
+    async fn run(self, events: Sender<Event>, demand: watch::Receiver<PolicyDemand>) -> anyhow::Result<()> {
         match self {
             Self::Manifests(source) => source.run(events).await,
             Self::Kubernetes(source) => {
-                source.run(events).await;
+                source.run(events, demand).await;
                 Ok(())
             }
         }
@@ -138,16 +140,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("--metrics-address {}: listening", config.metrics))?;
     let source = Source::open(&config.source, &report)?;
-    let (health, _) = tokio::sync::watch::channel(Health::default());
+    let (health, _) = watch::channel(Health::default());
     let mut started = start::start(&config, report.clone(), health.clone())?;
     started.reconciler.announce_to(source.announcer());
     let metrics = Metrics::new(report.clone(), read_kernel(&config.pin_root));
     let (sender, events) = tokio::sync::mpsc::channel(EVENTS);
+    let demand = started.reconciler.demand();
 
     let generation = started.generation.clone();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        result = source.run(sender) => result.context("the source ended"),
+        result = source.run(sender, demand) => result.context("the source ended"),
         result = serve_metrics(listener, metrics, report.clone()) => result,
         result = serve_health(config.healthz, health.subscribe()) => result,
         result = serve_health_checks(health.subscribe()) => result,

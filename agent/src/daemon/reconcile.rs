@@ -11,7 +11,7 @@ use weir_ebpf::abi::{AddressUses, Connection, Peer, Protocol, ServiceId};
 use crate::compile::compile_service;
 use crate::kernel::KernelStore;
 use crate::observe::{Health, HealthCheck, ReportedProblem, SharedReport};
-use crate::source::{Announcer, Event, ObjectKey, ObjectRef, Problem, Reason};
+use crate::source::{Announcer, Event, ObjectKey, ObjectRef, PolicyDemand, Problem, Reason};
 use crate::state::State;
 use crate::tables::{Retired, Tables};
 
@@ -29,6 +29,8 @@ pub(super) struct Reconciler {
     unsearched: Option<Problem>,
     announcer: Announcer,
     health: watch::Sender<Health>,
+    /// What of other nodes the source is to tell.
+    demand: watch::Sender<PolicyDemand>,
 }
 
 impl Reconciler {
@@ -40,7 +42,9 @@ impl Reconciler {
         health: watch::Sender<Health>,
     ) -> Self {
         let announcer = Announcer::default();
-        Self { state, tables, store, report, problems: BTreeSet::new(), unsearched: None, announcer, health }
+        let demand = watch::Sender::new(PolicyDemand::default());
+        let problems = BTreeSet::new();
+        Self { state, tables, store, report, problems, unsearched: None, announcer, health, demand }
     }
 
     /// Whom to tell, from now on, of each problem that begins.
@@ -48,13 +52,29 @@ impl Reconciler {
         self.announcer = announcer;
     }
 
+    /// What of other nodes the source is to tell, now and later.
+    pub(super) fn demand(&self) -> watch::Receiver<PolicyDemand> {
+        self.demand.subscribe()
+    }
+
     pub(super) fn is_synced(&self) -> bool {
         self.state.is_synced()
     }
 
-    /// Takes an event in, without acting on it.
+    /// Takes an event in, without acting on it but for asking for what it needs.
     pub(super) fn take(&mut self, event: Event) {
         self.state.apply(event);
+        self.ask();
+    }
+
+    /// Has the source told what policies now ask for.
+    fn ask(&self) {
+        let demand = self.state.policy().demand();
+        self.demand.send_if_modified(|asked| {
+            let news = *asked != demand;
+            *asked = demand;
+            news
+        });
     }
 
     /// An event and all that wait behind it: one batch.
@@ -64,6 +84,7 @@ impl Reconciler {
         while let Ok(event) = events.try_recv() {
             self.state.apply(event);
         }
+        self.ask();
         let dirty = self.state.take_dirty();
         self.write(&dirty);
         self.tell(begun.elapsed());
@@ -95,6 +116,8 @@ impl Reconciler {
     }
 
     fn write(&mut self, services: &[ObjectKey]) {
+        // Nothing is made of them yet.
+        drop(self.state.take_policy_changes());
         if self.state.take_addresses_changed()
             && let Some(addresses) = self.state.addresses()
         {

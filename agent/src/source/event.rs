@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    EndpointSlice, Namespace, NetworkPolicy, Node, NodeAddress, ObjectKey, ObjectRef, Pod, Problem, Service,
+    EndpointSlice, Namespace, NetworkPolicy, Node, NodeAddress, ObjectKey, ObjectRef, Pod, PolicySync, Problem,
+    Service,
 };
 
-/// One change. Sources send every object once and then [`Event::Synced`]; after that, changes as they happen.
+/// One change. Sources send every object once and then [`Event::Synced`]; after that, changes as they happen. Of
+/// namespaces and other nodes' pods a source may leave out what no [`super::PolicyDemand`] asks for.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
     /// The Service as it is now; `None` when it is gone, or is none of ours (headless, ExternalName, another
@@ -27,6 +29,9 @@ pub enum Event {
     /// Everything that is wrong with this object; replaces what was said before. Empty: all is well, or it is
     /// gone.
     Problems(ObjectRef, Vec<Problem>),
-    /// All objects that existed at the start have been sent.
+    /// How far Pods, Namespaces and NetworkPolicies have been sent; replaces what was said before.
+    PolicySync(PolicySync),
+    /// All Services, EndpointSlices and Nodes that existed at the start have been sent; policies as far as they can be
+    /// had, which [`Event::PolicySync`] says.
     Synced,
 }

@@ -3,6 +3,7 @@
 //! Only this module knows the Kubernetes API types.
 
 mod connection;
+mod demand;
 mod event;
 mod intern;
 mod kubernetes;
@@ -14,6 +15,7 @@ mod policy;
 mod problem;
 
 pub use connection::{Connection, Health};
+pub use demand::{PodDemand, PolicyDemand, PolicySync};
 pub use event::Event;
 pub use intern::Interner;
 pub use kubernetes::{Announcer, Kubernetes, KubernetesOptions, Reason};

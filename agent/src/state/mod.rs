@@ -13,9 +13,11 @@ use crate::source::{
     EndpointSlice, Event, Interner, Node, NodeAddress, ObjectKey, ObjectRef, Problem, Service,
 };
 
+mod demand;
 mod node_ports;
 mod policy;
 
+pub use demand::NARROW;
 pub use node_ports::NodePortAddresses;
 pub use policy::{PodView, PolicyChanges, PolicyState};
 
@@ -145,6 +147,7 @@ impl State {
                     self.problems.insert(object, problems);
                 }
             }
+            Event::PolicySync(sync) => self.policy.apply_sync(sync),
             Event::Synced => self.synced = true,
         }
     }
@@ -197,10 +200,11 @@ impl State {
         std::mem::take(&mut self.addresses_changed)
     }
 
-    /// Whether all objects that existed at the start have been told: what is not here does not exist.
+    /// Whether all objects that existed at the start have been told: what is not here does not exist. Of policies as far
+    /// as they can be had ([`PolicyState::sync`]).
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        self.synced
+        self.synced && self.policy.is_settled()
     }
 
     /// Whether [`State::problems`] may say something else than when this was last asked.

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::source::{Namespace, NetworkPolicy, ObjectKey, Pod};
+use super::demand::Demand;
+use crate::source::{Labels, Namespace, NetworkPolicy, ObjectKey, Pod, PolicyDemand, PolicySync};
 
 /// The objects by namespace, then by name.
 type ByNamespace<T> = HashMap<Arc<str>, BTreeMap<Arc<str>, T>>;
@@ -22,6 +23,11 @@ pub struct PolicyState {
     policies: ByNamespace<NetworkPolicy>,
     /// The pods that say that they have an address; hardly ever more than one.
     claimants: HashMap<IpAddr, Vec<ObjectKey>>,
+    /// The pods of this node.
+    here: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    demand: Demand,
+    /// How far all of this was told; `None`: it is still to come.
+    sync: Option<PolicySync>,
     changes: PolicyChanges,
 }
 
@@ -53,6 +59,9 @@ impl PolicyState {
             pods: HashMap::new(),
             policies: HashMap::new(),
             claimants: HashMap::new(),
+            here: HashMap::new(),
+            demand: Demand::default(),
+            sync: None,
             changes: PolicyChanges::default(),
         }
     }
@@ -60,6 +69,32 @@ impl PolicyState {
     /// What changed since the last call.
     pub(super) fn take_changes(&mut self) -> PolicyChanges {
         std::mem::take(&mut self.changes)
+    }
+
+    /// What of other nodes is to be told, so that the policies that apply here mean what they say.
+    #[must_use]
+    pub fn demand(&self) -> PolicyDemand {
+        self.demand.demand()
+    }
+
+    /// How far all of this was told; `None`: it is still to come.
+    #[must_use]
+    pub fn sync(&self) -> Option<&PolicySync> {
+        self.sync.as_ref()
+    }
+
+    /// Whether there is nothing to wait for: what the policies here ask for was told, or none will be told.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        match &self.sync {
+            None => false,
+            Some(PolicySync::Refused) => true,
+            Some(PolicySync::Told(told)) => self.demand().is_met_by(told),
+        }
+    }
+
+    pub(super) fn apply_sync(&mut self, sync: PolicySync) {
+        self.sync = Some(sync);
     }
 
     /// The pod that has an address.
@@ -117,7 +152,41 @@ impl PolicyState {
             self.changes.peers.insert(*addr);
             self.changes.workloads.insert(*addr);
         }
+        let here = |pod: Option<&Pod>| pod.filter(|pod| self.is_here(pod)).map(|pod| pod.labels.clone());
+        let before = self.pods.get(&key.namespace).and_then(|pods| pods.get(&key.name));
+        let (before, after) = (here(before), here(pod.as_ref()));
         replace(&mut self.pods, key, pod);
+        self.move_pod_here(key, before.as_ref(), after.as_ref());
+    }
+
+    /// A pod of this node has other labels, or came, or went.
+    fn move_pod_here(&mut self, key: &ObjectKey, before: Option<&Labels>, after: Option<&Labels>) {
+        if before == after {
+            return;
+        }
+        let names = self.here.entry(key.namespace.clone()).or_default();
+        match after {
+            Some(_) => names.insert(key.name.clone()),
+            None => names.remove(&key.name),
+        };
+        if names.is_empty() {
+            self.here.remove(&key.namespace);
+        }
+        for (name, policy) in self.policies.get(&key.namespace).into_iter().flatten() {
+            let matches = |labels: Option<&Labels>| labels.is_some_and(|labels| policy.pods.matches(labels));
+            let (before, after) = (matches(before), matches(after));
+            if before != after {
+                let key = ObjectKey { namespace: key.namespace.clone(), name: name.clone() };
+                self.demand.count_pod(&key, policy, after, &self.namespaces);
+            }
+        }
+    }
+
+    /// The pods of this node in a namespace.
+    fn pods_here(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+        let names = self.here.get(namespace).into_iter().flatten();
+        let pods = self.pods.get(namespace);
+        names.filter_map(move |name| pods?.get(name))
     }
 
     /// Whom policies of the namespace select does not depend on its labels: they decide about its pods as peers alone.
@@ -129,6 +198,8 @@ impl PolicyState {
         if before == namespace {
             return;
         }
+        let labels = |namespace: &Option<Namespace>| namespace.as_ref().map(|one| one.labels.clone());
+        self.demand.set_namespace(name, labels(&before).as_ref(), labels(&namespace).as_ref());
         let pods = self.pods.get(name).into_iter().flat_map(BTreeMap::values);
         self.changes.peers.extend(pods.flat_map(|pod| &pod.addresses));
     }
@@ -141,11 +212,14 @@ impl PolicyState {
         }
         let selectors = [before, policy.as_ref()].into_iter().flatten().map(|policy| &policy.pods);
         let selectors: Vec<_> = selectors.collect();
-        let pods = self.pods.get(&key.namespace).into_iter().flat_map(BTreeMap::values);
-        let touched = pods
-            .filter(|pod| pod.node.as_deref() == Some(&*self.node))
-            .filter(|pod| selectors.iter().any(|selector| selector.matches(&pod.labels)));
-        self.changes.workloads.extend(touched.flat_map(|pod| &pod.addresses));
+        let touched =
+            self.pods_here(&key.namespace).filter(|pod| selectors.iter().any(|one| one.matches(&pod.labels)));
+        let touched: Vec<IpAddr> = touched.flat_map(|pod| &pod.addresses).copied().collect();
+        let selects = policy.as_ref().map_or(0, |policy| {
+            self.pods_here(&key.namespace).filter(|pod| policy.pods.matches(&pod.labels)).count()
+        });
+        self.demand.set_policy(key, (before, policy.as_ref()), selects, &self.namespaces);
+        self.changes.workloads.extend(touched);
         replace(&mut self.policies, key, policy);
     }
 

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::{Endpoint, Family, ServiceType, TrafficPolicy};
+use crate::source::{
+    Endpoint, Family, Labels, NetworkPolicy, Pod, PodDemand, PolicyDemand, PolicyPeer, PolicyRule, PolicySync, Selector,
+    ServiceType, TrafficPolicy,
+};
 
 fn key(name: &str) -> ObjectKey {
     ObjectKey::new("ns", name)
@@ -171,6 +174,24 @@ fn synced() {
     let mut state = state();
     assert!(!state.is_synced());
     state.apply(Event::Synced);
+    assert!(!state.is_synced(), "nothing was said of policies");
+    state.apply(Event::PolicySync(PolicySync::Refused));
+    assert!(state.is_synced(), "nothing will be");
+    state.apply(Event::PolicySync(PolicySync::Told(PolicyDemand::default())));
+    assert!(state.is_synced());
+
+    // A policy that selects a pod here asks for those of its namespace.
+    let (addresses, ports) = Default::default();
+    let pod = Pod { created_s: None, labels: Labels::default(), addresses, ports, node: Some("here".into()) };
+    state.apply(Event::Pod(key("p"), Some(pod)));
+    let peer = PolicyPeer::Pods { namespaces: None, pods: Selector::default() };
+    let rule = PolicyRule { peers: Some([peer].into()), ports: None };
+    let policy = NetworkPolicy { pods: Selector::default(), ingress: Some([rule].into()), egress: None };
+    state.apply(Event::NetworkPolicy(key("q"), Some(policy)));
+    assert!(!state.is_synced(), "it is still to come");
+    let demand = state.policy().demand();
+    assert_eq!(demand.pods, PodDemand::Of(["ns".into()].into()));
+    state.apply(Event::PolicySync(PolicySync::Told(demand)));
     assert!(state.is_synced());
 }
 
@@ -223,7 +244,8 @@ fn last_words(events: &[Event]) -> Vec<Event> {
             Event::EndpointSlice(key, _) => (1, key.to_string()),
             Event::Node(name, _) => (2, name.to_string()),
             Event::Pod(..) | Event::Namespace(..) | Event::NetworkPolicy(..) => unreachable!("not generated"),
-            Event::NodeAddresses(_) | Event::Problems(..) | Event::Synced => unreachable!("not generated"),
+            Event::PolicySync(_) | Event::NodeAddresses(_) => unreachable!("not generated"),
+            Event::Problems(..) | Event::Synced => unreachable!("not generated"),
         };
         last.insert(id, event.clone());
     }

@@ -1,22 +1,19 @@
-//! What an API server sends into our model, object by object: one that does not decode costs only itself.
-//!
-//! Only the fields that mean something here are decoded. The rest (managedFields, annotations, conditions) is skipped
-//! where it stands: it is most of the text, and none of it can then be wrong.
+//! What an API server sends into our model, object by object: one that does not decode costs only itself. [`super::fields`]
+//! has what is read of each.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::fields::{Header, Meta, NodeFields, PodFields, PolicyFields, ServiceFields, SliceFields};
 use super::kind::Kind;
 use crate::source::{
-    EndpointSlice, Node, ObjectKey, Parsed, Problem, Service, parse_node, parse_service, parse_slice,
+    EndpointSlice, Namespace, NetworkPolicy, Node, ObjectKey, Parsed, Pod, Problem, Service, parse_namespace,
+    parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
 };
 
 /// Marks the bookmark that ends the list at the beginning of a watch (KEP-3157).
@@ -38,6 +35,9 @@ pub(super) enum Content {
     Service(Parsed<Service>),
     EndpointSlice(Parsed<EndpointSlice>),
     Node(Parsed<Node>),
+    NetworkPolicy(Parsed<NetworkPolicy>),
+    Namespace(Parsed<Namespace>),
+    Pod(Parsed<Pod>),
     /// It does not decode.
     Malformed(Problem),
 }
@@ -69,32 +69,28 @@ impl Decoded {
 fn decode_kind(kind: Kind, text: &str) -> Result<(Meta, Content), Problem> {
     Ok(match kind {
         Kind::Service => {
-            let ServiceObject { mut metadata, spec, status } = decode(text)?;
-            let status = status.map(|status| core::ServiceStatus {
-                load_balancer: status.load_balancer,
-                ..core::ServiceStatus::default()
-            });
-            let api = core::Service { metadata: metadata.take(), spec, status };
-            (metadata, Content::Service(parse_service(&api)))
+            let (meta, api) = decode::<ServiceFields>(text)?.split();
+            (meta, Content::Service(parse_service(&api)))
         }
         Kind::EndpointSlice => {
-            let mut object: SliceObject = decode(text)?;
-            let api = discovery::EndpointSlice {
-                metadata: object.metadata.take(),
-                address_type: object.address_type,
-                endpoints: object.endpoints.unwrap_or_default(),
-                ports: object.ports,
-            };
-            (object.metadata, Content::EndpointSlice(parse_slice(&api)))
+            let (meta, api) = decode::<SliceFields>(text)?.split();
+            (meta, Content::EndpointSlice(parse_slice(&api)))
         }
         Kind::Node => {
-            let NodeObject { mut metadata, spec } = decode(text)?;
-            let taints = spec.and_then(|spec| spec.taints).unwrap_or_default();
-            let taints =
-                taints.into_iter().map(|taint| core::Taint { key: taint.key, ..core::Taint::default() });
-            let spec = core::NodeSpec { taints: Some(taints.collect()), ..core::NodeSpec::default() };
-            let api = core::Node { metadata: metadata.take(), spec: Some(spec), status: None };
-            (metadata, Content::Node(parse_node(&api)))
+            let (meta, api) = decode::<NodeFields>(text)?.split();
+            (meta, Content::Node(parse_node(&api)))
+        }
+        Kind::NetworkPolicy => {
+            let (meta, api) = decode::<PolicyFields>(text)?.split();
+            (meta, Content::NetworkPolicy(parse_network_policy(&api)))
+        }
+        Kind::Namespace => {
+            let (meta, api) = decode::<Header>(text)?.split();
+            (meta, Content::Namespace(parse_namespace(&api)))
+        }
+        Kind::Pod => {
+            let (meta, api) = decode::<PodFields>(text)?.split();
+            (meta, Content::Pod(parse_pod(&api)))
         }
     })
 }
@@ -108,76 +104,6 @@ fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
         let message = message.split(" at line ").next().unwrap_or_default().to_owned();
         Problem { field: field.trim_end_matches(['.', '?']).to_owned(), message }
     })
-}
-
-/// Any object, as far as it is named.
-#[derive(Deserialize)]
-struct Header {
-    metadata: Meta,
-}
-
-#[derive(Deserialize)]
-struct ServiceObject {
-    metadata: Meta,
-    spec: Option<core::ServiceSpec>,
-    status: Option<ServiceStatus>,
-}
-
-/// The addresses of load balancers; conditions mean nothing here.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ServiceStatus {
-    load_balancer: Option<core::LoadBalancerStatus>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SliceObject {
-    metadata: Meta,
-    address_type: String,
-    endpoints: Option<Vec<discovery::Endpoint>>,
-    ports: Option<Vec<discovery::EndpointPort>>,
-}
-
-#[derive(Deserialize)]
-struct NodeObject {
-    metadata: Meta,
-    spec: Option<NodeSpec>,
-}
-
-#[derive(Deserialize)]
-struct NodeSpec {
-    taints: Option<Vec<Taint>>,
-}
-
-/// Which taint it is; whom it keeps away means nothing here.
-#[derive(Deserialize)]
-struct Taint {
-    key: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Meta {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
-    labels: Option<BTreeMap<String, String>>,
-}
-
-impl Meta {
-    /// What `source::parse` looks at.
-    fn take(&mut self) -> ObjectMeta {
-        ObjectMeta {
-            labels: self.labels.take(),
-            creation_timestamp: self.creation_timestamp.take(),
-            deletion_timestamp: self.deletion_timestamp.take(),
-            ..ObjectMeta::default()
-        }
-    }
 }
 
 /// A page of a list; its objects are still text.
@@ -235,6 +161,7 @@ pub(super) fn decode_bookmark(text: &str) -> serde_json::Result<Bookmark> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Protocol;
 
     const SERVICE: &str = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"shop",
         "uid":"u1","resourceVersion":"7","managedFields":"nonsense"},
@@ -282,6 +209,36 @@ mod tests {
         assert!(!decode_node("", &taint("node.kubernetes.io/unreachable")).leaving);
         assert!(decode_node("", &taint("ToBeDeletedByClusterAutoscaler")).leaving);
         assert!(decode_node(r#","deletionTimestamp":"2026-01-01T00:00:00Z""#, "").leaving);
+    }
+
+    #[test]
+    fn a_pod_is_what_policies_ask_of_it() {
+        let text = r#"{"metadata":{"name":"web-0","namespace":"shop","resourceVersion":"8","labels":{"app":"web"}},
+            "spec":{"nodeName":"node-a","volumes":"nonsense","containers":[{"name":"c","image":7,
+            "ports":[{"name":"http","containerPort":8080}]}],"initContainers":[{"restartPolicy":"Always",
+            "ports":[{"name":"side","containerPort":9}]},{"ports":[{"name":"once","containerPort":8}]}]},
+            "status":{"phase":"Running","podIP":"10.1.0.5","podIPs":[{"ip":"10.1.0.5"},{"ip":"fd00::5"}],
+            "containerStatuses":"nonsense"}}"#;
+        let pod = |text: &str| match decode_object(Kind::Pod, text).unwrap().content {
+            Content::Pod(parsed) => parsed.object,
+            other => panic!("{other:?}"),
+        };
+        let found = pod(text).unwrap();
+        assert_eq!(found.addresses.len(), 2);
+        assert_eq!((found.port("http", Protocol::Tcp), found.port("side", Protocol::Tcp)), (Some(8080), Some(9)));
+        assert_eq!((found.port("once", Protocol::Tcp), found.node.as_deref()), (None, Some("node-a")));
+        assert_eq!(found.labels.value("app"), Some("web"));
+        assert_eq!(pod(&text.replace("Running", "Succeeded")), None);
+        assert_eq!(pod(&text.replace("\"volumes\"", "\"hostNetwork\":true,\"v\"")), None);
+    }
+
+    #[test]
+    fn a_namespace_has_its_name_as_a_label() {
+        let decoded = decode_object(Kind::Namespace, r#"{"metadata":{"name":"shop","labels":{"a":"b"}}}"#).unwrap();
+        assert_eq!(decoded.key, ObjectKey::new("", "shop"));
+        let Content::Namespace(parsed) = decoded.content else { panic!("{:?}", decoded.content) };
+        let labels = parsed.object.unwrap().labels;
+        assert_eq!((labels.value("kubernetes.io/metadata.name"), labels.value("a")), (Some("shop"), Some("b")));
     }
 
     #[test]

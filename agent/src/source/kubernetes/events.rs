@@ -237,6 +237,8 @@ fn path_of(object: &ObjectRef) -> Option<(Kind, &'static str)> {
     let found = match object.kind {
         "Service" => (Kind::Service, "v1"),
         "EndpointSlice" => (Kind::EndpointSlice, "discovery.k8s.io/v1"),
+        "NetworkPolicy" => (Kind::NetworkPolicy, "networking.k8s.io/v1"),
+        "Pod" => (Kind::Pod, "v1"),
         _ => return None,
     };
     // What could not even be named has no namespace.

@@ -199,9 +199,15 @@ impl Fault {
         )
     }
 
+    /// Whether the server is in order, and will not tell this: a right is missing, or it does not have the kind.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Forbidden(..) | Self::Rejected(_) | Self::Server(400..=499, ..))
+    }
+
     /// The longest wait before the next attempt, and what the server asked for.
     pub(super) fn patience(&self) -> (Duration, Option<Duration>) {
         match self {
+            Self::Server(400..=499, _, asked) => (LATER, *asked),
             Self::Throttled(asked) | Self::Server(_, _, asked) => (SOON, *asked),
             Self::Unreachable(_) | Self::Expired | Self::Protocol(_) | Self::Cluster(_) => (SOON, None),
             Self::Config(_)

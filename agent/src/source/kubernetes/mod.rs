@@ -1,6 +1,8 @@
-//! `--source kubernetes`: lists and watches Services, EndpointSlices and this node's Node at an API server.
+//! `--source kubernetes`: lists and watches at an API server Services, EndpointSlices, this node's Node and pods,
+//! NetworkPolicies, and of namespaces and other nodes' pods what policies ask for.
 //!
-//! - Each kind has a loop of its own ([`sync`]): list, watch, resume; they share one connection ([`link`]).
+//! - Each watch ([`scope`]) has a loop of its own ([`sync`]): list, watch, resume; they share one way to the server
+//!   ([`link`]). Which loops run is decided in one place ([`watches`]).
 //! - A list streams where the server can (KEP-3157), and comes in pages where it cannot. What a list no longer
 //!   mentions is removed at its end, not before: until then what was known stays in force.
 //! - While no server can be reached, everything known stays in force, and one line says what is wrong.
@@ -16,27 +18,29 @@ mod body;
 mod decode;
 mod events;
 mod fault;
+mod fields;
 mod kind;
 mod known;
 mod link;
 mod memory;
+mod scope;
 mod session;
 mod standing;
 mod sync;
+mod watches;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 
 use self::access::Access;
 pub use self::access::KubernetesOptions;
 use self::events::Events;
 pub use self::events::{Announcer, Reason};
-use self::kind::Kind;
 use self::link::Link;
-use self::sync::Sync;
-use super::{Event, Health};
+use self::watches::Watches;
+use super::{Event, Health, PolicyDemand};
 
 /// A cluster's API server.
 #[derive(Debug)]
@@ -76,18 +80,15 @@ impl Kubernetes {
         self.announcer.clone()
     }
 
-    /// Sends every object, then [`Event::Synced`], then changes, until the receiver is closed. Whatever is wrong
-    /// with the server or the way to it is said, and tried again.
-    pub async fn run(self, events: Sender<Event>) {
+    /// Sends every object, then [`Event::Synced`], then changes, until the receiver is closed. Of namespaces and other
+    /// nodes' pods only what `demand` asks for. Whatever is wrong with the server or the way to it is said, and tried
+    /// again.
+    pub async fn run(self, events: Sender<Event>, demand: watch::Receiver<PolicyDemand>) {
         let Self { node, link, mut told, .. } = self;
-        let unlisted = Arc::new(AtomicUsize::new(Kind::ALL.len()));
-        let sync =
-            |kind| Sync::new(kind, node.clone(), link.clone(), events.clone(), unlisted.clone()).sync();
-        let [services, slices, nodes] = Kind::ALL.map(sync);
-        let watches = async { tokio::join!(services, slices, nodes) };
+        let watches = Watches::new(node, link, events).follow(demand);
         tokio::pin!(watches);
         tokio::select! {
-            _ = &mut watches => return,
+            () = &mut watches => return,
             // There is nobody who announces.
             () = told.sync() => {}
         }

@@ -1,13 +1,13 @@
 //! How the watches stand, and what is said about it: one line when something changes, not one for each attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
 use super::fault::{Fault, Topic};
-use super::kind::Kind;
+use super::scope::Scope;
 use crate::source::Health;
 
 /// An outage that comes back so soon is the same one: nothing is said that was said already.
@@ -22,8 +22,8 @@ pub(super) struct Standing {
 
 #[derive(Debug, Default)]
 struct State {
-    good: BTreeSet<Kind>,
-    faults: BTreeMap<Kind, Fault>,
+    good: BTreeSet<Scope>,
+    faults: BTreeMap<Scope, Fault>,
     /// What was said in this outage.
     told: BTreeSet<Topic>,
     /// Something was said that the next line about a connection answers.
@@ -48,53 +48,84 @@ impl Standing {
         self.health.update(|connection| connection.lists += 1);
     }
 
-    /// A kind's watch is up.
-    pub(super) fn good(&self, kind: Kind) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.faults.remove(&kind);
-        state.good.insert(kind);
-        if !state.faults.is_empty() || state.good.len() < Kind::ALL.len() {
+    /// A watch is up.
+    pub(super) fn good(&self, scope: &Scope) {
+        let mut state = self.state();
+        if let Some(fault) = state.faults.remove(scope)
+            && is_refused(scope, &fault)
+        {
+            state.told.remove(&fault.topic());
+            tracing::info!("API server {}: {scope}: it tells us now", self.health.read().server);
+        }
+        state.good.insert(scope.clone());
+        self.judge(&mut state);
+    }
+
+    /// Nobody asks for a watch any more.
+    pub(super) fn end(&self, scope: &Scope) {
+        let mut state = self.state();
+        state.good.remove(scope);
+        state.faults.remove(scope);
+        self.judge(&mut state);
+    }
+
+    /// Whether all is well, or as well as the server lets it be.
+    fn judge(&self, state: &mut State) {
+        let up = Scope::ALWAYS.iter().filter(|scope| scope.is_essential()).all(|one| state.good.contains(one));
+        if !up || state.faults.iter().any(|(scope, fault)| !is_refused(scope, fault)) {
             return;
         }
-        let owed = std::mem::take(&mut state.owed);
         self.health.update(|connection| {
+            connection.error = state.faults.values().next().map(ToString::to_string).unwrap_or_default();
             if connection.connected {
                 return;
             }
             state.recovered = Some(Instant::now());
             connection.connected = true;
-            connection.error.clear();
             let after_s = now_s().saturating_sub(std::mem::replace(&mut connection.since_s, now_s()));
-            if owed {
+            if std::mem::take(&mut state.owed) {
                 tracing::info!(after_s, "API server {}: connected", connection.server);
             }
         });
     }
 
-    /// A kind's watch is down, or does not come up.
-    pub(super) fn bad(&self, kind: Kind, fault: &Fault) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.recovered.take_if(|recovered| recovered.elapsed() > SAME).is_some() {
+    /// A watch is down, or does not come up.
+    pub(super) fn bad(&self, scope: &Scope, fault: &Fault) {
+        let mut state = self.state();
+        let refused = is_refused(scope, fault);
+        if !refused && state.recovered.take_if(|recovered| recovered.elapsed() > SAME).is_some() {
             state.told.clear();
         }
-        state.good.remove(&kind);
-        state.faults.insert(kind, fault.clone());
+        state.good.remove(scope);
+        state.faults.insert(scope.clone(), fault.clone());
         let news = state.told.insert(fault.topic());
-        state.owed |= news;
+        state.owed |= news && !refused;
         self.health.update(|connection| {
-            if std::mem::replace(&mut connection.connected, false) {
+            if !refused && std::mem::replace(&mut connection.connected, false) {
                 connection.since_s = now_s();
             }
             connection.errors += 1;
             connection.error = fault.to_string();
             let server = &connection.server;
-            if news {
+            if news && refused {
+                tracing::warn!("API server {server}: {fault}; {}", scope.loss());
+            } else if news {
                 tracing::warn!("API server {server}: {fault}; what is known stays in force, trying again");
             } else {
-                tracing::debug!("API server {server}: {}: {fault}", kind.name());
+                tracing::debug!("API server {server}: {scope}: {fault}");
             }
         });
+        self.judge(&mut state);
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether only this is missing, and the connection is in order.
+fn is_refused(scope: &Scope, fault: &Fault) -> bool {
+    !scope.is_essential() && fault.is_refusal()
 }
 
 fn now_s() -> u64 {
@@ -103,6 +134,7 @@ fn now_s() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kind::Kind;
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -110,14 +142,14 @@ mod tests {
         let health = Health::default();
         let standing = Standing::new(health.clone());
         standing.trying("https://a");
-        standing.good(Kind::Service);
-        standing.good(Kind::Node);
+        standing.good(&Scope::Services);
+        standing.good(&Scope::ThisNode);
         assert!(!health.read().connected);
-        standing.bad(Kind::EndpointSlice, &Fault::Forbidden(Kind::EndpointSlice, "list", "no".into()));
+        standing.bad(&Scope::EndpointSlices, &Fault::Forbidden(Kind::EndpointSlice, "list", "no".into()));
         assert!(
             health.read().error.starts_with("RBAC does not allow to list endpointslices.discovery.k8s.io: ")
         );
-        standing.good(Kind::EndpointSlice);
+        standing.good(&Scope::EndpointSlices);
         let connection = health.read();
         assert!(connection.connected && connection.error.is_empty());
         assert_eq!((connection.server.as_str(), connection.errors), ("https://a", 1));
@@ -127,19 +159,44 @@ mod tests {
     async fn the_same_is_said_once_in_an_outage() {
         let standing = Standing::new(Health::default());
         let gone = Fault::Unreachable("refused".into());
-        let is_news = |kind| {
+        let is_news = |scope| {
             let before = standing.state.lock().unwrap().told.len();
-            standing.bad(kind, &gone);
+            standing.bad(scope, &gone);
             standing.state.lock().unwrap().told.len() > before
         };
-        assert!(is_news(Kind::Service));
-        assert!(!is_news(Kind::Node), "the same of another kind");
-        let all_good = || Kind::ALL.map(|kind| standing.good(kind));
+        assert!(is_news(&Scope::Services));
+        assert!(!is_news(&Scope::ThisNode), "the same of another kind");
+        let all_good = || Scope::ALWAYS.iter().for_each(|scope| standing.good(scope));
         all_good();
-        assert!(!is_news(Kind::Service), "it flaps");
+        assert!(!is_news(&Scope::Services), "it flaps");
         all_good();
         tokio::time::advance(SAME * 2).await;
-        standing.bad(Kind::Service, &gone);
+        standing.bad(&Scope::Services, &gone);
         assert!(standing.state.lock().unwrap().owed, "another outage");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_beside_services_is_said_once_and_breaks_nothing() {
+        let health = Health::default();
+        let standing = Standing::new(health.clone());
+        let refused = Fault::Forbidden(Kind::NetworkPolicy, "list", "no".into());
+        standing.bad(&Scope::NetworkPolicies, &refused);
+        assert!(!health.read().connected);
+        Scope::ALWAYS[..3].iter().for_each(|scope| standing.good(scope));
+        assert!(health.read().connected);
+        assert!(health.read().error.contains("networkpolicies"), "{:?}", health.read());
+        tokio::time::advance(SAME * 2).await;
+        standing.bad(&Scope::NetworkPolicies, &refused);
+        assert!(health.read().connected);
+        assert_eq!(standing.state().told.len(), 1);
+
+        // Of those that are up, each one that breaks is a fault; until nobody asks for it.
+        let elsewhere = Scope::PodsElsewhere;
+        standing.bad(&elsewhere, &Fault::Throttled(None));
+        assert!(!health.read().connected);
+        standing.end(&elsewhere);
+        assert!(health.read().connected);
+        standing.good(&Scope::NetworkPolicies);
+        assert_eq!((health.read().error.as_str(), standing.state().told.len()), ("", 1), "429 alone");
     }
 }

@@ -1,11 +1,11 @@
-//! The loop of one kind: a full list, then a watch for as long as it goes, from where it broke off for as long as
+//! The loop of one watch: a full list, then a watch for as long as it goes, from where it broke off for as long as
 //! the server remembers, and another full list when it does not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc::Sender;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::time::{Instant, sleep};
 
 use super::backoff::{Backoff, SOON};
@@ -15,6 +15,7 @@ use super::fault::Fault;
 use super::kind::{API_SERVICE, Kind};
 use super::known::Known;
 use super::link::Link;
+use super::scope::Scope;
 use super::session::Session;
 use crate::source::{Event, ObjectKey, ObjectRef, Problem};
 
@@ -52,22 +53,39 @@ enum Ended {
     Early,
 }
 
-/// One kind of object.
+/// How far a loop has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Progress {
+    /// A full list was told.
+    Listed,
+    /// The server will not tell it; it is asked again now and then.
+    Refused,
+}
+
+/// What a loop works with.
+#[derive(Clone, Debug)]
+pub(super) struct Tools {
+    pub(super) node: Arc<str>,
+    pub(super) link: Arc<Link>,
+    pub(super) events: Sender<Event>,
+    /// Held while what changes in it is sent: several loops may tell of one kind.
+    pub(super) known: Arc<Mutex<Known>>,
+    /// Where progress is reported; there is little of it. With the number of the loop.
+    pub(super) reports: UnboundedSender<(u64, Progress)>,
+}
+
+/// One watch.
 #[derive(Debug)]
 pub(super) struct Sync {
+    scope: Scope,
     kind: Kind,
-    node: Arc<str>,
-    link: Arc<Link>,
-    events: Sender<Event>,
-    /// How many kinds have not been listed yet; the last one says [`Event::Synced`].
-    unlisted: Arc<AtomicUsize>,
-    known: Known,
+    number: u64,
+    tools: Tools,
+    progress: Option<Progress>,
     /// Up to where changes are known; `None`: ask for a full list.
     version: Option<Arc<str>>,
     /// When it was set.
     advanced: Instant,
-    /// There was a full list.
-    listed: bool,
     /// Whether the next list is to stream, if the server can.
     stream: bool,
     /// A list took so long that its pages expired: ask for it in one piece.
@@ -78,23 +96,15 @@ pub(super) struct Sync {
 }
 
 impl Sync {
-    pub(super) fn new(
-        kind: Kind,
-        node: Arc<str>,
-        link: Arc<Link>,
-        events: Sender<Event>,
-        unlisted: Arc<AtomicUsize>,
-    ) -> Self {
+    pub(super) fn new(scope: Scope, number: u64, tools: Tools) -> Self {
         Self {
-            kind,
-            node,
-            link,
-            events,
-            unlisted,
-            known: Known::new(kind),
+            kind: scope.kind(),
+            scope,
+            number,
+            tools,
+            progress: None,
             version: None,
             advanced: Instant::now(),
-            listed: false,
             stream: true,
             whole: false,
             expired: false,
@@ -104,7 +114,7 @@ impl Sync {
 
     /// Runs until nobody listens any more.
     pub(super) async fn sync(mut self) {
-        let events = self.events.clone();
+        let events = self.tools.events.clone();
         loop {
             let result = tokio::select! {
                 result = self.attempt() => result,
@@ -116,7 +126,7 @@ impl Sync {
                 Ok(Ended::Early) => self.backoff.fail(SOON, None),
                 Err(Stop::NoSession(fault)) => {
                     // The link itself takes its time before the next attempt.
-                    self.link.standing.bad(self.kind, &fault);
+                    self.tools.link.standing.bad(&self.scope, &fault);
                     Duration::ZERO
                 }
                 Err(Stop::Fault(Fault::Expired)) => {
@@ -129,7 +139,10 @@ impl Sync {
                     }
                 }
                 Err(Stop::Fault(fault)) => {
-                    self.link.standing.bad(self.kind, &fault);
+                    self.tools.link.standing.bad(&self.scope, &fault);
+                    if fault.is_refusal() && self.progress.is_none() {
+                        self.report(Progress::Refused);
+                    }
                     let (cap, asked) = fault.patience();
                     self.backoff.fail(cap, asked)
                 }
@@ -143,13 +156,15 @@ impl Sync {
 
     /// One connection's worth: lists if need be, then watches.
     async fn attempt(&mut self) -> Result<Ended, Stop> {
-        let session = self.link.session().await.map_err(Stop::NoSession)?;
+        let session = self.tools.link.session().await.map_err(Stop::NoSession)?;
         let result = self.attempt_on(&session).await;
         match &result {
-            Err(Stop::Fault(fault)) if fault.is_servers() => self.link.give_up(&session, fault).await,
+            // Of what can be done without, a refusal says nothing about the connection.
+            Err(Stop::Fault(fault)) if fault.is_refusal() && !self.scope.is_essential() => {}
+            Err(Stop::Fault(fault)) if fault.is_servers() => self.tools.link.give_up(&session, fault).await,
             Ok(Ended::Early) => {
                 let fault = Fault::Unreachable("the connection was closed".into());
-                self.link.give_up(&session, &fault).await;
+                self.tools.link.give_up(&session, &fault).await;
             }
             _ => {}
         }
@@ -158,8 +173,9 @@ impl Sync {
 
     async fn attempt_on(&mut self, session: &Session) -> Result<Ended, Stop> {
         if self.is_ahead_of(session) {
-            tracing::warn!("the API server went back in time: listing {} anew", self.kind.resource());
+            tracing::warn!("the API server went back in time: listing {} anew", self.scope);
             self.version = None;
+            self.tools.known.lock().await.forget_versions();
         }
         if self.version.is_none() {
             // Where one way broke off, the other is next: perhaps something between us does not let it through.
@@ -189,29 +205,29 @@ impl Sync {
     /// A watch that begins with the list.
     async fn list_streaming(&mut self, session: &Session) -> Result<Ended, Stop> {
         let seconds = watch_seconds();
-        let path = self.kind.streaming_list(&self.node, seconds);
+        let path = self.scope.streaming_list(&self.tools.node, seconds);
         let answer = session.get(self.kind, "watch", &path).await?;
-        self.link.standing.listing();
-        self.known.begin_list();
+        self.tools.link.standing.listing();
+        self.tools.known.lock().await.begin_list(&self.scope);
         self.follow(Lines::new(answer.into_body()), seconds, false).await
     }
 
     async fn watch(&mut self, session: &Session) -> Result<Ended, Stop> {
         let seconds = watch_seconds();
         let version = self.version.clone().unwrap_or_default();
-        let path = self.kind.watch(&self.node, &version, seconds);
+        let path = self.scope.watch(&self.tools.node, &version, seconds);
         let answer = session.get(self.kind, "watch", &path).await?;
-        self.link.standing.good(self.kind);
+        self.tools.link.standing.good(&self.scope);
         self.follow(Lines::new(answer.into_body()), seconds, true).await
     }
 
     async fn list_pages(&mut self, session: &Session) -> Result<(), Stop> {
-        self.link.standing.listing();
-        self.known.begin_list();
+        self.tools.link.standing.listing();
+        self.tools.known.lock().await.begin_list(&self.scope);
         let mut token = String::new();
         loop {
             let more = Some(token.as_str()).filter(|token| !token.is_empty());
-            let path = self.kind.list(&self.node, more, self.whole);
+            let path = self.scope.list(&self.tools.node, more, self.whole);
             let answer = match session.get(self.kind, "list", &path).await {
                 Err(Fault::Expired) => {
                     self.whole = true;
@@ -251,7 +267,7 @@ impl Sync {
                 Ok(None) => return Ok(Ended::InTime),
                 // As usual as it is with load balancers; if the server does not come back, that is said.
                 Err(Fault::Unreachable(why)) if listed => {
-                    tracing::debug!("the watch of {} broke: {why}", self.kind.resource());
+                    tracing::debug!("the watch of {} broke: {why}", self.scope);
                     return Ok(Ended::Early);
                 }
                 Err(fault) => return Err(fault.into()),
@@ -267,7 +283,7 @@ impl Sync {
                     if bookmark.listed && !listed {
                         listed = true;
                         self.end_list(bookmark.version).await?;
-                        self.link.standing.good(self.kind);
+                        self.tools.link.standing.good(&self.scope);
                         continue;
                     }
                     self.set_version(&bookmark.version, listed);
@@ -303,8 +319,9 @@ impl Sync {
             self.set_version(version, live);
         }
         self.follow_cluster(&decoded.key, decoded.uid.as_ref(), live);
-        let mut events = Vec::new();
-        self.known.upsert(decoded, &mut events);
+        let known = self.tools.known.clone();
+        let (mut known, mut events) = (known.lock().await, Vec::new());
+        known.upsert(&self.scope, decoded, &mut events);
         self.send(events).await
     }
 
@@ -318,8 +335,9 @@ impl Sync {
         }
         // Also amid a streaming list: it went, and the next one, whatever its UID, is the same cluster's.
         self.follow_cluster(&key, None, true);
-        let mut events = Vec::new();
-        self.known.remove(&key, &mut events);
+        let known = self.tools.known.clone();
+        let (mut known, mut events) = (known.lock().await, Vec::new());
+        known.remove(&self.scope, &key, version.as_deref(), &mut events);
         self.send(events).await
     }
 
@@ -335,8 +353,8 @@ impl Sync {
     /// only where nobody knows which cluster this is: because it went while the list came, for example.
     fn follow_cluster(&self, key: &ObjectKey, uid: Option<&String>, news: bool) {
         let is_it = self.kind == Kind::Service && (&*key.namespace, &*key.name) == API_SERVICE;
-        if is_it && (news || !self.link.knows_cluster()) {
-            self.link.follow_cluster(uid);
+        if is_it && (news || !self.tools.link.knows_cluster()) {
+            self.tools.link.follow_cluster(uid);
         }
     }
 
@@ -344,17 +362,28 @@ impl Sync {
         if version.is_empty() {
             return Err(Fault::Protocol("a list without a resourceVersion".into()).into());
         }
-        let mut events = Vec::new();
-        self.known.end_list(&mut events);
-        self.send(events).await?;
+        {
+            let known = self.tools.known.clone();
+            let (mut known, mut events) = (known.lock().await, Vec::new());
+            known.end_list(&self.scope, &mut events);
+            self.send(events).await?;
+        }
         self.version = Some(version);
         self.advanced = Instant::now();
         self.stream = true;
-        self.link.commit();
-        if !std::mem::replace(&mut self.listed, true) && self.unlisted.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.send(vec![Event::Synced]).await?;
+        if self.scope.is_essential() {
+            self.tools.link.commit();
+        }
+        if self.progress != Some(Progress::Listed) {
+            self.report(Progress::Listed);
         }
         Ok(())
+    }
+
+    fn report(&mut self, progress: Progress) {
+        self.progress = Some(progress);
+        // Nobody asks for it any more: this loop is about to end.
+        let _ = self.tools.reports.send((self.number, progress));
     }
 
     /// An object that cannot even be named.
@@ -369,12 +398,12 @@ impl Sync {
                 Event::EndpointSlice(key, slice) if *key.namespace == *API_SERVICE.0 => {
                     let of_api = slice.as_ref().is_none_or(|slice| *slice.service == *API_SERVICE.1);
                     if of_api {
-                        self.link.remember_servers(&key.name, slice.as_ref());
+                        self.tools.link.remember_servers(&key.name, slice.as_ref());
                     }
                 }
                 _ => {}
             }
-            self.events.send(event).await.map_err(|_| Stop::Closed)?;
+            self.tools.events.send(event).await.map_err(|_| Stop::Closed)?;
         }
         Ok(())
     }

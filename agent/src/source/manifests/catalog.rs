@@ -187,6 +187,10 @@ impl Content {
             Self::Service(service) => interner.share_service(service),
             Self::EndpointSlice(slice) => interner.share_slice(slice),
             Self::Node(node) => interner.share_node(node),
+            Self::Pod(pod) => interner.share_pod(pod),
+            Self::Namespace(namespace) => interner.share_namespace(namespace),
+            // It stands there once.
+            Self::NetworkPolicy(_) => {}
             Self::Nothing => {}
         }
     }
@@ -198,9 +202,15 @@ impl Content {
             (Self::Service(service), _) => Event::Service(key, Some(service.clone())),
             (Self::EndpointSlice(slice), _) => Event::EndpointSlice(key, Some(slice.clone())),
             (Self::Node(node), _) => Event::Node(key.name, Some(node.clone())),
+            (Self::Pod(pod), _) => Event::Pod(key, Some(pod.clone())),
+            (Self::Namespace(namespace), _) => Event::Namespace(key.name, Some(namespace.clone())),
+            (Self::NetworkPolicy(policy), _) => Event::NetworkPolicy(key, Some(policy.clone())),
             (Self::Nothing, Self::Service(_)) => Event::Service(key, None),
             (Self::Nothing, Self::EndpointSlice(_)) => Event::EndpointSlice(key, None),
             (Self::Nothing, Self::Node(_)) => Event::Node(key.name, None),
+            (Self::Nothing, Self::Pod(_)) => Event::Pod(key, None),
+            (Self::Nothing, Self::Namespace(_)) => Event::Namespace(key.name, None),
+            (Self::Nothing, Self::NetworkPolicy(_)) => Event::NetworkPolicy(key, None),
             (Self::Nothing, Self::Nothing) => return None,
         })
     }

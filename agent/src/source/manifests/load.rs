@@ -10,7 +10,8 @@ use super::decode::{ApiObject, Fault, Header, Input};
 use super::document::split_documents;
 use crate::source::parse::Problems;
 use crate::source::{
-    EndpointSlice, Node, ObjectRef, Parsed, Problem, Service, parse_node, parse_service, parse_slice,
+    EndpointSlice, Namespace, NetworkPolicy, Node, ObjectRef, Parsed, Pod, Problem, Service, parse_namespace,
+    parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
 };
 
 /// The largest file that is read, in bytes: 100,000 endpoints in one file are 20 MB of YAML.
@@ -22,8 +23,10 @@ pub(super) enum Content {
     Service(Service),
     EndpointSlice(EndpointSlice),
     Node(Node),
-    /// It is not ours, or nothing of it can be used, or its kind is only checked (Pods, Namespaces,
-    /// NetworkPolicies).
+    Pod(Pod),
+    Namespace(Namespace),
+    NetworkPolicy(NetworkPolicy),
+    /// It is not ours, or nothing of it can be used.
     #[default]
     Nothing,
 }
@@ -227,13 +230,15 @@ fn parse_object(object: &ApiObject) -> (Content, Vec<Problem>) {
         ApiObject::Service(api) => of_parsed(parse_service(api), Content::Service),
         ApiObject::EndpointSlice(api) => of_parsed(parse_slice(api), Content::EndpointSlice),
         ApiObject::Node(api) => of_parsed(parse_node(api), Content::Node),
-        ApiObject::NetworkPolicy(_) => {
+        ApiObject::Pod(api) => of_parsed(parse_pod(api), Content::Pod),
+        ApiObject::Namespace(api) => of_parsed(parse_namespace(api), Content::Namespace),
+        ApiObject::NetworkPolicy(api) => {
+            let (content, mut problems) = of_parsed(parse_network_policy(api), Content::NetworkPolicy);
             let message = "this version of Weir enforces no NetworkPolicy: the pods that it selects are open";
-            (Content::Nothing, vec![Problem { field: "kind".into(), message: message.into() }])
+            problems.insert(0, Problem { field: "kind".into(), message: message.into() });
+            (content, problems)
         }
-        ApiObject::Pod(_) | ApiObject::Namespace(_) | ApiObject::List(_) | ApiObject::Unknown(..) => {
-            (Content::Nothing, Vec::new())
-        }
+        ApiObject::List(_) | ApiObject::Unknown(..) => (Content::Nothing, Vec::new()),
     }
 }
 

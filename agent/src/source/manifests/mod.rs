@@ -2,9 +2,9 @@
 //! tests, and for a node without a control plane.
 //!
 //! Read are the files `*.yaml`, `*.yml` (any number of documents) and `*.json` of the directory itself, as
-//! `kubectl apply -f DIR` does: not those of directories in it, and not hidden ones. Services, EndpointSlices and
-//! Nodes count; Pods, Namespaces and NetworkPolicies are checked; a `List` is its items; other kinds are
-//! reported and ignored. Objects without a namespace are in `default`.
+//! `kubectl apply -f DIR` does: not those of directories in it, and not hidden ones. Services, EndpointSlices,
+//! Nodes, Pods (with the addresses of their status), Namespaces and NetworkPolicies count, all of them whatever policies
+//! ask for; a `List` is its items; other kinds are reported and ignored. Objects without a namespace are in `default`.
 //!
 //! Rules, for whoever edits the directory while traffic flows:
 //! - A file counts once it is closed after writing, moved or linked into place; never in between.
@@ -43,7 +43,7 @@ use tokio::task::spawn_blocking;
 use self::catalog::Catalog;
 use self::load::{Loaded, Signature, load};
 use self::watch::{Changes, Watcher, is_manifest};
-use crate::source::{Event, Problem};
+use crate::source::{Event, PolicyDemand, PolicySync, Problem};
 
 /// How long files of a directory that came back may be missing before that counts.
 const ABSENT_GRACE: Duration = Duration::from_secs(1);
@@ -81,8 +81,10 @@ impl Manifests {
             }
             if reader.listed && !synced {
                 synced = true;
-                if events.send(Event::Synced).await.is_err() {
-                    return Ok(());
+                for event in [Event::PolicySync(PolicySync::Told(PolicyDemand::ALL)), Event::Synced] {
+                    if events.send(event).await.is_err() {
+                        return Ok(());
+                    }
                 }
             }
             tokio::select! {

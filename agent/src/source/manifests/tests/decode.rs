@@ -28,8 +28,8 @@ fn every_kind() {
         "Service ns/web",
         "EndpointSlice ns/web-1",
         "Node n1",
-        "Namespace ns (nothing)",
-        "Pod default/p (nothing)",
+        "Namespace ns",
+        "Pod default/p",
         "Service default/late (nothing)",
     ];
     assert_eq!(outcome(parse_yaml(&text)), (want.map(String::from).into(), vec![], false));

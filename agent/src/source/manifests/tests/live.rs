@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 
 use super::{Lab, replace, service, slice};
-use crate::source::{Event, ObjectKey};
+use crate::source::{Event, ObjectKey, PodDemand, PolicyDemand};
 
 #[tokio::test]
 async fn everything_then_synced_then_changes() {
@@ -18,7 +18,7 @@ async fn everything_then_synced_then_changes() {
     ];
     let mut lab = Lab::start(&files).await;
     assert_eq!(lab.log.last(), Some(&Event::Synced));
-    assert_eq!(lab.log.len(), 4, "{:#?}", lab.log);
+    assert_eq!(lab.log.len(), 5, "{:#?}", lab.log);
     assert_eq!((lab.ip("a").as_deref(), lab.ip("b").as_deref()), (Some("10.0.0.1"), Some("10.0.0.2")));
     assert_eq!(lab.state.counts().endpoints, 2);
 
@@ -33,6 +33,52 @@ async fn everything_then_synced_then_changes() {
     lab.until("a zone", |lab| lab.state.node().zone.as_deref() == Some("z")).await;
     fs::remove_file(lab.path("d.json")).unwrap();
     lab.until("no zone", |lab| lab.state.node().zone.is_none()).await;
+}
+
+#[tokio::test]
+async fn pods_namespaces_and_policies() {
+    let pod = |phase: &str, ip: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{namespace: ns, name: web, labels: {{app: web}}}}\nspec:\n  \
+             nodeName: node\n  containers: [{{name: c, ports: [{{name: http, containerPort: 8080}}]}}]\nstatus: \
+             {{phase: {phase}, podIP: {ip}}}\n"
+        )
+    };
+    let policy = |peer: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{namespace: ns, name: allow}}\nspec:\n  \
+             podSelector: {{matchLabels: {{app: web}}}}\n  ingress: [{{from: [{{{peer}}}]}}]\n"
+        )
+    };
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: ns, labels: {team: t}}\n";
+    let files = [
+        ("pod.yaml", pod("Running", "10.1.0.1")),
+        ("namespace.yaml", namespace.into()),
+        ("policy.yaml", policy("namespaceSelector: {}")),
+    ];
+    let mut lab = Lab::start(&files).await;
+    let owner = |lab: &Lab, ip: &str| lab.state.policy().owner(ip.parse().unwrap()).map(|view| view.name.to_string());
+    assert_eq!(owner(&lab, "10.1.0.1").as_deref(), Some("web"));
+    assert_eq!(lab.state.policy().namespace("ns").unwrap().labels.value("team"), Some("t"));
+    assert_eq!(lab.state.policy().demand(), PolicyDemand::ALL);
+    lab.write("pod.yaml", &pod("Running", "10.1.0.2"));
+    lab.until("another address", |lab| owner(lab, "10.1.0.2").is_some() && owner(lab, "10.1.0.1").is_none()).await;
+    lab.write("policy.yaml", &policy("podSelector: {}"));
+    lab.until("another peer", |lab| lab.state.policy().demand().pods == PodDemand::Of(["ns".into()].into())).await;
+
+    // What is wrong is named by object and field, and allows nothing.
+    lab.write("policy.yaml", &policy("podSelector: {}, ipBlock: {cidr: 10.0.0.0/8}"));
+    let wrong = "NetworkPolicy ns/allow: spec.ingress[0].from[0]: ipBlock beside a selector means nothing: this peer \
+                 matches nobody";
+    lab.until("a problem", |lab| lab.problems().contains(&wrong.to_owned())).await;
+    assert_eq!(lab.state.policy().demand(), PolicyDemand::default());
+    lab.write("pod.yaml", &pod("Succeeded", "10.1.0.2"));
+    lab.until("ended", |lab| owner(lab, "10.1.0.2").is_none()).await;
+    for name in ["policy.yaml", "namespace.yaml"] {
+        fs::remove_file(lab.path(name)).unwrap();
+    }
+    lab.until("removed", |lab| lab.state.policy().namespace("ns").is_none() && lab.problems().is_empty()).await;
+    assert_eq!(lab.state.policy().policies("ns").count(), 0);
 }
 
 #[tokio::test]

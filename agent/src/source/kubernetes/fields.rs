@@ -1,0 +1,201 @@
+//! The fields that are read of each kind, and how they become what `source::parse` takes. All others (managedFields,
+//! annotations, conditions, volumes) are skipped where they stand: they are most of the text, and none of them can then
+//! be wrong.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::Deserialize;
+
+/// What all objects have.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Meta {
+    pub(super) name: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) uid: Option<String>,
+    pub(super) resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl Meta {
+    /// What `source::parse` looks at.
+    fn take(&mut self) -> ObjectMeta {
+        ObjectMeta {
+            name: self.name.clone(),
+            labels: self.labels.take(),
+            creation_timestamp: self.creation_timestamp.take(),
+            deletion_timestamp: self.deletion_timestamp.take(),
+            ..ObjectMeta::default()
+        }
+    }
+}
+
+/// Any object, as far as it is named.
+#[derive(Deserialize)]
+pub(super) struct Header {
+    pub(super) metadata: Meta,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ServiceFields {
+    metadata: Meta,
+    spec: Option<core::ServiceSpec>,
+    status: Option<ServiceStatus>,
+}
+
+/// The addresses of load balancers; conditions mean nothing here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceStatus {
+    load_balancer: Option<core::LoadBalancerStatus>,
+}
+
+impl ServiceFields {
+    pub(super) fn split(self) -> (Meta, core::Service) {
+        let Self { mut metadata, spec, status } = self;
+        let status = status.map(|status| core::ServiceStatus {
+            load_balancer: status.load_balancer,
+            ..core::ServiceStatus::default()
+        });
+        let api = core::Service { metadata: metadata.take(), spec, status };
+        (metadata, api)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SliceFields {
+    metadata: Meta,
+    address_type: String,
+    endpoints: Option<Vec<discovery::Endpoint>>,
+    ports: Option<Vec<discovery::EndpointPort>>,
+}
+
+impl SliceFields {
+    pub(super) fn split(mut self) -> (Meta, discovery::EndpointSlice) {
+        let api = discovery::EndpointSlice {
+            metadata: self.metadata.take(),
+            address_type: self.address_type,
+            endpoints: self.endpoints.unwrap_or_default(),
+            ports: self.ports,
+        };
+        (self.metadata, api)
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct NodeFields {
+    metadata: Meta,
+    spec: Option<NodeSpec>,
+}
+
+#[derive(Deserialize)]
+struct NodeSpec {
+    taints: Option<Vec<Taint>>,
+}
+
+/// Which taint it is; whom it keeps away means nothing here.
+#[derive(Deserialize)]
+struct Taint {
+    key: String,
+}
+
+impl NodeFields {
+    pub(super) fn split(self) -> (Meta, core::Node) {
+        let Self { mut metadata, spec } = self;
+        let taints = spec.and_then(|spec| spec.taints).unwrap_or_default();
+        let taints = taints.into_iter().map(|taint| core::Taint { key: taint.key, ..core::Taint::default() });
+        let spec = core::NodeSpec { taints: Some(taints.collect()), ..core::NodeSpec::default() };
+        let api = core::Node { metadata: metadata.take(), spec: Some(spec), status: None };
+        (metadata, api)
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct PolicyFields {
+    metadata: Meta,
+    spec: Option<networking::NetworkPolicySpec>,
+}
+
+impl PolicyFields {
+    pub(super) fn split(self) -> (Meta, networking::NetworkPolicy) {
+        let Self { mut metadata, spec } = self;
+        let api = networking::NetworkPolicy { metadata: metadata.take(), spec };
+        (metadata, api)
+    }
+}
+
+/// A namespace is its labels.
+impl Header {
+    pub(super) fn split(self) -> (Meta, core::Namespace) {
+        let Self { mut metadata } = self;
+        let api = core::Namespace { metadata: metadata.take(), ..core::Namespace::default() };
+        (metadata, api)
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct PodFields {
+    metadata: Meta,
+    spec: Option<PodSpec>,
+    status: Option<PodStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec {
+    node_name: Option<String>,
+    host_network: Option<bool>,
+    containers: Option<Vec<Container>>,
+    init_containers: Option<Vec<Container>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Container {
+    ports: Option<Vec<core::ContainerPort>>,
+    restart_policy: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PodStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<core::PodIP>>,
+}
+
+impl PodFields {
+    pub(super) fn split(self) -> (Meta, core::Pod) {
+        let Self { mut metadata, spec, status } = self;
+        let containers = |list: Option<Vec<Container>>| list.unwrap_or_default().into_iter().map(Container::split);
+        let spec = spec.map(|spec| core::PodSpec {
+            node_name: spec.node_name,
+            host_network: spec.host_network,
+            containers: containers(spec.containers).collect(),
+            init_containers: Some(containers(spec.init_containers).collect()),
+            ..core::PodSpec::default()
+        });
+        let status = status.map(|status| core::PodStatus {
+            phase: status.phase,
+            pod_ip: status.pod_ip,
+            pod_ips: status.pod_ips,
+            ..core::PodStatus::default()
+        });
+        let api = core::Pod { metadata: metadata.take(), spec, status };
+        (metadata, api)
+    }
+}
+
+impl Container {
+    fn split(self) -> core::Container {
+        core::Container { ports: self.ports, restart_policy: self.restart_policy, ..core::Container::default() }
+    }
+}

@@ -1,0 +1,191 @@
+//! Which watches run: those that are always needed, and those that policies ask for. Says when all that was asked for has
+//! been told.
+//!
+//! A watch that nobody asks for ends when those of its kind that are asked for have told their lists, so that what moves
+//! from one to another is never gone in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use super::kind::Kind;
+use super::known::Known;
+use super::link::Link;
+use super::scope::Scope;
+use super::sync::{Progress, Sync, Tools};
+use crate::source::{Event, PolicyDemand, PolicySync};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Watches {
+    node: Arc<str>,
+    link: Arc<Link>,
+    events: Sender<Event>,
+    known: BTreeMap<Kind, Arc<Mutex<Known>>>,
+    running: BTreeMap<Scope, Running>,
+    reports: (UnboundedSender<(u64, Progress)>, UnboundedReceiver<(u64, Progress)>),
+    demand: PolicyDemand,
+    /// What the demand needs.
+    wanted: BTreeSet<Scope>,
+    /// How many loops were started.
+    started: u64,
+    /// [`Event::Synced`] was sent.
+    synced: bool,
+    /// What was last sent of this.
+    told: Option<PolicySync>,
+}
+
+/// A loop.
+#[derive(Debug)]
+struct Running {
+    number: u64,
+    task: JoinHandle<()>,
+    progress: Option<Progress>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Nobody listens any more.
+struct Closed;
+
+impl Watches {
+    pub(super) fn new(node: Arc<str>, link: Arc<Link>, events: Sender<Event>) -> Self {
+        Self {
+            node,
+            link,
+            events,
+            known: BTreeMap::new(),
+            running: BTreeMap::new(),
+            reports: unbounded_channel(),
+            demand: PolicyDemand::default(),
+            wanted: BTreeSet::new(),
+            started: 0,
+            synced: false,
+            told: None,
+        }
+    }
+
+    /// Runs until nobody listens any more. If nobody asks any more, what was asked for last holds.
+    pub(super) async fn follow(mut self, mut demand: watch::Receiver<PolicyDemand>) {
+        let events = self.events.clone();
+        loop {
+            self.demand.clone_from(&demand.borrow_and_update());
+            if self.settle().await.is_err() {
+                return;
+            }
+            tokio::select! {
+                report = self.reports.1.recv() => {
+                    report.into_iter().for_each(|(number, progress)| self.note(number, progress));
+                }
+                Ok(()) = demand.changed() => {}
+                () = events.closed() => return,
+            }
+        }
+    }
+
+    fn note(&mut self, number: u64, progress: Progress) {
+        // It may be of a loop that has been ended.
+        if let Some(running) = self.running.values_mut().find(|running| running.number == number) {
+            running.progress = Some(progress);
+        }
+    }
+
+    /// Starts what is missing, ends what is needless, and says how far it has come.
+    async fn settle(&mut self) -> Result<(), Closed> {
+        self.wanted = Scope::of_demand(&self.demand);
+        let missing: Vec<_> =
+            self.wanted.iter().filter(|scope| !self.running.contains_key(scope)).cloned().collect();
+        missing.into_iter().for_each(|scope| self.start(scope));
+        let unwanted: Vec<_> =
+            self.running.keys().filter(|scope| !self.wanted.contains(scope)).cloned().collect();
+        for scope in unwanted {
+            let successors = self.wanted.iter().filter(|other| other.kind() == scope.kind());
+            if successors.into_iter().all(|other| self.progress(other) == Some(Progress::Listed)) {
+                self.end(scope).await?;
+            }
+        }
+        self.tell_policy_sync().await?;
+        let done = |scope: &Scope| match self.progress(scope) {
+            None => false,
+            Some(Progress::Listed) => true,
+            Some(Progress::Refused) => !scope.is_essential(),
+        };
+        if !self.synced && Scope::ALWAYS.iter().all(done) {
+            self.synced = true;
+            self.send(Event::Synced).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_policy_sync(&mut self) -> Result<(), Closed> {
+        let (base, asked): (Vec<&Scope>, _) = self
+            .wanted
+            .iter()
+            .filter(|scope| !scope.is_essential())
+            .partition(|scope| scope.is_base_of_policies());
+        let sync = if base.iter().all(|scope| self.progress(scope) == Some(Progress::Listed)) {
+            asked
+                .iter()
+                .all(|scope| self.progress(scope).is_some())
+                .then(|| PolicySync::Told(self.demand.clone()))
+        } else {
+            let refused = base.iter().any(|scope| self.progress(scope) == Some(Progress::Refused));
+            refused.then_some(PolicySync::Refused)
+        };
+        if let Some(sync) = sync.filter(|sync| self.told.as_ref() != Some(sync)) {
+            self.told = Some(sync.clone());
+            self.send(Event::PolicySync(sync)).await?;
+        }
+        Ok(())
+    }
+
+    fn progress(&self, scope: &Scope) -> Option<Progress> {
+        self.running.get(scope)?.progress
+    }
+
+    fn start(&mut self, scope: Scope) {
+        tracing::debug!("watching {scope}");
+        self.started += 1;
+        let tools = Tools {
+            node: self.node.clone(),
+            link: self.link.clone(),
+            events: self.events.clone(),
+            known: self.known(scope.kind()),
+            reports: self.reports.0.clone(),
+        };
+        let task = tokio::spawn(Sync::new(scope.clone(), self.started, tools).sync());
+        self.running.insert(scope, Running { number: self.started, task, progress: None });
+    }
+
+    async fn end(&mut self, scope: Scope) -> Result<(), Closed> {
+        tracing::debug!("no longer watching {scope}");
+        if let Some(mut running) = self.running.remove(&scope) {
+            running.task.abort();
+            // Or it might tell something after this.
+            let _ = (&mut running.task).await;
+        }
+        self.link.standing.end(&scope);
+        let known = self.known(scope.kind());
+        let (mut known, mut events) = (known.lock().await, Vec::new());
+        known.end(&scope, &mut events);
+        for event in events {
+            self.send(event).await?;
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, kind: Kind) -> Arc<Mutex<Known>> {
+        self.known.entry(kind).or_insert_with(|| Arc::new(Mutex::new(Known::new(kind)))).clone()
+    }
+
+    async fn send(&self, event: Event) -> Result<(), Closed> {
+        self.events.send(event).await.map_err(|_| Closed)
+    }
+}
