@@ -139,13 +139,29 @@ fn privileges() -> Result<()> {
 
 fn rights() -> Result<()> {
     let objects = base()?;
-    let rules: Vec<_> = weir_tests::deploy::rules(&objects).collect();
-    ensure!(!rules.is_empty(), "no rights at all");
-    for rule in rules {
+    let mut watched = BTreeSet::new();
+    for rule in weir_tests::deploy::rules(&objects) {
         let is_events = rule.api_groups.as_deref() == Some(&["events.k8s.io".to_owned()]);
         let allowed = if is_events { ["create", "patch"] } else { ["list", "watch"] };
-        ensure!(rule.verbs.iter().all(|verb| allowed.contains(&verb.as_str())), "{rule:?}");
-        ensure!(!rule.resources.iter().flatten().any(|resource| resource.contains('*')), "{rule:?}");
+        ensure!(rule.verbs == allowed, "{rule:?}");
+        for group in rule.api_groups.iter().flatten().filter(|_| !is_events) {
+            watched.extend(rule.resources.iter().flatten().map(|name| format!("{name}.{group}")));
+        }
+        ensure!(rule.resources.iter().flatten().all(|resource| !resource.contains('*')), "{rule:?}");
+    }
+    let expected = [
+        "endpointslices.discovery.k8s.io",
+        "namespaces.",
+        "networkpolicies.networking.k8s.io",
+        "nodes.",
+        "pods.",
+        "services.",
+    ];
+    ensure!(watched.iter().eq(&expected), "{watched:?}");
+    // Each block of rules has its reason above it.
+    let text = fs::read_to_string(folder().join("base/rbac.yaml"))?;
+    for reason in ["# Of Nodes ", "# Which pods are isolated", "# What is wrong with an object"] {
+        ensure!(text.contains(reason), "nothing says: {reason}");
     }
     Ok(())
 }

@@ -7,5 +7,6 @@ mod churn;
 mod events;
 mod lists;
 mod outages;
+mod policies;
 mod refusals;
 mod world;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use weir_agent::source::PolicyDemand;
 use weir_tests::apiserver::{ApiServer, Contents, Cut, StreamingLists};
 
 use super::world::{Watcher, World, api_service, service, slice};
@@ -53,7 +54,7 @@ async fn a_watch_that_breaks_is_resumed() {
         world.delete(round);
         watcher.until_true(&world.server).await;
     }
-    assert_eq!(watcher.connection().lists, 3, "no list but the first ones");
+    assert_eq!(watcher.connection().lists, 5, "no list but the first ones");
 }
 
 #[tokio::test]
@@ -74,7 +75,7 @@ async fn a_version_that_is_forgotten() {
         watcher.until_true(&world.server).await;
         watcher.until_connected().await;
         assert_eq!(watcher.removed().len(), 2);
-        assert!(watcher.connection().lists > 3);
+        assert!(watcher.connection().lists > 5);
     }
 }
 
@@ -142,7 +143,7 @@ async fn a_silent_server_that_speaks_again() {
     world.delete(1);
     world.server.faults(|faults| faults.silent = false);
     watcher.until_true(&world.server).await;
-    assert_eq!(watcher.connection().lists, 3);
+    assert_eq!(watcher.connection().lists, 5);
 }
 
 /// A server without data has not even its own Service: it is not believed, and nothing goes.
@@ -284,7 +285,7 @@ async fn bookmarks_keep_a_quiet_watch_young() {
 async fn the_truth_is_not_empty() {
     let world = World::new().await;
     world.put(1, 3);
-    let truth = super::world::Objects::of(&world.server);
+    let truth = super::world::Objects::of(&world.server, &PolicyDemand::default());
     assert_eq!((truth.services.len(), truth.slices.len(), truth.nodes.len()), (2, 1, 1));
     let _: &ApiServer = &world.server;
 }

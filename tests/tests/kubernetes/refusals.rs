@@ -112,5 +112,5 @@ async fn overload_and_errors() {
         world.delete(2);
         watcher.until_true(&world.server).await;
     }
-    assert_eq!(watcher.connection().lists, 3, "no relist was needed");
+    assert_eq!(watcher.connection().lists, 5, "no relist was needed");
 }

@@ -5,17 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node as ApiNode, Service as ApiService};
-use k8s_openapi::api::discovery::v1::EndpointSlice as ApiSlice;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir_agent::source::{
-    Announcer, Connection, EndpointSlice, Event, Health, Kubernetes, KubernetesOptions, Node, ObjectKey,
-    ObjectRef, Problem, Service, parse_node, parse_service, parse_slice,
+    Announcer, Connection, EndpointSlice, Event, Health, Kubernetes, KubernetesOptions, Namespace, NetworkPolicy, Node,
+    ObjectKey, ObjectRef, Parsed, Pod, PodDemand, PolicyDemand, Problem, Service, parse_namespace,
+    parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
 };
+use weir_agent::state::State;
 use weir_tests::apiserver::{ApiServer, ServerOptions};
 
 /// The node that the source is on.
@@ -30,31 +32,44 @@ pub(crate) struct Objects {
     pub(crate) services: BTreeMap<ObjectKey, Service>,
     pub(crate) slices: BTreeMap<ObjectKey, EndpointSlice>,
     pub(crate) nodes: BTreeMap<Arc<str>, Node>,
+    pub(crate) pods: BTreeMap<ObjectKey, Pod>,
+    pub(crate) namespaces: BTreeMap<Arc<str>, Namespace>,
+    pub(crate) policies: BTreeMap<ObjectKey, NetworkPolicy>,
 }
 
+/// The kinds that a source watches.
+pub(crate) const KINDS: [&str; 6] = ["Service", "EndpointSlice", "Node", "Pod", "Namespace", "NetworkPolicy"];
+
 impl Objects {
-    /// What a source on [`NODE`] should know.
-    pub(crate) fn of(server: &ApiServer) -> Self {
-        Self::of_lists(server.truth("Service"), server.truth("EndpointSlice"), server.truth("Node"))
+    /// What a source on [`NODE`] should know, of which this is asked for.
+    pub(crate) fn of(server: &ApiServer, demand: &PolicyDemand) -> Self {
+        Self::of_lists(|kind| server.truth(kind), demand)
     }
 
-    /// The same, of a server's lists.
-    pub(crate) fn of_lists(services: Vec<Value>, slices: Vec<Value>, nodes: Vec<Value>) -> Self {
-        let mut objects = Self::default();
-        for value in services {
-            let Ok(api) = serde_json::from_value::<ApiService>(value.clone()) else { continue };
-            objects.services.extend(parse_service(&api).object.map(|object| (key(&value), object)));
-        }
-        for value in slices {
-            let api: ApiSlice = serde_json::from_value(value.clone()).unwrap();
-            objects.slices.extend(parse_slice(&api).object.map(|object| (key(&value), object)));
-        }
-        for value in nodes {
-            let api: ApiNode = serde_json::from_value(value.clone()).unwrap();
-            let name = key(&value).name;
-            objects.nodes.extend(parse_node(&api).object.filter(|_| *name == *NODE).map(|node| (name, node)));
-        }
-        objects
+    /// The same, of a server's lists by kind.
+    pub(crate) fn of_lists(list: impl Fn(&str) -> Vec<Value>, demand: &PolicyDemand) -> Self {
+        let objects = Self {
+            services: parse_all(list("Service"), parse_service),
+            slices: parse_all(list("EndpointSlice"), parse_slice),
+            nodes: by_name(parse_all(list("Node"), parse_node)),
+            pods: parse_all(list("Pod"), parse_pod),
+            namespaces: by_name(parse_all(list("Namespace"), parse_namespace)),
+            policies: parse_all(list("NetworkPolicy"), parse_network_policy),
+        };
+        objects.demanded(demand)
+    }
+
+    /// Of all that there is, what is to be told.
+    fn demanded(mut self, demand: &PolicyDemand) -> Self {
+        self.nodes.retain(|name, _| **name == *NODE);
+        self.namespaces.retain(|_, _| demand.namespaces);
+        self.pods.retain(|key, pod| match (pod.node.as_deref(), &demand.pods) {
+            (Some(NODE), _) => true,
+            (None, _) => false,
+            (Some(_), PodDemand::All) => true,
+            (Some(_), PodDemand::Of(namespaces)) => namespaces.contains(&key.namespace),
+        });
+        self
     }
 
     fn apply(&mut self, event: Event) {
@@ -65,8 +80,13 @@ impl Objects {
             Event::EndpointSlice(key, None) => drop(self.slices.remove(&key)),
             Event::Node(name, Some(node)) => drop(self.nodes.insert(name, node)),
             Event::Node(name, None) => drop(self.nodes.remove(&name)),
-            Event::Pod(..) | Event::Namespace(..) | Event::NetworkPolicy(..) => {}
-            Event::NodeAddresses(_) | Event::Problems(..) | Event::Synced => {}
+            Event::Pod(key, Some(pod)) => drop(self.pods.insert(key, pod)),
+            Event::Pod(key, None) => drop(self.pods.remove(&key)),
+            Event::Namespace(name, Some(namespace)) => drop(self.namespaces.insert(name, namespace)),
+            Event::Namespace(name, None) => drop(self.namespaces.remove(&name)),
+            Event::NetworkPolicy(key, Some(policy)) => drop(self.policies.insert(key, policy)),
+            Event::NetworkPolicy(key, None) => drop(self.policies.remove(&key)),
+            Event::NodeAddresses(_) | Event::Problems(..) | Event::PolicySync(_) | Event::Synced => {}
         }
     }
 }
@@ -76,9 +96,25 @@ fn key(object: &Value) -> ObjectKey {
     ObjectKey::new(text("namespace"), text("name"))
 }
 
-/// A source that runs, and all that it told.
+/// Those that can be read and are ours.
+fn parse_all<A: DeserializeOwned, T>(list: Vec<Value>, parse: fn(&A) -> Parsed<T>) -> BTreeMap<ObjectKey, T> {
+    let parsed = list.into_iter().filter_map(|value| {
+        let key = key(&value);
+        Some((key, parse(&serde_json::from_value(value).ok()?).object?))
+    });
+    parsed.collect()
+}
+
+fn by_name<T>(objects: BTreeMap<ObjectKey, T>) -> BTreeMap<Arc<str>, T> {
+    objects.into_iter().map(|(key, object)| (key.name, object)).collect()
+}
+
+/// A source that runs, and all that it told. It is asked for what policies then ask for, as an agent asks.
 pub(crate) struct Watcher {
     events: Receiver<Event>,
+    demand: watch::Sender<PolicyDemand>,
+    /// The cluster, as an agent knows it.
+    pub(crate) state: State,
     pub(crate) health: Health,
     pub(crate) announcer: Announcer,
     pub(crate) told: Objects,
@@ -94,15 +130,18 @@ impl Watcher {
         let source = Kubernetes::open(options).unwrap();
         let (health, announcer) = (source.health(), source.announcer());
         let (sender, events) = channel(16);
+        let (demand, asked) = watch::channel(PolicyDemand::default());
         Self {
             events,
+            demand,
+            state: State::new(NODE),
             health,
             announcer,
             told: Objects::default(),
             problems: HashMap::new(),
             removed: Vec::new(),
             synced: 0,
-            task: tokio::spawn(source.run(sender)),
+            task: tokio::spawn(source.run(sender, asked)),
         }
     }
 
@@ -122,15 +161,22 @@ impl Watcher {
         }
     }
 
-    /// Takes events until all has been told that `server` holds, which nobody changes meanwhile.
+    /// Takes events until all has been told that `server` holds and policies ask for; nobody changes it meanwhile.
     pub(crate) async fn until_true(&mut self, server: &ApiServer) {
-        self.until_told(&Objects::of(server)).await;
+        self.until_told(|demand| Objects::of(server, demand)).await;
     }
 
-    /// Takes events until all that was told, put together, is this.
-    pub(crate) async fn until_told(&mut self, truth: &Objects) {
+    /// Takes events until all that was told, put together, is the truth for what is asked for, and the source says so.
+    pub(crate) async fn until_told(&mut self, truth: impl Fn(&PolicyDemand) -> Objects) {
         let wait = async {
-            while self.synced == 0 || self.told != *truth {
+            let mut known = (self.state.policy().demand(), truth(&self.state.policy().demand()));
+            while !self.state.is_synced() || self.told != known.1 || self.state.policy().demand() != known.0 {
+                let demand = self.state.policy().demand();
+                if demand != known.0 {
+                    let truth = truth(&demand);
+                    known = (demand, truth);
+                    continue;
+                }
                 let event = self.events.recv().await.expect("the source ended");
                 self.take(event);
                 while let Ok(event) = self.events.try_recv() {
@@ -139,10 +185,12 @@ impl Watcher {
             }
         };
         if timeout(PATIENCE, wait).await.is_err() {
-            let told = &self.told;
+            let (told, demand) = (&self.told, self.state.policy().demand());
+            let truth = truth(&demand);
             panic!(
-                "not true within {PATIENCE:?}; {:?};\ntold {told:#?}\ntruth {truth:#?}",
-                self.connection()
+                "not true within {PATIENCE:?}; {:?};\n{:?}\n{demand:?}\ntold {told:#?}\ntruth {truth:#?}",
+                self.connection(),
+                self.state.policy().sync()
             );
         }
     }
@@ -167,6 +215,9 @@ impl Watcher {
             Event::Service(key, None) => self.removed.push(format!("Service {key}")),
             Event::EndpointSlice(key, None) => self.removed.push(format!("EndpointSlice {key}")),
             Event::Node(name, None) => self.removed.push(format!("Node {name}")),
+            Event::Pod(key, None) => self.removed.push(format!("Pod {key}")),
+            Event::Namespace(name, None) => self.removed.push(format!("Namespace {name}")),
+            Event::NetworkPolicy(key, None) => self.removed.push(format!("NetworkPolicy {key}")),
             Event::Problems(object, problems) if problems.is_empty() => {
                 self.problems.remove(object);
             }
@@ -176,7 +227,10 @@ impl Watcher {
             Event::Synced => self.synced += 1,
             _ => {}
         }
+        self.state.apply(event.clone());
         self.told.apply(event);
+        let demand = self.state.policy().demand();
+        self.demand.send_if_modified(|asked| std::mem::replace(asked, demand) != *asked);
     }
 
     /// What was removed since the last call, sorted.
@@ -286,4 +340,25 @@ pub(crate) fn slice(number: usize, endpoints: usize) -> Value {
 pub(crate) fn node(name: &str, zone: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}})
+}
+
+pub(crate) fn namespace(name: &str, team: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"team": team}}})
+}
+
+/// A pod that runs, with an address of its own for each number.
+pub(crate) fn pod(namespace: &str, name: &str, node: &str, app: &str, number: usize) -> Value {
+    let ip = format!("10.1.{}.{}", number / 250, 1 + number % 250);
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": name, "labels": {"app": app}},
+        "spec": {"nodeName": node,
+            "containers": [{"name": "c", "image": "i", "ports": [{"name": "http", "containerPort": 8080}]}]},
+        "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}})
+}
+
+/// A policy that lets these peers come to pods of this app.
+pub(crate) fn policy(namespace: &str, name: &str, app: &str, from: &[Value]) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"podSelector": {"matchLabels": {"app": app}}, "policyTypes": ["Ingress"], "ingress": [{"from": from}]}})
 }

@@ -1,6 +1,7 @@
 //! The Kubernetes source: what it tells, put together, is what the real server holds, also after that was killed, has
 //! forgotten what the source knew, or lost everything.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 use weir_tests::apiserver::{ADMIN_TOKEN, Assets, RealServer};
 
 use super::client::Client;
-use super::world::{NODE, Objects, Watcher, node, options_in, service, slice};
+use super::world::{KINDS, NODE, Objects, Watcher, node, options_in, service, slice};
 use super::{admin, trial};
 
 const SERVICES: &str = "/api/v1/namespaces/shop/services";
@@ -59,7 +60,8 @@ impl World {
     }
 
     async fn until_true(&self, watcher: &mut Watcher) {
-        watcher.until_told(&truth(&self.admin).await).await;
+        let truth = truth(&self.admin).await;
+        watcher.until_told(|demand| Objects::of_lists(|kind| truth[kind].clone(), demand)).await;
     }
 }
 
@@ -80,7 +82,7 @@ async fn lists_and_changes(assets: &Assets) {
     put(&world.admin, 700, 9).await;
     world.until_true(&mut watcher).await;
     assert_eq!(watcher.removed(), ["EndpointSlice shop/svc-5-1", "Service shop/svc-5"]);
-    assert_eq!((watcher.synced, watcher.connection().lists), (1, 3));
+    assert_eq!((watcher.synced, watcher.connection().lists), (1, 5));
     watcher.stop().await;
 }
 
@@ -188,13 +190,17 @@ async fn create(client: &Client, path: &str, object: &Value) {
     client.send("POST", path, Some(object)).await.expect(201);
 }
 
-/// What the server holds.
-async fn truth(client: &Client) -> Objects {
-    let list = async |path: &str| {
-        let list = client.get(path).await.expect(200);
-        list["items"].as_array().unwrap().clone()
-    };
-    let services = list("/api/v1/services").await;
-    let slices = list("/apis/discovery.k8s.io/v1/endpointslices").await;
-    Objects::of_lists(services, slices, list("/api/v1/nodes").await)
+/// What the server holds, by kind.
+async fn truth(client: &Client) -> HashMap<&'static str, Vec<Value>> {
+    let mut truth = HashMap::new();
+    for kind in KINDS {
+        let path = match kind {
+            "EndpointSlice" => "/apis/discovery.k8s.io/v1/endpointslices".into(),
+            "NetworkPolicy" => "/apis/networking.k8s.io/v1/networkpolicies".into(),
+            kind => format!("/api/v1/{}s", kind.to_lowercase()),
+        };
+        let list = client.get(&path).await.expect(200);
+        truth.insert(kind, list["items"].as_array().unwrap().clone());
+    }
+    truth
 }
