@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    EndpointSlice, Namespace, NetworkPolicy, Node, NodeAddress, ObjectKey, ObjectRef, Pod, PolicySync, Problem,
-    Service,
+    EndpointSlice, Namespace, NetworkPolicy, Node, NodeAddress, ObjectKey, ObjectRef, Pod, PolicySync,
+    Problem, Service,
 };
 
 /// One change. Sources send every object once and then [`Event::Synced`]; after that, changes as they happen. Of

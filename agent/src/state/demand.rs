@@ -13,7 +13,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::source::{
-    Labels, Namespace, NetworkPolicy, ObjectKey, PodDemand, PolicyDemand, PolicyPeer, PolicyPort, PolicyRule, Selector,
+    Labels, Namespace, NetworkPolicy, ObjectKey, PodDemand, PolicyDemand, PolicyPeer, PolicyPort, PolicyRule,
+    Selector,
 };
 
 /// Pods of more namespaces than this are watched all at once. Each namespace is one more watch, which costs the API
@@ -84,7 +85,13 @@ impl Demand {
     }
 
     /// A policy selects a pod more, or (`false`) one less.
-    pub(super) fn count_pod(&mut self, key: &ObjectKey, policy: &NetworkPolicy, more: bool, known: &Namespaces) {
+    pub(super) fn count_pod(
+        &mut self,
+        key: &ObjectKey,
+        policy: &NetworkPolicy,
+        more: bool,
+        known: &Namespaces,
+    ) {
         let before = self.selected.get(key).copied().unwrap_or_default();
         match (more, before) {
             (true, 0) => {
@@ -346,17 +353,21 @@ mod tests {
         let rules = prop::option::of(prop::collection::vec(peers, 0..3));
         let rules = prop::collection::vec((rules, prop::bool::weighted(0.2)), 0..3);
         let policy = (0..2_u8, rules.clone(), rules).prop_map(|(app, ingress, egress)| {
-            let rules = |list: Vec<(Option<_>, bool)>| list.into_iter().map(|(peers, named)| rule(peers, named));
+            let rules =
+                |list: Vec<(Option<_>, bool)>| list.into_iter().map(|(peers, named)| rule(peers, named));
             policy(&app.to_string(), rules(ingress).collect(), rules(egress).collect())
         });
         let pod = (any::<bool>(), 0..2_u8)
             .prop_map(|(here, app)| pod(if here { HERE } else { "there" }, &app.to_string()));
-        let namespace = (0..3_u8).prop_map(|team| Some(Namespace { labels: labels("team", &team.to_string()) }));
+        let namespace =
+            (0..3_u8).prop_map(|team| Some(Namespace { labels: labels("team", &team.to_string()) }));
         prop_oneof![
-            (0..3_u8, 0..3_u8, prop_oneof![1 => Just(None), 3 => pod]).prop_map(|(a, b, it)| Step::Pod(a, b, it)),
+            (0..3_u8, 0..3_u8, prop_oneof![1 => Just(None), 3 => pod])
+                .prop_map(|(a, b, it)| Step::Pod(a, b, it)),
             (0..3_u8, 0..3_u8, prop_oneof![1 => Just(None), 3 => policy])
                 .prop_map(|(a, b, it)| Step::Policy(a, b, it)),
-            (0..4_u8, prop_oneof![1 => Just(None), 3 => namespace]).prop_map(|(a, it)| Step::Namespace(a, it)),
+            (0..4_u8, prop_oneof![1 => Just(None), 3 => namespace])
+                .prop_map(|(a, it)| Step::Namespace(a, it)),
         ]
     }
 
@@ -395,7 +406,8 @@ mod tests {
                         Need::Everywhere => all = true,
                         Need::Selected(selector) => {
                             namespaces = true;
-                            let matched = self.namespaces.iter().filter(|(_, it)| selector.matches(&it.labels));
+                            let matched =
+                                self.namespaces.iter().filter(|(_, it)| selector.matches(&it.labels));
                             names.extend(matched.map(|(matched, _)| name(*matched)));
                         }
                     }

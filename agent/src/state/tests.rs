@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::source::{
-    Endpoint, Family, Labels, NetworkPolicy, Pod, PodDemand, PolicyDemand, PolicyPeer, PolicyRule, PolicySync, Selector,
-    ServiceType, TrafficPolicy,
+    Endpoint, Family, Labels, NetworkPolicy, Pod, PodDemand, PolicyDemand, PolicyPeer, PolicyRule,
+    PolicySync, Selector, ServiceType, TrafficPolicy,
 };
 
 fn key(name: &str) -> ObjectKey {

@@ -14,6 +14,7 @@ macro_rules! for_each_test {
             selectors_of_a_list,
             a_watch_tells_each_change,
             selectors_of_a_watch,
+            pods_by_their_node,
             streaming_list,
             a_watch_ends_with_its_timeout,
             contradictory_options,
@@ -186,6 +187,39 @@ pub(crate) async fn selectors_of_a_watch(server: &Fixture) {
     assert_eq!(version(&event["object"]), left);
     assert_eq!(web.next_names(1).await, ["ADDED b"]);
     assert_eq!(named.next_names(1).await, ["ADDED b"]);
+}
+
+/// Pods are told apart by where they run and whether they have ended; a change of that ends them for a watch.
+pub(crate) async fn pods_by_their_node(server: &Fixture) {
+    const NOT_ENDED: &str = "status.phase!%3DSucceeded,status.phase!%3DFailed";
+    let path = format!("/api/v1/namespaces/{}/pods", server.namespace);
+    let create = async |name: &str, node: Option<&str>| {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        if let Some(node) = node {
+            pod["spec"]["nodeName"] = node.into();
+        }
+        server.client.send("POST", &path, Some(&pod)).await.expect(201)
+    };
+    for (name, node) in [("a", Some("one")), ("b", Some("two")), ("c", None)] {
+        create(name, node).await;
+    }
+    let list = async |selector: &str| {
+        names(&server.client.get(&format!("{path}?fieldSelector={selector}")).await.expect(200))
+    };
+    assert_eq!(list(&format!("spec.nodeName%3Done,{NOT_ENDED}")).await, ["a"]);
+    assert_eq!(list("spec.nodeName!%3Done").await, ["b", "c"]);
+    let elsewhere = format!("spec.nodeName!%3Done,spec.nodeName!%3D,{NOT_ENDED}");
+    assert_eq!(list(&elsewhere).await, ["b"]);
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut watch = server.client.watch(&format!("{path}?fieldSelector={elsewhere}&{query}")).await;
+    assert_eq!(watch.next_names(2).await, ["ADDED b", "BOOKMARK "]);
+    create("d", Some("one")).await;
+    create("e", Some("three")).await;
+    server.client.send("DELETE", &format!("{path}/b?gracePeriodSeconds=0"), None).await.expect(200);
+    assert_eq!(watch.next_names(1).await, ["ADDED e"]);
+    // A real server may first note when it was deleted.
+    while watch.next_names(1).await != ["DELETED b"] {}
 }
 
 pub(crate) async fn streaming_list(server: &Fixture) {

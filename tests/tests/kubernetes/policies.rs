@@ -69,7 +69,10 @@ async fn without_a_policy_nothing_is_asked_about_other_nodes() {
     let of_pods: Vec<_> = requests.iter().filter(|seen| seen.path.ends_with("/pods")).collect();
     let fields = format!("spec.nodeName={NODE},status.phase!=Succeeded,status.phase!=Failed");
     assert!(!of_pods.is_empty());
-    assert!(of_pods.iter().all(|seen| seen.parameter("fieldSelector").as_ref() == Some(&fields)), "{of_pods:?}");
+    assert!(
+        of_pods.iter().all(|seen| seen.parameter("fieldSelector").as_ref() == Some(&fields)),
+        "{of_pods:?}"
+    );
 }
 
 #[tokio::test]
@@ -126,7 +129,8 @@ async fn the_demand_grows_and_shrinks() {
 async fn names_of_ports_are_everywhere() {
     let world = world().await;
     let mut object = policy("shop", "p", "web", &[]);
-    object["spec"] = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": "http"}]}]});
+    object["spec"] =
+        json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": "http"}]}]});
     world.server.put(&object).unwrap();
     let watcher = world.watch().await;
     assert_eq!(asked(&world.server), ["/api/v1/pods"], "what namespaces are like says nothing about it");

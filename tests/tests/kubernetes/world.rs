@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir_agent::source::{
-    Announcer, Connection, EndpointSlice, Event, Health, Kubernetes, KubernetesOptions, Namespace, NetworkPolicy, Node,
-    ObjectKey, ObjectRef, Parsed, Pod, PodDemand, PolicyDemand, Problem, Service, parse_namespace,
-    parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
+    Announcer, Connection, EndpointSlice, Event, Health, Kubernetes, KubernetesOptions, Namespace,
+    NetworkPolicy, Node, ObjectKey, ObjectRef, Parsed, Pod, PodDemand, PolicyDemand, Problem, Service,
+    parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
 };
 use weir_agent::state::State;
 use weir_tests::apiserver::{ApiServer, ServerOptions};
@@ -36,9 +36,6 @@ pub(crate) struct Objects {
     pub(crate) namespaces: BTreeMap<Arc<str>, Namespace>,
     pub(crate) policies: BTreeMap<ObjectKey, NetworkPolicy>,
 }
-
-/// The kinds that a source watches.
-pub(crate) const KINDS: [&str; 6] = ["Service", "EndpointSlice", "Node", "Pod", "Namespace", "NetworkPolicy"];
 
 impl Objects {
     /// What a source on [`NODE`] should know, of which this is asked for.

@@ -11,8 +11,11 @@ use tempfile::TempDir;
 use weir_tests::apiserver::{ADMIN_TOKEN, Assets, RealServer};
 
 use super::client::Client;
-use super::world::{KINDS, NODE, Objects, Watcher, node, options_in, service, slice};
+use super::world::{NODE, Objects, Watcher, namespace, node, options_in, pod, policy, service, slice};
 use super::{admin, trial};
+
+/// The kinds that a source watches.
+const KINDS: [&str; 6] = ["Service", "EndpointSlice", "Node", "Pod", "Namespace", "NetworkPolicy"];
 
 const SERVICES: &str = "/api/v1/namespaces/shop/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
@@ -25,6 +28,7 @@ pub(crate) fn trials(assets: Option<&Assets>) -> Vec<Trial> {
         trial("changes_meanwhile", assets, |assets| async move { changes_meanwhile(&assets).await }),
         trial("lost_data", assets, |assets| async move { lost_data(&assets).await }),
         trial("rights", assets, |assets| async move { rights(&assets).await }),
+        trial("policies", assets, |assets| async move { policies(&assets).await }),
     ]
 }
 
@@ -141,6 +145,65 @@ async fn lost_data(assets: &Assets) {
     assert_eq!(next.told.services.len(), 1, "the server's own");
     put(&world.admin, 8, 1).await;
     world.until_true(&mut next).await;
+}
+
+/// Of pods elsewhere and namespaces what policies ask for, while they do; also over a server that forgot all versions.
+async fn policies(assets: &Assets) {
+    let mut world = World::new(assets).await;
+    create(&world.admin, "/api/v1/namespaces", &namespace("bank", "red")).await;
+    for (at, name, at_node, app, number) in [
+        ("shop", "here", NODE, "web", 1),
+        ("shop", "there", "node-b", "db", 2),
+        ("bank", "there", "node-b", "db", 3),
+        ("bank", "ended", "node-b", "db", 4),
+    ] {
+        put_pod(&world.admin, &pod(at, name, at_node, app, number)).await;
+    }
+    let phase = json!({"status": {"phase": "Succeeded"}});
+    let status = "/api/v1/namespaces/bank/pods/ended/status";
+    world.admin.send("PATCH", status, Some(&phase)).await.expect(200);
+    let mut watcher = world.watch().await;
+    assert_eq!((watcher.told.pods.len(), watcher.told.namespaces.len()), (1, 0));
+
+    let path = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies";
+    let own = json!({"podSelector": {}});
+    create(&world.admin, path, &policy("shop", "p", "web", std::slice::from_ref(&own))).await;
+    watcher.until("its own namespace", |watcher| watcher.told.pods.len() == 2).await;
+    let red = json!({"namespaceSelector": {"matchLabels": {"team": "red"}}});
+    world
+        .admin
+        .send("PATCH", &format!("{path}/p"), Some(&policy("shop", "p", "web", &[own, red])))
+        .await
+        .expect(200);
+    watcher.until("red namespaces", |watcher| watcher.told.pods.len() == 3).await;
+    world.until_true(&mut watcher).await;
+    assert_eq!(watcher.removed(), [""; 0]);
+
+    world.server.kill();
+    watcher.until_error("not reachable").await;
+    world.server.revive().await.unwrap();
+    let all = json!({"namespaceSelector": {}});
+    world
+        .admin
+        .send("PATCH", &format!("{path}/p"), Some(&policy("shop", "p", "web", &[all])))
+        .await
+        .expect(200);
+    let gone = "/api/v1/namespaces/shop/pods/there?gracePeriodSeconds=0";
+    world.admin.send("DELETE", gone, None).await.expect(200);
+    watcher.until("all", |watcher| watcher.told.pods.len() == 2).await;
+    world.until_true(&mut watcher).await;
+    assert_eq!(watcher.removed(), ["Pod shop/there"]);
+    world.admin.send("DELETE", &format!("{path}/p"), None).await.expect(200);
+    watcher.until("nobody else", |watcher| watcher.told.pods.len() == 1).await;
+    watcher.until_connected().await;
+}
+
+/// A pod, and then its status, which has a path of its own.
+async fn put_pod(client: &Client, object: &Value) {
+    let path = format!("/api/v1/namespaces/{}/pods", object["metadata"]["namespace"].as_str().unwrap());
+    create(client, &path, object).await;
+    let path = format!("{path}/{}/status", object["metadata"]["name"].as_str().unwrap());
+    client.send("PATCH", &path, Some(&json!({"status": object["status"]}))).await.expect(200);
 }
 
 /// The rights that deploy/base grants are enough; without them one line says which is missing.

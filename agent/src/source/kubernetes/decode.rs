@@ -225,7 +225,10 @@ mod tests {
         };
         let found = pod(text).unwrap();
         assert_eq!(found.addresses.len(), 2);
-        assert_eq!((found.port("http", Protocol::Tcp), found.port("side", Protocol::Tcp)), (Some(8080), Some(9)));
+        assert_eq!(
+            (found.port("http", Protocol::Tcp), found.port("side", Protocol::Tcp)),
+            (Some(8080), Some(9))
+        );
         assert_eq!((found.port("once", Protocol::Tcp), found.node.as_deref()), (None, Some("node-a")));
         assert_eq!(found.labels.value("app"), Some("web"));
         assert_eq!(pod(&text.replace("Running", "Succeeded")), None);
@@ -234,11 +237,15 @@ mod tests {
 
     #[test]
     fn a_namespace_has_its_name_as_a_label() {
-        let decoded = decode_object(Kind::Namespace, r#"{"metadata":{"name":"shop","labels":{"a":"b"}}}"#).unwrap();
+        let decoded =
+            decode_object(Kind::Namespace, r#"{"metadata":{"name":"shop","labels":{"a":"b"}}}"#).unwrap();
         assert_eq!(decoded.key, ObjectKey::new("", "shop"));
         let Content::Namespace(parsed) = decoded.content else { panic!("{:?}", decoded.content) };
         let labels = parsed.object.unwrap().labels;
-        assert_eq!((labels.value("kubernetes.io/metadata.name"), labels.value("a")), (Some("shop"), Some("b")));
+        assert_eq!(
+            (labels.value("kubernetes.io/metadata.name"), labels.value("a")),
+            (Some("shop"), Some("b"))
+        );
     }
 
     #[test]

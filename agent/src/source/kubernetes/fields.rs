@@ -175,7 +175,8 @@ struct PodStatus {
 impl PodFields {
     pub(super) fn split(self) -> (Meta, core::Pod) {
         let Self { mut metadata, spec, status } = self;
-        let containers = |list: Option<Vec<Container>>| list.unwrap_or_default().into_iter().map(Container::split);
+        let containers =
+            |list: Option<Vec<Container>>| list.unwrap_or_default().into_iter().map(Container::split);
         let spec = spec.map(|spec| core::PodSpec {
             node_name: spec.node_name,
             host_network: spec.host_network,
@@ -196,6 +197,10 @@ impl PodFields {
 
 impl Container {
     fn split(self) -> core::Container {
-        core::Container { ports: self.ports, restart_policy: self.restart_policy, ..core::Container::default() }
+        core::Container {
+            ports: self.ports,
+            restart_policy: self.restart_policy,
+            ..core::Container::default()
+        }
     }
 }

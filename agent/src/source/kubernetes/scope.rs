@@ -86,8 +86,12 @@ impl Scope {
     pub(super) fn loss(&self) -> &'static str {
         match self {
             Self::Services | Self::EndpointSlices | Self::ThisNode => "what is known stays in force",
-            Self::NetworkPolicies => "no NetworkPolicy is known: those in force stay as they are; all else goes on",
-            Self::PodsHere => "no policy is told this node's pods: those in force stay as they are; all else goes on",
+            Self::NetworkPolicies => {
+                "no NetworkPolicy is known: those in force stay as they are; all else goes on"
+            }
+            Self::PodsHere => {
+                "no policy is told this node's pods: those in force stay as they are; all else goes on"
+            }
             Self::Namespaces => "what policies allow by a namespaceSelector is not allowed; all else goes on",
             Self::PodsOf(_) | Self::PodsElsewhere => {
                 "what policies allow pods of other nodes is not allowed; all else goes on"

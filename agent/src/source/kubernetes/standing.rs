@@ -71,7 +71,8 @@ impl Standing {
 
     /// Whether all is well, or as well as the server lets it be.
     fn judge(&self, state: &mut State) {
-        let up = Scope::ALWAYS.iter().filter(|scope| scope.is_essential()).all(|one| state.good.contains(one));
+        let up =
+            Scope::ALWAYS.iter().filter(|scope| scope.is_essential()).all(|one| state.good.contains(one));
         if !up || state.faults.iter().any(|(scope, fault)| !is_refused(scope, fault)) {
             return;
         }
@@ -105,7 +106,10 @@ impl Standing {
                 connection.since_s = now_s();
             }
             connection.errors += 1;
-            connection.error = fault.to_string();
+            // What keeps Services from being heard of is the worse.
+            if !refused || connection.error.is_empty() {
+                connection.error = fault.to_string();
+            }
             let server = &connection.server;
             if news && refused {
                 tracing::warn!("API server {server}: {fault}; {}", scope.loss());

@@ -26,7 +26,8 @@ pub(super) struct Watches {
     events: Sender<Event>,
     known: BTreeMap<Kind, Arc<Mutex<Known>>>,
     running: BTreeMap<Scope, Running>,
-    reports: (UnboundedSender<(u64, Progress)>, UnboundedReceiver<(u64, Progress)>),
+    reports: UnboundedReceiver<(u64, Progress)>,
+    reporter: UnboundedSender<(u64, Progress)>,
     demand: PolicyDemand,
     /// What the demand needs.
     wanted: BTreeSet<Scope>,
@@ -57,13 +58,15 @@ struct Closed;
 
 impl Watches {
     pub(super) fn new(node: Arc<str>, link: Arc<Link>, events: Sender<Event>) -> Self {
+        let (reporter, reports) = unbounded_channel();
         Self {
             node,
             link,
             events,
             known: BTreeMap::new(),
             running: BTreeMap::new(),
-            reports: unbounded_channel(),
+            reports,
+            reporter,
             demand: PolicyDemand::default(),
             wanted: BTreeSet::new(),
             started: 0,
@@ -81,7 +84,7 @@ impl Watches {
                 return;
             }
             tokio::select! {
-                report = self.reports.1.recv() => {
+                report = self.reports.recv() => {
                     report.into_iter().for_each(|(number, progress)| self.note(number, progress));
                 }
                 Ok(()) = demand.changed() => {}
@@ -158,7 +161,7 @@ impl Watches {
             link: self.link.clone(),
             events: self.events.clone(),
             known: self.known(scope.kind()),
-            reports: self.reports.0.clone(),
+            reports: self.reporter.clone(),
         };
         let task = tokio::spawn(Sync::new(scope.clone(), self.started, tools).sync());
         self.running.insert(scope, Running { number: self.started, task, progress: None });

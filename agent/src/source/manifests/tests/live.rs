@@ -57,14 +57,17 @@ async fn pods_namespaces_and_policies() {
         ("policy.yaml", policy("namespaceSelector: {}")),
     ];
     let mut lab = Lab::start(&files).await;
-    let owner = |lab: &Lab, ip: &str| lab.state.policy().owner(ip.parse().unwrap()).map(|view| view.name.to_string());
+    let owner =
+        |lab: &Lab, ip: &str| lab.state.policy().owner(ip.parse().unwrap()).map(|view| view.name.to_string());
     assert_eq!(owner(&lab, "10.1.0.1").as_deref(), Some("web"));
     assert_eq!(lab.state.policy().namespace("ns").unwrap().labels.value("team"), Some("t"));
     assert_eq!(lab.state.policy().demand(), PolicyDemand::ALL);
     lab.write("pod.yaml", &pod("Running", "10.1.0.2"));
-    lab.until("another address", |lab| owner(lab, "10.1.0.2").is_some() && owner(lab, "10.1.0.1").is_none()).await;
+    lab.until("another address", |lab| owner(lab, "10.1.0.2").is_some() && owner(lab, "10.1.0.1").is_none())
+        .await;
     lab.write("policy.yaml", &policy("podSelector: {}"));
-    lab.until("another peer", |lab| lab.state.policy().demand().pods == PodDemand::Of(["ns".into()].into())).await;
+    lab.until("another peer", |lab| lab.state.policy().demand().pods == PodDemand::Of(["ns".into()].into()))
+        .await;
 
     // What is wrong is named by object and field, and allows nothing.
     lab.write("policy.yaml", &policy("podSelector: {}, ipBlock: {cidr: 10.0.0.0/8}"));
@@ -77,7 +80,8 @@ async fn pods_namespaces_and_policies() {
     for name in ["policy.yaml", "namespace.yaml"] {
         fs::remove_file(lab.path(name)).unwrap();
     }
-    lab.until("removed", |lab| lab.state.policy().namespace("ns").is_none() && lab.problems().is_empty()).await;
+    lab.until("removed", |lab| lab.state.policy().namespace("ns").is_none() && lab.problems().is_empty())
+        .await;
     assert_eq!(lab.state.policy().policies("ns").count(), 0);
 }
 
