@@ -86,6 +86,12 @@ pub struct Counts {
     pub slices: usize,
     /// Endpoints in these slices, usable or not.
     pub endpoints: usize,
+    /// Pods that policies may select or mean: those of this node, and of other nodes those that are asked for.
+    #[serde(default)]
+    pub pods: usize,
+    /// NetworkPolicies.
+    #[serde(default)]
+    pub policies: usize,
 }
 
 impl State {
@@ -222,7 +228,8 @@ impl State {
     /// How much there is.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.counts
+        let (pods, policies) = self.policy.counts();
+        Counts { pods, policies, ..self.counts }
     }
 
     fn apply_service(&mut self, mut key: ObjectKey, mut service: Option<Service>) {

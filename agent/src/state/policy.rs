@@ -97,6 +97,11 @@ impl PolicyState {
         self.sync = Some(sync);
     }
 
+    /// How many pods and policies there are.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.pods.values().map(BTreeMap::len).sum(), self.policies.values().map(BTreeMap::len).sum())
+    }
+
     /// The pod that has an address.
     #[must_use]
     pub fn owner(&self, addr: IpAddr) -> Option<PodView<'_>> {

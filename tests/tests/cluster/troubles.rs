@@ -87,7 +87,11 @@ impl World {
 async fn rights_that_were_taken_away() {
     let mut world = World::new().await;
     world.disconnect().await;
-    world.server.grant(TOKEN, "weir", vec![Rule::new(&["services", "nodes"], BOTH)]);
+    world.server.grant(
+        TOKEN,
+        "weir",
+        vec![Rule::new(&["services", "nodes", "pods", "networkpolicies"], BOTH)],
+    );
     // Of the kind that the agent may not watch; the others go on.
     let mut table = world.table.clone();
     put(&world.server, &mut table, 1, 1);
@@ -95,6 +99,37 @@ async fn rights_that_were_taken_away() {
     world.says("RBAC does not allow to watch endpointslices.discovery.k8s.io: bind a ClusterRole").await;
     world.server.grant(TOKEN, "weir", vec![Rule::new(&["*"], BOTH)]);
     world.is_mended(&table).await;
+}
+
+/// The agent is newer than its ClusterRole: Services are served, at the start and later, and it is said once what is not
+/// known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_from_before_policies() {
+    let mut world = World::new().await;
+    let before = [Rule::new(&["services", "endpointslices", "nodes"], BOTH)];
+    world.server.grant(TOKEN, "weir", before.into());
+    world.node.kill();
+    let table = world.change();
+    world.node.start();
+    world.is_mended(&table).await;
+    let attempts = |status: &serde_json::Value| status["agent"]["connection"]["errors"].as_u64() > Some(2);
+    world.node.until("attempts", attempts).await;
+    assert_eq!(world.node.status()["agent"]["connection"]["connected"], true);
+    let log = world.node.log();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN API server ")).collect();
+    for (resource, loss) in [
+        ("networkpolicies.networking.k8s.io", "no NetworkPolicy is known: those in force stay as they are"),
+        ("pods", "no policy is told this node's pods: those in force stay as they are"),
+    ] {
+        let says = |line: &&&str| {
+            line.contains(&format!("RBAC does not allow to watch {resource}: ")) && line.contains(loss)
+        };
+        assert_eq!(warnings.iter().filter(says).count(), 1, "{resource}: {log}");
+    }
+    assert_eq!(warnings.len(), 2, "{log}");
+    world.server.grant(TOKEN, "weir", vec![Rule::new(&["*"], BOTH)]);
+    let well = |status: &serde_json::Value| status["agent"]["connection"]["error"] == "";
+    world.node.until("no error", well).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
