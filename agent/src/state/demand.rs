@@ -18,7 +18,7 @@ use crate::source::{
 };
 
 /// Pods of more namespaces than this are watched all at once. Each namespace is one more watch, which costs the API
-/// server a connection, from each node; all pods of a cluster cost this node about 600 bytes each.
+/// server a connection, from each node; all pods of a cluster cost this node less than 1 KiB each.
 pub const NARROW: usize = 16;
 
 /// At so few it is namespace by namespace again: not at each step over one border.
