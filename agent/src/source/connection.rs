@@ -18,7 +18,7 @@ pub struct Connection {
     pub error: String,
     /// Attempts that failed, since the agent started.
     pub errors: u64,
-    /// Full lists that were asked for, since the agent started; one for each kind of object at the start.
+    /// Full lists that were asked for, since the agent started; one for each watch at its start.
     pub lists: u64,
     /// Kubernetes Events that were sent, since the agent started.
     pub events_sent: u64,

@@ -26,7 +26,8 @@ pub use object::{
     ServicePort, ServiceType, SourceRanges, TrafficDistribution, TrafficPolicy,
 };
 pub use parse::{
-    Parsed, parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
+    Parsed, closed_policy, parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service,
+    parse_slice,
 };
 pub use policy::{IpBlock, NamedPort, Namespace, NetworkPolicy, Pod, PolicyPeer, PolicyPort, PolicyRule};
 pub use problem::{ObjectRef, Problem};

@@ -9,11 +9,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::fields::{Header, Meta, NodeFields, PodFields, PolicyFields, ServiceFields, SliceFields};
+use super::fields::{
+    Header, Meta, NodeFields, PodFields, PolicyFields, PolicySelector, ServiceFields, SliceFields,
+};
 use super::kind::Kind;
 use crate::source::{
-    EndpointSlice, Namespace, NetworkPolicy, Node, ObjectKey, Parsed, Pod, Problem, Service, parse_namespace,
-    parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
+    EndpointSlice, Namespace, NetworkPolicy, Node, ObjectKey, Parsed, Pod, Problem, Service, closed_policy,
+    parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
 };
 
 /// Marks the bookmark that ends the list at the beginning of a watch (KEP-3157).
@@ -38,8 +40,8 @@ pub(super) enum Content {
     NetworkPolicy(Parsed<NetworkPolicy>),
     Namespace(Parsed<Namespace>),
     Pod(Parsed<Pod>),
-    /// It does not decode.
-    Malformed(Problem),
+    /// It does not decode. What may stand for it, if it is a policy of which no version is known.
+    Malformed(Problem, Option<NetworkPolicy>),
 }
 
 /// Decodes an object.
@@ -50,7 +52,7 @@ pub(super) fn decode_object(kind: Kind, text: &str) -> Result<Decoded, Problem> 
     match decode_kind(kind, text) {
         Ok((meta, content)) => Decoded::new(meta, content),
         Err(problem) => match serde_json::from_str::<Header>(text) {
-            Ok(header) => Decoded::new(header.metadata, Content::Malformed(problem)),
+            Ok(header) => Decoded::new(header.metadata, Content::Malformed(problem, stand_in(kind, text))),
             Err(_) => Err(problem),
         },
     }
@@ -93,6 +95,12 @@ fn decode_kind(kind: Kind, text: &str) -> Result<(Meta, Content), Problem> {
             (meta, Content::Pod(parse_pod(&api)))
         }
     })
+}
+
+/// Whoever wrote a policy meant to isolate somebody.
+fn stand_in(kind: Kind, text: &str) -> Option<NetworkPolicy> {
+    let selector = || decode::<PolicySelector>(text).ok().and_then(PolicySelector::split);
+    (kind == Kind::NetworkPolicy).then(|| closed_policy(selector().as_ref()))
 }
 
 fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
@@ -185,7 +193,7 @@ mod tests {
         let decoded = decode_object(Kind::Service, &SERVICE.replace("80", "\"http\"")).unwrap();
         assert_eq!(decoded.key, ObjectKey::new("shop", "web"));
         assert_eq!(decoded.version.as_deref(), Some("7"));
-        let Content::Malformed(problem) = decoded.content else { panic!("{:?}", decoded.content) };
+        let Content::Malformed(problem, None) = decoded.content else { panic!("{:?}", decoded.content) };
         assert_eq!(problem.field, "spec.ports[0].port");
         assert_eq!(problem.message, r#"invalid type: string "http", expected i32"#);
     }

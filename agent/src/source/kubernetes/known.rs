@@ -83,7 +83,7 @@ impl Known {
             problems: own.or(other).is_some_and(|told| told.problems),
             ..Told::default()
         };
-        let (event, mut problems) = into_event(&key, decoded.content);
+        let (event, mut problems) = into_event(&key, decoded.content, before.object);
         let unusable = event.is_none() && !problems.is_empty();
         if unusable {
             problems.push(unusable_problem(before.object));
@@ -166,7 +166,7 @@ impl Known {
 }
 
 /// What tells of an object, and what is wrong with it.
-fn into_event(key: &ObjectKey, content: Content) -> (Option<Event>, Vec<Problem>) {
+fn into_event(key: &ObjectKey, content: Content, has_before: bool) -> (Option<Event>, Vec<Problem>) {
     match content {
         Content::Service(parsed) => {
             (parsed.object.map(|object| Event::Service(key.clone(), Some(object))), parsed.problems)
@@ -186,12 +186,20 @@ fn into_event(key: &ObjectKey, content: Content) -> (Option<Event>, Vec<Problem>
         Content::Pod(parsed) => {
             (parsed.object.map(|object| Event::Pod(key.clone(), Some(object))), parsed.problems)
         }
-        Content::Malformed(problem) => (None, vec![problem]),
+        Content::Malformed(problem, Some(closed)) if !has_before => {
+            (Some(Event::NetworkPolicy(key.clone(), Some(closed))), vec![problem, closed_problem()])
+        }
+        Content::Malformed(problem, _) => (None, vec![problem]),
     }
 }
 
 fn number(version: Option<&str>) -> u64 {
     version.and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+fn closed_problem() -> Problem {
+    let message = "its pods are isolated in both directions, and nothing is allowed to them";
+    Problem { field: "spec".into(), message: message.into() }
 }
 
 fn unusable_problem(has_before: bool) -> Problem {
@@ -209,6 +217,7 @@ mod tests {
 
     use super::super::decode::decode_object;
     use super::*;
+    use crate::source::Selector;
 
     fn service(name: &str, spec: &serde_json::Value) -> Decoded {
         let text = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec}).to_string();
@@ -276,6 +285,36 @@ mod tests {
         known.upsert(&Scope::Services, bad(), &mut events);
         known.remove(&Scope::Services, &ObjectKey::new("ns", "a"), None, &mut events);
         assert_eq!(brief(&mut events), ["-a", "a!0", "a!2"]);
+    }
+
+    #[test]
+    fn a_policy_that_does_not_decode_isolates_its_pods() {
+        let scope = &Scope::NetworkPolicies;
+        let policy = |name: &str, selector: &serde_json::Value, ingress: &serde_json::Value| {
+            let text = json!({"metadata": {"name": name, "namespace": "ns"},
+                "spec": {"podSelector": selector, "ingress": ingress}});
+            decode_object(Kind::NetworkPolicy, &text.to_string()).unwrap()
+        };
+        let (mut known, mut events) = (Known::new(Kind::NetworkPolicy), Vec::new());
+        let (web, nonsense, open) = (json!({"matchLabels": {"app": "web"}}), json!("all"), json!([{}]));
+        let told = |events: &mut Vec<Event>| {
+            let [Event::NetworkPolicy(_, Some(policy)), Event::Problems(_, problems)] = &events[..] else {
+                panic!("{events:?}")
+            };
+            let told = (policy.pods == Selector::default(), policy.ingress.clone(), problems.len());
+            events.clear();
+            told
+        };
+        let closed = Some(Box::default());
+        known.upsert(scope, policy("a", &web, &nonsense), &mut events);
+        assert_eq!(told(&mut events), (false, closed.clone(), 2), "its own pods");
+        known.upsert(scope, policy("b", &nonsense, &open), &mut events);
+        assert_eq!(told(&mut events), (true, closed, 2), "nobody knows which");
+        // Where a version before is known, that one stays.
+        known.upsert(scope, policy("c", &web, &open), &mut events);
+        events.clear();
+        known.upsert(scope, policy("c", &web, &nonsense), &mut events);
+        assert!(matches!(&events[..], [Event::Problems(..)]), "{events:?}");
     }
 
     #[test]

@@ -124,15 +124,26 @@ impl Catalog {
         self.interner.share(&mut id.namespace);
         self.interner.share(&mut id.name);
         content.share(&mut self.interner);
-        let mut content = Arc::new(content);
-        if *content == Content::Nothing
-            && !problems.is_empty()
-            && let Some(before) = before.filter(|before| *before.content != Content::Nothing)
-        {
-            content = before.content;
-            let message = "nothing of this version can be used: the version before it stays in force";
+        let before = before.filter(|before| *before.content != Content::Nothing);
+        let unusable = match &content {
+            Content::Nothing => !problems.is_empty(),
+            Content::Closed(_) => true,
+            _ => false,
+        };
+        let mut say = |message: &str| {
             problems.push(Problem { field: "metadata.name".into(), message: message.into() });
-        }
+        };
+        let content = match (content, before) {
+            (_, Some(before)) if unusable => {
+                say("nothing of this version can be used: the version before it stays in force");
+                before.content
+            }
+            (Content::Closed(policy), _) => {
+                say("its pods are isolated in both directions, and nothing is allowed to them");
+                Arc::new(Content::NetworkPolicy(policy))
+            }
+            (content, _) => Arc::new(content),
+        };
         self.insert(id.clone(), Claim { file: file.clone(), content, problems });
         id
     }
@@ -190,7 +201,7 @@ impl Content {
             Self::Pod(pod) => interner.share_pod(pod),
             Self::Namespace(namespace) => interner.share_namespace(namespace),
             // It stands there once.
-            Self::NetworkPolicy(_) => {}
+            Self::NetworkPolicy(_) | Self::Closed(_) => {}
             Self::Nothing => {}
         }
     }
@@ -204,13 +215,15 @@ impl Content {
             (Self::Node(node), _) => Event::Node(key.name, Some(node.clone())),
             (Self::Pod(pod), _) => Event::Pod(key, Some(pod.clone())),
             (Self::Namespace(namespace), _) => Event::Namespace(key.name, Some(namespace.clone())),
-            (Self::NetworkPolicy(policy), _) => Event::NetworkPolicy(key, Some(policy.clone())),
+            (Self::NetworkPolicy(policy) | Self::Closed(policy), _) => {
+                Event::NetworkPolicy(key, Some(policy.clone()))
+            }
             (Self::Nothing, Self::Service(_)) => Event::Service(key, None),
             (Self::Nothing, Self::EndpointSlice(_)) => Event::EndpointSlice(key, None),
             (Self::Nothing, Self::Node(_)) => Event::Node(key.name, None),
             (Self::Nothing, Self::Pod(_)) => Event::Pod(key, None),
             (Self::Nothing, Self::Namespace(_)) => Event::Namespace(key.name, None),
-            (Self::Nothing, Self::NetworkPolicy(_)) => Event::NetworkPolicy(key, None),
+            (Self::Nothing, Self::NetworkPolicy(_) | Self::Closed(_)) => Event::NetworkPolicy(key, None),
             (Self::Nothing, Self::Nothing) => return None,
         })
     }

@@ -6,12 +6,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::decode::{ApiObject, Fault, Header, Input};
+use super::decode::{ApiObject, Fault, Header, Input, PolicySelector};
 use super::document::split_documents;
 use crate::source::parse::Problems;
 use crate::source::{
-    EndpointSlice, Namespace, NetworkPolicy, Node, ObjectRef, Parsed, Pod, Problem, Service, parse_namespace,
-    parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
+    EndpointSlice, Namespace, NetworkPolicy, Node, ObjectRef, Parsed, Pod, Problem, Service, closed_policy,
+    parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
 };
 
 /// The largest file that is read, in bytes: 100,000 endpoints in one file are 20 MB of YAML.
@@ -26,6 +26,8 @@ pub(super) enum Content {
     Pod(Pod),
     Namespace(Namespace),
     NetworkPolicy(NetworkPolicy),
+    /// A policy that does not decode: what stands for it where no version before it is known.
+    Closed(NetworkPolicy),
     /// It is not ours, or nothing of it can be used.
     #[default]
     Nothing,
@@ -210,7 +212,24 @@ impl FileContent {
         let message =
             format!("{what}{}{line}: this part is not used; what the file held before stays", fault.message);
         self.problems.add(place.field(&fault.field), message);
+        self.objects.extend(close(input, fault));
     }
+}
+
+/// Whoever wrote a policy meant to isolate somebody: one that does not decode isolates its pods and allows nothing.
+fn close(input: Input<'_>, fault: &Fault) -> Option<Object> {
+    let header =
+        input.decode::<Header>().ok().filter(|header| header.kind.as_deref() == Some("NetworkPolicy"))?;
+    let metadata = header.metadata?;
+    let namespace = metadata.namespace.filter(|namespace| !namespace.is_empty());
+    let id = ObjectRef {
+        kind: "NetworkPolicy",
+        namespace: namespace.as_deref().unwrap_or("default").into(),
+        name: metadata.name.filter(|name| !name.is_empty())?.into(),
+    };
+    let selector = input.decode::<PolicySelector>().ok().and_then(PolicySelector::split);
+    let problem = Problem { field: fault.field.clone(), message: fault.message.clone() };
+    Some(Object { id, content: Content::Closed(closed_policy(selector.as_ref())), problems: vec![problem] })
 }
 
 /// Which object a part that does not decode was meant to be, as far as it can be told.

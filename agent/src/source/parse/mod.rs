@@ -20,7 +20,7 @@ mod tests;
 
 pub use node::parse_node;
 pub use pod::{parse_namespace, parse_pod};
-pub use policy::parse_network_policy;
+pub use policy::{closed_policy, parse_network_policy};
 pub use problems::MAX_PROBLEMS;
 pub use service::parse_service;
 pub use slice::{MAX_ENDPOINTS, MAX_PORTS, parse_slice};

@@ -47,6 +47,18 @@ pub fn parse_network_policy(api: &api::NetworkPolicy) -> Parsed<NetworkPolicy> {
     Parsed { object: Some(policy), problems: problems.finish() }
 }
 
+/// What stands for a policy that does not decode, where no version before it is known: its pods are isolated, and nothing
+/// is allowed to them. `pods`: its `spec.podSelector`; all pods of its namespace where that cannot be read either.
+#[must_use]
+pub fn closed_policy(pods: Option<&LabelSelector>) -> NetworkPolicy {
+    let parse = |api| parse_selector(api, "spec.podSelector", "", &mut Problems::default()).selector;
+    NetworkPolicy {
+        pods: pods.map(parse).unwrap_or_default(),
+        ingress: Some(Box::default()),
+        egress: Some(Box::default()),
+    }
+}
+
 /// `from` or `to` by its name, and `ports`.
 type ApiRule<'a> =
     ((&'static str, Option<&'a [api::NetworkPolicyPeer]>), Option<&'a [api::NetworkPolicyPort]>);

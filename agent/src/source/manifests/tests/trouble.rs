@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::{Lab, service};
-use crate::source::Manifests;
+use crate::source::{Manifests, Selector};
 
 #[tokio::test]
 async fn a_file_that_does_not_parse() {
@@ -29,6 +29,41 @@ async fn a_file_that_does_not_parse() {
     fs::remove_file(lab.path("b.yaml")).unwrap();
     lab.until("mended", |lab| lab.problems().is_empty()).await;
     assert_eq!(lab.ip("a").as_deref(), Some("10.0.0.3"));
+}
+
+/// Whoever wrote it meant to isolate somebody: its pods, or all of its namespace where not even these can be told.
+#[tokio::test]
+async fn a_policy_that_does_not_parse_closes() {
+    let policy = |selector: &str, ingress: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{namespace: ns, name: p}}\nspec:\n  \
+             podSelector: {selector}\n  ingress: {ingress}\n"
+        )
+    };
+    let web = "{matchLabels: {app: web}}";
+    let mut lab = Lab::start(&[("a.yaml", policy(web, "{from: [{}]}"))]).await;
+    let told = |lab: &Lab| {
+        let found: Vec<_> = lab.state.policy().policies("ns").collect();
+        let [policy] = found[..] else { panic!("{found:?}") };
+        let rules = |rules: &Option<Box<[_]>>| rules.as_ref().map(|rules| rules.len());
+        (policy.pods == Selector::default(), rules(&policy.ingress), rules(&policy.egress))
+    };
+    assert_eq!(told(&lab), (false, Some(0), Some(0)));
+    let said = lab.problems().join("\n");
+    assert!(
+        said.contains("NetworkPolicy ns/p: metadata.name: its pods are isolated in both directions"),
+        "{said}"
+    );
+    lab.write("a.yaml", &policy("all", "[{}]"));
+    lab.settle().await;
+    assert_eq!(told(&lab), (false, Some(0), Some(0)), "the version before it stays");
+    lab.write("a.yaml", &policy(web, "[{}]"));
+    lab.until("mended", |lab| told(lab) == (false, Some(1), None)).await;
+    fs::remove_file(lab.path("a.yaml")).unwrap();
+    lab.until("gone", |lab| lab.state.policy().policies("ns").count() == 0).await;
+    lab.write("a.yaml", &policy("all", "[{}]"));
+    lab.until("all pods", |lab| lab.state.policy().policies("ns").count() == 1).await;
+    assert_eq!(told(&lab), (true, Some(0), Some(0)));
 }
 
 #[tokio::test]
