@@ -47,9 +47,11 @@ const PER_POD: u64 = 1_500;
 async fn many_pods_of_other_nodes() {
     let server = ApiServer::start().await.unwrap();
     put_api_service(&server, &mut Table::new());
-    let put = |number: usize| server.put(&pod(number, &format!("node-{}", 1 + number % 300))).unwrap();
+    let put = |number: usize| {
+        server.put(&pod(number, &format!("node-{}", 1 + number % 300))).unwrap();
+    };
     let last = FIRST_PODS + MORE_PODS;
-    (0..FIRST_PODS).for_each(|number| drop(put(number)));
+    (0..FIRST_PODS).for_each(put);
     server.put(&pod(last, "node-a")).unwrap();
     let rules =
         json!([{"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "app-1"}}}]}]);
@@ -66,7 +68,7 @@ async fn many_pods_of_other_nodes() {
     };
     node.until("the first pods", pods(FIRST_PODS + 1)).await;
     let before = node.memory_kib("RssAnon");
-    (FIRST_PODS..last).for_each(|number| drop(put(number)));
+    (FIRST_PODS..last).for_each(put);
     node.until("all pods", pods(last + 1)).await;
     let bytes = |kib: u64| kib.saturating_sub(before) * 1024 / MORE_PODS as u64;
     let grown = bytes(node.memory_kib("RssAnon"));

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::time::{Instant, sleep};
 
 use super::backoff::{Backoff, SOON};
@@ -13,10 +11,9 @@ use super::body::{Lines, SILENCE, read_all};
 use super::decode::{Decoded, Line, Page, decode_bookmark, decode_object};
 use super::fault::Fault;
 use super::kind::{API_SERVICE, Kind};
-use super::known::Known;
-use super::link::Link;
 use super::scope::Scope;
 use super::session::Session;
+use super::watches::{Progress, Tools};
 use crate::source::{Event, ObjectKey, ObjectRef, Problem};
 
 /// How long a watch is asked to last, in seconds; up to twice as long, so that those of many nodes do not end together.
@@ -51,27 +48,6 @@ enum Ended {
     InTime,
     /// The connection broke, or the server closed it: it may be another one by now.
     Early,
-}
-
-/// How far a loop has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Progress {
-    /// A full list was told.
-    Listed,
-    /// The server will not tell it; it is asked again now and then.
-    Refused,
-}
-
-/// What a loop works with.
-#[derive(Clone, Debug)]
-pub(super) struct Tools {
-    pub(super) node: Arc<str>,
-    pub(super) link: Arc<Link>,
-    pub(super) events: Sender<Event>,
-    /// Held while what changes in it is sent: several loops may tell of one kind.
-    pub(super) known: Arc<Mutex<Known>>,
-    /// Where progress is reported; there is little of it. With the number of the loop.
-    pub(super) reports: UnboundedSender<(u64, Progress)>,
 }
 
 /// One watch.

@@ -15,8 +15,29 @@ use super::kind::Kind;
 use super::known::Known;
 use super::link::Link;
 use super::scope::Scope;
-use super::sync::{Progress, Sync, Tools};
+use super::sync::Sync;
 use crate::source::{Event, PolicyDemand, PolicySync};
+
+/// How far a loop has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Progress {
+    /// A full list was told.
+    Listed,
+    /// The server will not tell it; it is asked again now and then.
+    Refused,
+}
+
+/// What a loop works with.
+#[derive(Clone, Debug)]
+pub(super) struct Tools {
+    pub(super) node: Arc<str>,
+    pub(super) link: Arc<Link>,
+    pub(super) events: Sender<Event>,
+    /// Held while what changes in it is sent: several loops may tell of one kind.
+    pub(super) known: Arc<Mutex<Known>>,
+    /// Where progress is reported; there is little of it. With the number of the loop.
+    pub(super) reports: UnboundedSender<(u64, Progress)>,
+}
 
 /// See the module.
 #[derive(Debug)]

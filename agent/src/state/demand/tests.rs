@@ -1,0 +1,208 @@
+//! What is asked for by named rules, at the borders, and after random histories.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::super::PolicyState;
+use super::*;
+use crate::source::{IpBlock, Pod, Protocol, Requirement, Test};
+
+const HERE: &str = "here";
+
+fn selector(key: &str, value: &str) -> Selector {
+    Selector::from_iter([Requirement { key: key.into(), test: Test::In([value.into()].into()) }])
+}
+
+fn labels(key: &str, value: &str) -> Labels {
+    Labels::from_iter([(key.into(), value.into())])
+}
+
+fn pod(node: &str, app: &str) -> Option<Pod> {
+    let (addresses, ports) = Default::default();
+    Some(Pod { created_s: None, labels: labels("app", app), addresses, ports, node: Some(node.into()) })
+}
+
+fn peer(namespaces: Option<Selector>) -> PolicyPeer {
+    PolicyPeer::Pods { namespaces, pods: Selector::default() }
+}
+
+fn anywhere() -> PolicyPeer {
+    PolicyPeer::Block(IpBlock { cidr: "0.0.0.0/0".parse().unwrap(), except: Box::default() })
+}
+
+fn rule(peers: Option<Vec<PolicyPeer>>, named: bool) -> PolicyRule {
+    let port = PolicyPort::Named { protocol: Protocol::Tcp, name: "http".into() };
+    PolicyRule { peers: peers.map(Into::into), ports: named.then(|| [port].into()) }
+}
+
+/// A policy for pods of this app.
+fn policy(app: &str, ingress: Vec<PolicyRule>, egress: Vec<PolicyRule>) -> Option<NetworkPolicy> {
+    let pods = selector("app", app);
+    Some(NetworkPolicy { pods, ingress: Some(ingress.into()), egress: Some(egress.into()) })
+}
+
+fn of(names: &[&str]) -> PodDemand {
+    PodDemand::Of(names.iter().map(|name| Arc::from(*name)).collect())
+}
+
+fn key(namespace: &str, name: &str) -> ObjectKey {
+    ObjectKey::new(namespace, name)
+}
+
+#[test]
+fn what_each_rule_asks_for() {
+    let team = || peer(Some(selector("team", "t")));
+    let demand = |namespaces, pods| PolicyDemand { namespaces, pods };
+    let nothing = PolicyDemand::default;
+    let all = || demand(false, PodDemand::All);
+    for (ingress, egress, expected) in [
+        (vec![], vec![], nothing()),
+        (vec![rule(None, true)], vec![rule(None, false)], nothing()),
+        (vec![rule(Some(vec![anywhere()]), true)], vec![rule(Some(vec![anywhere()]), false)], nothing()),
+        (vec![rule(Some(vec![peer(None)]), false)], vec![], demand(false, of(&["ns"]))),
+        (vec![], vec![rule(Some(vec![peer(None)]), true)], demand(false, of(&["ns"]))),
+        (vec![rule(Some(vec![team()]), true)], vec![], demand(true, of(&["a", "b"]))),
+        (vec![rule(Some(vec![team(), peer(None)]), true)], vec![], demand(true, of(&["a", "b", "ns"]))),
+        (vec![rule(Some(vec![peer(Some(Selector::default()))]), false)], vec![], PolicyDemand::ALL),
+        // Whatever it leads to may have a port of that name.
+        (vec![], vec![rule(None, true)], all()),
+        (vec![], vec![rule(Some(vec![anywhere()]), true)], all()),
+        (vec![], vec![rule(Some(vec![]), true)], nothing()),
+    ] {
+        let mut state = PolicyState::new(HERE.into());
+        for (name, team) in [("a", "t"), ("b", "t"), ("c", "u"), ("ns", "u")] {
+            state.apply_namespace(&name.into(), Some(Namespace { labels: labels("team", team) }));
+        }
+        state.apply_policy(&key("ns", "p"), policy("x", ingress, egress));
+        assert_eq!(state.demand(), nothing(), "it selects nobody");
+        for (namespace, node, app) in [("ns", "there", "x"), ("ns", HERE, "y"), ("other", HERE, "x")] {
+            state.apply_pod(&key(namespace, app), pod(node, app));
+            assert_eq!(state.demand(), nothing(), "it selects nobody here");
+        }
+        state.apply_pod(&key("ns", "pod"), pod(HERE, "x"));
+        assert_eq!(state.demand(), expected);
+        state.apply_pod(&key("ns", "pod"), pod(HERE, "y"));
+        assert_eq!(state.demand(), nothing(), "no more");
+    }
+}
+
+#[test]
+fn many_namespaces_are_watched_at_once_until_they_are_few() {
+    let mut state = PolicyState::new(HERE.into());
+    state.apply_pod(&key("ns", "pod"), pod(HERE, "x"));
+    let team = rule(Some(vec![peer(Some(selector("team", "t")))]), false);
+    state.apply_policy(&key("ns", "p"), policy("x", vec![team], vec![]));
+    let mut set = |number: usize, exists: bool| {
+        let namespace = exists.then(|| Namespace { labels: labels("team", "t") });
+        state.apply_namespace(&format!("ns-{number}").into(), namespace);
+        match state.demand().pods {
+            PodDemand::All => None,
+            PodDemand::Of(names) => Some(names.len()),
+        }
+    };
+    (0..NARROW).for_each(|number| assert_eq!(set(number, true), Some(number + 1)));
+    assert_eq!(set(NARROW, true), None);
+    let borders: Vec<_> = (NARROW_AGAIN..=NARROW).rev().map(|number| set(number, false)).collect();
+    let (last, before) = borders.split_last().unwrap();
+    assert!(before.iter().all(Option::is_none), "{before:?}");
+    assert_eq!(*last, Some(NARROW_AGAIN));
+    assert_eq!(set(NARROW_AGAIN, true), Some(NARROW_AGAIN + 1), "and it stays so");
+}
+
+/// A change: to which object of a few, and what it is now.
+#[derive(Clone, Debug)]
+enum Step {
+    Pod(u8, u8, Option<Pod>),
+    Policy(u8, u8, Option<NetworkPolicy>),
+    Namespace(u8, Option<Namespace>),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let peers = prop_oneof![
+        Just(anywhere()),
+        Just(peer(None)),
+        (0..3_u8).prop_map(|team| peer(Some(selector("team", &team.to_string())))),
+        Just(peer(Some(Selector::default()))),
+    ];
+    let rules = prop::option::of(prop::collection::vec(peers, 0..3));
+    let rules = prop::collection::vec((rules, prop::bool::weighted(0.2)), 0..3);
+    let policy = (0..2_u8, rules.clone(), rules).prop_map(|(app, ingress, egress)| {
+        let rules = |list: Vec<(Option<_>, bool)>| list.into_iter().map(|(peers, named)| rule(peers, named));
+        policy(&app.to_string(), rules(ingress).collect(), rules(egress).collect())
+    });
+    let pod = (any::<bool>(), 0..2_u8)
+        .prop_map(|(here, app)| pod(if here { HERE } else { "there" }, &app.to_string()));
+    let namespace = (0..3_u8).prop_map(|team| Some(Namespace { labels: labels("team", &team.to_string()) }));
+    prop_oneof![
+        (0..3_u8, 0..3_u8, prop_oneof![1 => Just(None), 3 => pod]).prop_map(|(a, b, it)| Step::Pod(a, b, it)),
+        (0..3_u8, 0..3_u8, prop_oneof![1 => Just(None), 3 => policy])
+            .prop_map(|(a, b, it)| Step::Policy(a, b, it)),
+        (0..4_u8, prop_oneof![1 => Just(None), 3 => namespace]).prop_map(|(a, it)| Step::Namespace(a, it)),
+    ]
+}
+
+/// By the words, from all that there is.
+#[derive(Default)]
+struct World {
+    pods: BTreeMap<(u8, u8), Pod>,
+    policies: BTreeMap<(u8, u8), NetworkPolicy>,
+    namespaces: BTreeMap<u8, Namespace>,
+}
+
+impl World {
+    fn apply(&mut self, step: Step) {
+        fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+            match value {
+                Some(value) => drop(map.insert(key, value)),
+                None => drop(map.remove(&key)),
+            }
+        }
+        match step {
+            Step::Pod(namespace, name, pod) => set(&mut self.pods, (namespace, name), pod),
+            Step::Policy(namespace, name, policy) => set(&mut self.policies, (namespace, name), policy),
+            Step::Namespace(name, namespace) => set(&mut self.namespaces, name, namespace),
+        }
+    }
+
+    fn demand(&self) -> PolicyDemand {
+        let (mut namespaces, mut all, mut names) = (false, false, BTreeSet::new());
+        for ((own, _), policy) in &self.policies {
+            let is_selected = self.pods.iter().any(|((namespace, _), pod)| {
+                namespace == own && pod.node.as_deref() == Some(HERE) && policy.pods.matches(&pod.labels)
+            });
+            for need in needs(policy).filter(|_| is_selected) {
+                match need {
+                    Need::Own => drop(names.insert(name(*own))),
+                    Need::Everywhere => all = true,
+                    Need::Selected(selector) => {
+                        namespaces = true;
+                        let matched = self.namespaces.iter().filter(|(_, it)| selector.matches(&it.labels));
+                        names.extend(matched.map(|(matched, _)| name(*matched)));
+                    }
+                }
+            }
+        }
+        PolicyDemand { namespaces, pods: if all { PodDemand::All } else { PodDemand::Of(names) } }
+    }
+}
+
+fn name(number: u8) -> Arc<str> {
+    format!("ns-{number}").into()
+}
+
+proptest! {
+    #[test]
+    fn it_is_what_all_that_there_is_asks_for(steps in prop::collection::vec(any_step(), 0..60)) {
+        let (mut state, mut world) = (PolicyState::new(HERE.into()), World::default());
+        for step in steps {
+            world.apply(step.clone());
+            match step {
+                Step::Pod(at, pod_name, pod) => state.apply_pod(&key(&name(at), &pod_name.to_string()), pod),
+                Step::Policy(at, of, policy) => state.apply_policy(&key(&name(at), &of.to_string()), policy),
+                Step::Namespace(at, namespace) => state.apply_namespace(&name(at), namespace),
+            }
+            prop_assert_eq!(state.demand(), world.demand());
+        }
+    }
+}
