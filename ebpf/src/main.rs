@@ -4,10 +4,14 @@
 
 #[path = "programs/act.rs"]
 mod act;
+#[path = "programs/ahead.rs"]
+mod ahead;
 #[path = "programs/bind.rs"]
 mod bind;
 #[path = "programs/decision.rs"]
 mod decision;
+#[path = "programs/in_place.rs"]
+mod in_place;
 #[path = "programs/kernel_tables.rs"]
 mod kernel_tables;
 #[path = "programs/limit.rs"]

@@ -158,7 +158,7 @@ fn reset<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck> {
     frame.put(l4, header)?;
     frame.put_checksum(
         l4 + 16,
-        pseudo_header(packet.dst.addr, packet.src.addr, Protocol::Tcp as u8, TCP),
+        Sum::pseudo_header(packet.dst.addr, packet.src.addr, Protocol::Tcp as u8, TCP),
         Sum::ZERO.bytes(&header),
     )?;
     swap_ethernet(frame, packet)
@@ -236,7 +236,7 @@ fn send_error<F: Reshape>(frame: &mut F, packet: &Packet, error: &Error) -> Resu
     let ([kind, code], protocol, pseudo) = if v4 {
         (error.v4, PROTOCOL_ICMP, Sum::ZERO)
     } else {
-        let pseudo = pseudo_header(packet.dst.addr, packet.src.addr, PROTOCOL_ICMPV6, ICMP + quote);
+        let pseudo = Sum::pseudo_header(packet.dst.addr, packet.src.addr, PROTOCOL_ICMPV6, ICMP + quote);
         (error.v6, PROTOCOL_ICMPV6, pseudo)
     };
     let sum = sum.and(pseudo).word(u16::from_ne_bytes([kind, code])).word(error.mtu.to_be());
@@ -302,17 +302,6 @@ fn ipv6_header(src: Addr, dst: Addr, next: u8, payload: u32) -> [u8; IPV6 as usi
     let head = [0x60, 0, 0, 0, length_a, length_b, next, TTL];
     let [first, second]: [u32; 2] = zerocopy::transmute!(head);
     zerocopy::transmute!([first, second, a, b, c, d, e, f, g, h])
-}
-
-/// The pseudo-header's sum: RFC 9293 section 3.1, RFC 8200 section 8.1.
-#[inline(always)]
-fn pseudo_header(src: Addr, dst: Addr, protocol: u8, length: u32) -> Sum {
-    let sum = if dst.is_v4() {
-        Sum::ZERO.words([src.v4(), dst.v4()])
-    } else {
-        Sum::ZERO.words(src.words()).words(dst.words())
-    };
-    sum.word32(length.to_be()).word32(u32::from(protocol).to_be())
 }
 
 /// The answer goes back to where the packet came from.

@@ -3,6 +3,8 @@
 //! Called by [`super::rewrite`] and [`super::answer`]. All sums are over 16-bit words as this machine reads them: the
 //! checksum does not depend on the byte order as long as everything uses the same one (RFC 1071 section 2 (B)).
 
+use crate::abi::Addr;
+
 /// A one's complement sum under way, or the difference between two. Any number of words below 2^32 fits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[must_use]
@@ -34,6 +36,17 @@ impl Sum {
         sum
     }
 
+    /// That of a pseudo-header: RFC 9293 section 3.1, RFC 8200 section 8.1. `length` in bytes, of what follows the IP headers.
+    #[inline(always)]
+    pub fn pseudo_header(src: Addr, dst: Addr, protocol: u8, length: u32) -> Self {
+        let sum = if dst.is_v4() {
+            Self::ZERO.words([src.v4(), dst.v4()])
+        } else {
+            Self::ZERO.words(src.words()).words(dst.words())
+        };
+        sum.word32(length.to_be()).word32(u32::from(protocol).to_be())
+    }
+
     /// With the bytes of some header: an even number of them, from an even offset of whatever is summed.
     #[inline(always)]
     pub fn bytes<const N: usize>(self, bytes: &[u8; N]) -> Self {
@@ -49,6 +62,12 @@ impl Sum {
     #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 + other.0)
+    }
+
+    /// The difference the other way round.
+    #[inline(always)]
+    pub const fn negated(self) -> Self {
+        Self::ZERO.word32(!self.partial())
     }
 
     /// How the sum changes when these 32-bit words are replaced: the new ones, and the complement of the old ones.

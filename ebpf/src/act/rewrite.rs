@@ -12,17 +12,22 @@ use crate::wire::{Bytes, Kind, Packet, Quoted, parse_quoted};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stuck;
 
-/// What a checksum update is about: the kernel may have put off computing a packet's checksum until it leaves, and the
-/// field then holds the sum of the pseudo-header alone.
+/// Lengths of IP headers without options in bytes (RFC 791, RFC 8200).
+const IPV4: u32 = 20;
+const IPV6: u32 = 40;
+
+/// How what a transport checksum covers has changed. The kernel may have put off computing a packet's checksum until it
+/// leaves, and the field then holds the sum of the pseudo-header alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Covered {
-    /// Addresses of the pseudo-header (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1), of IPv4 or not.
-    Addresses {
-        /// IPv4: there the header has a checksum of its own.
-        v4: bool,
-    },
-    /// The segment, datagram or message itself.
-    Content,
+pub struct Change {
+    /// By the addresses of the pseudo-header (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1).
+    pub addresses: Sum,
+    /// Whether these are of IPv4: there the header has a checksum of its own.
+    pub is_v4: bool,
+    /// By the segment, datagram or message itself.
+    pub content: Sum,
+    /// What the field holds if the checksum was put off; `None`: that cannot be told from the headers.
+    pub put_off: Option<Sum>,
 }
 
 /// Something to change bytes of.
@@ -36,28 +41,24 @@ pub trait Frame: Bytes {
     /// Notes a difference in the content that no checksum in the packet makes up for.
     fn note_uncovered(&mut self, _difference: Sum) {}
 
-    /// Brings the transport checksum at `offset` up to date with a difference in what it covers. A checksum of zero
-    /// means "none" and stays where `optional` (UDP). By itself, of a frame whose checksum was never put off.
+    /// Brings the transport checksum at `offset` up to date with what it covers. A checksum of zero means "none" and stays
+    /// where `optional` (UDP). By itself, of a frame whose checksum was never put off.
     ///
     /// # Errors
     /// [`Stuck`]
     #[inline(always)]
-    fn update_checksum(
-        &mut self,
-        offset: u32,
-        difference: Sum,
-        _covered: Covered,
-        optional: bool,
-    ) -> Result<(), Stuck> {
+    fn update_checksum(&mut self, offset: u32, change: &Change, optional: bool) -> Result<(), Stuck> {
         let before = u16::from_ne_bytes(self.load(offset).ok_or(Stuck)?);
-        self.store(offset, updated(before, difference, optional).to_ne_bytes())
+        let after = updated(before, change.addresses.and(change.content), optional);
+        self.store(offset, after.to_ne_bytes())
     }
 }
 
 /// A whole checksum after a difference in what it covers. Where zero means "none" (UDP, RFC 768), none stays none, and a
 /// sum of zero is written as all ones.
 #[inline(always)]
-fn updated(before: u16, difference: Sum, optional: bool) -> u16 {
+#[must_use]
+pub fn updated(before: u16, difference: Sum, optional: bool) -> u16 {
     if optional && before == 0 {
         return 0;
     }
@@ -85,10 +86,14 @@ pub fn rewrite<F: Frame>(
         Kind::Transport(protocol @ (Protocol::Tcp | Protocol::Udp)) if packet.has_ports() => {
             if is_v4 {
                 write_header_v4(frame, packet, src, dst, hop)?;
-                update_transport(frame, packet, translation, protocol, Covered::Addresses { v4: true })
+                let addresses =
+                    difference_v4(packet.src.addr, src.addr).and(difference_v4(packet.dst.addr, dst.addr));
+                update_transport(frame, packet, translation, protocol, addresses, IPV4)
             } else {
                 write_header_v6(frame, packet, src, dst, hop)?;
-                update_transport(frame, packet, translation, protocol, Covered::Addresses { v4: false })
+                let addresses =
+                    difference_v6(packet.src.addr, src.addr).and(difference_v6(packet.dst.addr, dst.addr));
+                update_transport(frame, packet, translation, protocol, addresses, IPV6)
             }
         }
         kind => {
@@ -234,30 +239,28 @@ fn ports(src: Peer, dst: Peer) -> u32 {
     zerocopy::transmute!([src.port.network(), dst.port.network()])
 }
 
-/// The transport checksum, after new addresses and ports.
+/// The transport checksum, after new addresses and ports. `header`: length of an IP header without options.
 #[inline(always)]
 fn update_transport<F: Frame>(
     frame: &mut F,
     packet: &Packet,
     translation: &Translation,
     protocol: Protocol,
-    covered: Covered,
+    addresses: Sum,
+    header: u32,
 ) -> Result<(), Stuck> {
-    let (src, dst) = (translation.src, translation.dst);
     let Some((offset, optional)) = checksum_of(protocol) else { return Ok(()) };
-    let offset = packet.l4 + offset;
-    let addresses = if matches!(covered, Covered::Addresses { v4: true }) {
-        difference_v4(packet.src.addr, src.addr).and(difference_v4(packet.dst.addr, dst.addr))
-    } else {
-        difference_v6(packet.src.addr, src.addr).and(difference_v6(packet.dst.addr, dst.addr))
+    let (old, new) = (ports(packet.src, packet.dst), ports(translation.src, translation.dst));
+    let change = Change {
+        addresses,
+        is_v4: header == IPV4,
+        content: Sum::ZERO.replaced([old], [new]),
+        put_off: (packet.l4 - packet.l3 == header).then(|| {
+            let length = packet.length.wrapping_sub(header);
+            Sum::pseudo_header(packet.src.addr, packet.dst.addr, protocol as u8, length)
+        }),
     };
-    frame.update_checksum(offset, addresses, covered, optional)?;
-    let (old, new) = (ports(packet.src, packet.dst), ports(src, dst));
-    if old != new {
-        let change = Sum::ZERO.replaced([old], [new]);
-        frame.update_checksum(offset, change, Covered::Content, optional)?;
-    }
-    Ok(())
+    frame.update_checksum(packet.l4 + offset, &change, optional)
 }
 
 /// An ICMP error: the packet that it quotes, and its own checksum, which covers the quote.
@@ -268,14 +271,17 @@ fn rewrite_error<F: Frame>(
     quoted: Option<&Quoted>,
     addresses: Sum,
 ) -> Result<(), Stuck> {
-    let checksum = packet.l4 + 2;
-    if !packet.src.addr.is_v4() {
-        frame.update_checksum(checksum, addresses, Covered::Addresses { v4: false }, false)?;
-    }
-    let Some(new) = quoted else { return Ok(()) };
-    let Some(old) = parse_quoted(frame, packet) else { return Err(Stuck) };
-    let change = rewrite_quote(frame, packet, &old, new)?;
-    frame.update_checksum(checksum, change, Covered::Content, false)
+    let is_v4 = packet.src.addr.is_v4();
+    let content = match quoted {
+        Some(new) => {
+            let Some(old) = parse_quoted(frame, packet) else { return Err(Stuck) };
+            rewrite_quote(frame, packet, &old, new)?
+        }
+        None => Sum::ZERO,
+    };
+    // ICMPv4 does not cover the addresses (RFC 792).
+    let addresses = if is_v4 { Sum::ZERO } else { addresses };
+    frame.update_checksum(packet.l4 + 2, &Change { addresses, is_v4, content, put_off: None }, false)
 }
 
 /// Gives the quoted packet its addresses and ports, and its own checksums where they are quoted: RFC 5508 section 4.2

@@ -147,6 +147,11 @@ impl Instant {
 pub trait Moment {
     /// The time.
     fn now(&self) -> Instant;
+    /// The window that it is in.
+    #[inline(always)]
+    fn window(&self) -> Window {
+        self.now().window()
+    }
     /// The time in whole seconds.
     #[inline(always)]
     fn seconds(&self) -> u32 {

@@ -1,6 +1,6 @@
 //! Carries out verdicts: rewrites packets, answers in their place, sends them on their way.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use weir_ebpf::abi::{Config, Counter, Origin};
 use weir_ebpf::act::answer::{answer, answer_too_long, is_error};
@@ -21,6 +21,9 @@ pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 /// TCX_DROP, TC_ACT_SHOT
 const DROP: i32 = TC_ACT_SHOT as i32;
 
+/// TCX_REDIRECT, TC_ACT_REDIRECT
+const REDIRECT: i32 = TC_ACT_REDIRECT as i32;
+
 /// Of a translated packet that the stack forwards: flannel's masquerade leaves such packets alone. It is what kube-proxy
 /// marks packets with that it masquerades itself.
 const FORWARDED: u32 = 0x4000;
@@ -32,6 +35,7 @@ const NEXT_HOP: i32 = size_of::<NextHop>() as i32;
 #[inline(always)]
 pub(crate) fn act<H: Hook>(skb: Skb, row: &mut Decision, todo: Todo) -> i32 {
     match todo {
+        Todo::Sent => REDIRECT,
         Todo::Pass if H::ORIGIN.is_none() => NEXT,
         Todo::Pass => pass(skb, Note::LookAgain),
         Todo::Translate if row.translation.is_beyond(&row.packet) => {
@@ -41,7 +45,7 @@ pub(crate) fn act<H: Hook>(skb: Skb, row: &mut Decision, todo: Todo) -> i32 {
         Todo::Answer => give_answer::<H>(skb.raw(), &row.packet, &row.answer),
         Todo::Drop => DROP,
         // Steps, of which `decide` takes the next.
-        Todo::LookUp | Todo::Follow | Todo::Begin | Todo::BeginAgain | Todo::Reclaim => NEXT,
+        Todo::Read | Todo::LookUp | Todo::Follow | Todo::Begin | Todo::BeginAgain | Todo::Reclaim => NEXT,
     }
 }
 
@@ -114,7 +118,7 @@ fn find_hop(skb: Skb, row: &mut Decision) -> Told {
         return Told::Nobody;
     }
     let here = Here { context: skb.raw().cast(), ifindex: skb.ifindex() };
-    let window = Now.now().window();
+    let window = Now.window();
     row.to = match here.lookup_way(row.translation.src.addr, row.translation.dst.addr, length) {
         // This packet goes by the neighbour table, for those that follow in the same window: so the kernel knows that the
         // entry is in use, and finds out in time that somebody else has the address now.
@@ -188,7 +192,7 @@ fn send_through_stack<H: Hook>(skb: Skb) -> i32 {
 
 /// Length of the IP packet, or of the longest of those that a device is to make of it.
 #[inline(always)]
-fn length_on_wire(skb: Skb, packet: &Packet) -> Result<u16, Stuck> {
+pub(crate) fn length_on_wire(skb: Skb, packet: &Packet) -> Result<u16, Stuck> {
     let payload = skb.segment_size();
     if payload == 0 {
         return Ok(packet.length as u16);

@@ -71,6 +71,10 @@ pub(crate) enum Todo {
     BeginAgain = 7,
     /// It may begin a flow, if there is a source port.
     Reclaim = 8,
+    /// It is gone: sent on.
+    Sent = 9,
+    /// It is still to be read.
+    Read = 10,
 }
 
 /// Reads the packet whose IP header is at `L3` into the map.

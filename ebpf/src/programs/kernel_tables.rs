@@ -3,12 +3,12 @@
 use core::ops::Deref;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::maps::lpm_trie::Key;
 use weir_ebpf::abi::{
     Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
     Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, SetId, SetWord, Signs,
-    SourceRangeKey, Tuple, Workload,
+    SourceRangeKey, Tuple, Window, Workload,
 };
 use weir_ebpf::datapath::{CreateError, Full, Instant, Moment, PacketTables, Tables};
 
@@ -219,6 +219,13 @@ impl Moment for Now {
     fn now(&self) -> Instant {
         // SAFETY: no arguments.
         Instant { ns: unsafe { bpf_ktime_get_coarse_ns() } }
+    }
+
+    /// Of four jiffies, 4 to 40 ms by the kernel's configuration: that clock is read without a call.
+    #[inline(always)]
+    fn window(&self) -> Window {
+        // SAFETY: no arguments.
+        Window(unsafe { bpf_jiffies64() } >> 2)
     }
 
     #[inline(always)]

@@ -10,10 +10,11 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use core::ffi::c_void;
+use core::hint::black_box;
 use core::mem::MaybeUninit;
 use weir_ebpf::act::answer::Reshape;
 use weir_ebpf::act::checksum::Sum;
-use weir_ebpf::act::rewrite::{Covered, Frame, Stuck};
+use weir_ebpf::act::rewrite::{Change, Frame, Stuck};
 use weir_ebpf::wire::Bytes;
 
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace`: IPv6 addresses have no checksum of their own that makes up for them. In Linux
@@ -96,6 +97,15 @@ impl Skb {
         unsafe { (*self.0).ifindex }
     }
 
+    /// Where the part of the packet that is in one piece with its beginning begins and ends in memory.
+    #[inline(always)]
+    pub(crate) fn bounds(self) -> (usize, usize) {
+        // SAFETY: the kernel's context.
+        let (start, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        // Opaque: of a pointer that is copied in 32 bits the verifier does not know that it is one.
+        (black_box(start), black_box(end))
+    }
+
     /// Payload of each segment that a device is to make of it; 0: it is one.
     #[inline(always)]
     pub(crate) fn segment_size(self) -> u32 {
@@ -139,9 +149,23 @@ impl Skb {
         unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference.partial()), flags) }
     }
 
+    #[inline(always)]
+    fn replace_addresses(self, offset: u32, change: &Change, flags: u64) -> Result<(), Stuck> {
+        let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
+        if change.is_v4 {
+            return done(self.replace(offset, change.addresses, flags));
+        }
+        if self.replace(offset, change.addresses, flags | BPF_F_IPV6) == 0 {
+            return Ok(());
+        }
+        done(self.replace(offset, change.addresses, flags))?;
+        self.correct_sum(change.addresses);
+        Ok(())
+    }
+
     /// Corrects the sum over everything, where there is one.
     #[inline(always)]
-    fn correct_sum(self, difference: Sum) {
+    pub(crate) fn correct_sum(self, difference: Sum) {
         // SAFETY: a plain number. It fails where there is no such sum.
         unsafe { bpf_csum_update(self.0, difference.partial()) };
     }
@@ -179,29 +203,15 @@ impl Frame for Skb {
     }
 
     #[inline(always)]
-    fn update_checksum(
-        &mut self,
-        offset: u32,
-        difference: Sum,
-        covered: Covered,
-        optional: bool,
-    ) -> Result<(), Stuck> {
+    fn update_checksum(&mut self, offset: u32, change: &Change, optional: bool) -> Result<(), Stuck> {
         let flags = if optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
-        match covered {
-            Covered::Content => done(self.replace(offset, difference, flags)),
-            Covered::Addresses { v4: true } => {
-                done(self.replace(offset, difference, flags | u64::from(BPF_F_PSEUDO_HDR)))
-            }
-            Covered::Addresses { v4: false } => {
-                let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
-                if self.replace(offset, difference, flags | BPF_F_IPV6) == 0 {
-                    return Ok(());
-                }
-                done(self.replace(offset, difference, flags))?;
-                self.correct_sum(difference);
-                Ok(())
-            }
+        if change.content != Sum::ZERO {
+            done(self.replace(offset, change.content, flags))?;
         }
+        if change.addresses != Sum::ZERO {
+            self.replace_addresses(offset, change, flags)?;
+        }
+        Ok(())
     }
 }
 

@@ -10,12 +10,14 @@
 //!
 //! What is not ours goes on to the next program of the hook, as it came.
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weir_ebpf::abi::Origin;
 use weir_ebpf::act::ethernet::ETHERNET;
 
 use crate::act::{NEXT, act};
+use crate::ahead::go_ahead;
 use crate::decision::{
     Decision, Hook, Todo, choose_flow, enter_flow, find_frontend, follow, forget_flow, give_up_flow, look_up,
     read, reclaim_port, refuse_flow, reserve_flow, withdraw_flow,
@@ -61,16 +63,28 @@ fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn decide<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision) -> Todo {
     let raw = skb.raw();
-    match read::<L3>(raw, row) {
-        Todo::Follow => return follow::<H>(raw, row),
+    let todo = if H::ORIGIN.is_some() && L3 == ETHERNET { go_ahead(raw, row) } else { Todo::Read };
+    match todo {
+        Todo::Sent | Todo::Drop => return todo,
+        Todo::Begin => return begin::<H>(raw, row),
         Todo::LookUp => {}
-        todo => return todo,
+        _ => match read::<L3>(raw, row) {
+            Todo::Follow => return follow::<H>(raw, row),
+            Todo::LookUp => {}
+            todo => return todo,
+        },
     }
     match look_up::<H>(raw, row) {
         Todo::Begin if H::ORIGIN.is_some() => {}
         Todo::BeginAgain if H::ORIGIN.is_some() => forget_flow(row),
         todo => return todo,
     }
+    begin::<H>(raw, row)
+}
+
+/// A packet without a flow: likewise.
+#[inline(always)]
+fn begin<H: Hook>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
     match find_frontend(raw, row) {
         Todo::Begin => {}
         todo => return todo,

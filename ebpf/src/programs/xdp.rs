@@ -8,11 +8,11 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_load_bytes, bpf_xdp_sto
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
-use weir_ebpf::abi::{Counter, Device};
+use weir_ebpf::abi::{Counter, Device, Window};
 use weir_ebpf::act::ethernet::{ETHERNET, addresses};
 use weir_ebpf::act::rewrite::{Frame, Stuck, rewrite};
-use weir_ebpf::datapath::packet::{look_ahead, note_ahead};
-use weir_ebpf::datapath::{Instant, Moment as _, PacketTables as _, Tables as _};
+use weir_ebpf::datapath::packet::{Ahead, look_ahead};
+use weir_ebpf::datapath::{Moment as _, PacketTables as _, Tables as _};
 use weir_ebpf::wire::{Bytes, parse};
 
 use crate::decision::Decision;
@@ -34,7 +34,7 @@ fn run(raw: *mut xdp_md) -> Option<u32> {
     let row = DECISION.get_ptr_mut(0)?;
     // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
     let row = unsafe { &mut *row };
-    if !read(raw, row) || !look(raw, row, Now.now()) {
+    if !read(raw, row) || !look(raw, row, Now.window()) {
         return None;
     }
     Some(if rewrite_here(raw, row) { send(raw, row) } else { xdp_action::XDP_DROP })
@@ -59,18 +59,20 @@ fn read(raw: *mut xdp_md, row: &mut Decision) -> bool {
 /// What the packet becomes and where it goes on, into the map; `false`: neither is known. Then tc finds out, for those that
 /// follow in the same window, and so the kernel learns that the neighbour is in use.
 #[inline(never)]
-fn look(raw: *mut xdp_md, row: &mut Decision, now: Instant) -> bool {
-    let Some(ahead) = look_ahead(&KernelTables, now, &row.packet) else { return false };
-    row.translation = ahead.translation;
+fn look(raw: *mut xdp_md, row: &mut Decision, window: Window) -> bool {
+    let Ahead::Translate(translation, counter) = look_ahead(&KernelTables, window, &row.packet) else {
+        return false;
+    };
+    row.translation = translation;
     let Ok(length) = u16::try_from(row.packet.length) else { return false };
-    if !ahead.translation.hop.takes(length) {
+    if !translation.hop.takes(length) {
         return false;
     }
-    let ifindex = ahead.translation.hop.ifindex;
+    let ifindex = translation.hop.ifindex;
     if ifindex != Xdp(raw).ifindex() && !takes_redirects(ifindex) {
         return false;
     }
-    note_ahead(&KernelTables, now, &row.packet, &ahead);
+    KernelTables.count(counter);
     KernelTables.count(Counter::PacketXdp);
     true
 }

@@ -4,7 +4,7 @@
 
 mod parse;
 
-pub use parse::{Unusable, parse, parse_quoted};
+pub use parse::{Unusable, parse, parse_plain, parse_quoted};
 
 use crate::abi::{Peer, Protocol};
 

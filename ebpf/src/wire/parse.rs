@@ -57,28 +57,60 @@ pub fn parse(bytes: &(impl Bytes + ?Sized), l3: u32, ether_type: u16) -> Result<
         IPV6 => parse_v6(bytes, l3)?,
         _ => return Err(Unusable::NotIp),
     };
-    let Headers { src, dst, protocol, fragment, ttl, before_addresses, l4, length } = headers;
-    let mut packet = Packet {
-        src: Peer { addr: src, port: Port::default() },
-        dst: Peer { addr: dst, port: Port::default() },
-        kind: Kind::Other,
-        fragment,
-        tcp_flags: 0,
-        ttl,
-        before_addresses,
-        l3,
-        l4,
-        length,
-    };
-    if let Some(protocol) = Protocol::from_number(protocol.into()) {
+    let mut packet = headers.packet(l3);
+    if let Some(protocol) = Protocol::from_number(headers.protocol.into()) {
         packet.kind = Kind::Transport(protocol);
-        if !matches!(fragment, Fragment::Later(_)) {
+        if !matches!(packet.fragment, Fragment::Later(_)) {
             parse_ports(bytes, protocol, &mut packet)?;
         }
-    } else if matches!(fragment, Fragment::Whole) {
-        packet.kind = parse_icmp(bytes, protocol, ether_type, l4)?;
+    } else if matches!(packet.fragment, Fragment::Whole) {
+        packet.kind = parse_icmp(bytes, headers.protocol, ether_type, packet.l4)?;
     }
     Ok(packet)
+}
+
+/// The same of a plain packet, as nearly every one is: a whole segment of TCP or datagram of UDP, without options of IPv4
+/// or extension headers of IPv6, so that everything is at its place. `None`: another one, or bytes of these headers are
+/// missing.
+#[inline(always)]
+pub fn parse_plain(bytes: &(impl Bytes + ?Sized), l3: u32, ether_type: u16) -> Option<Packet> {
+    let (headers, l4) = match ether_type {
+        IPV4 => (parse_v4(bytes, l3).ok()?, l3 + 20),
+        IPV6 => (parse_v6_header(bytes, l3).ok()?, l3 + 40),
+        _ => return None,
+    };
+    if headers.l4 != l4 || !matches!(headers.fragment, Fragment::Whole) {
+        return None;
+    }
+    let protocol = Protocol::from_number(headers.protocol.into())?;
+    match protocol {
+        Protocol::Tcp => drop(bytes.load::<20>(l4)?),
+        Protocol::Udp => drop(bytes.load::<8>(l4)?),
+        Protocol::Sctp => return None,
+    }
+    let mut packet = Headers { l4, ..headers }.packet(l3);
+    packet.kind = Kind::Transport(protocol);
+    parse_ports(bytes, protocol, &mut packet).ok()?;
+    Some(packet)
+}
+
+impl Headers {
+    /// What is known of the packet so far.
+    #[inline(always)]
+    fn packet(&self, l3: u32) -> Packet {
+        Packet {
+            src: Peer { addr: self.src, port: Port::default() },
+            dst: Peer { addr: self.dst, port: Port::default() },
+            kind: Kind::Other,
+            fragment: self.fragment,
+            tcp_flags: 0,
+            ttl: self.ttl,
+            before_addresses: self.before_addresses,
+            l3,
+            l4: self.l4,
+            length: self.length,
+        }
+    }
 }
 
 #[inline(always)]
@@ -105,6 +137,14 @@ fn parse_v4(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable>
 
 #[inline(always)]
 fn parse_v6(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable> {
+    let mut headers = parse_v6_header(bytes, l3)?;
+    walk_extensions(bytes, &mut headers)?;
+    Ok(headers)
+}
+
+/// The header that every packet has.
+#[inline(always)]
+fn parse_v6_header(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable> {
     let header: [u8; 8] = bytes.load(l3).ok_or(Unusable::Malformed)?;
     let addrs: [u8; 32] = bytes.load(l3 + 8).ok_or(Unusable::Malformed)?;
     let [src, dst]: [Addr; 2] = zerocopy::transmute!(addrs);
@@ -114,7 +154,7 @@ fn parse_v6(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable>
     if src.is_v4() || dst.is_v4() {
         return Err(Unusable::MappedAddress);
     }
-    let mut headers = Headers {
+    Ok(Headers {
         src,
         dst,
         protocol: header[6],
@@ -123,9 +163,7 @@ fn parse_v6(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable>
         before_addresses: [header[4], header[5], header[6], header[7]],
         l4: l3 + 40,
         length: u32::from(u16::from_be_bytes([header[4], header[5]])) + 40,
-    };
-    walk_extensions(bytes, &mut headers)?;
-    Ok(headers)
+    })
 }
 
 /// To the first header that is no extension (RFC 8200 section 4). Behind a later fragment there is none.

@@ -4,16 +4,16 @@
 //! an agent, and nobody need be told of it.
 
 use crate::abi::{Form, Hop, HopRow, Path, Tuple, Window};
-use crate::datapath::{Instant, PacketTables};
+use crate::datapath::PacketTables;
 use crate::wire::{Kind, Packet};
 
 /// The hop that packets of the row's direction took a moment ago.
 #[inline(always)]
-pub(super) fn recall_hop<T: PacketTables>(tables: &T, flow: &T::FlowRef<'_>, now: Instant) -> Hop {
+pub(super) fn recall_hop<T: PacketTables>(tables: &T, flow: &T::FlowRef<'_>, window: Window) -> Hop {
     if flow.path() != Path::Redirect {
         return Hop::UNKNOWN;
     }
-    tables.lookup_hop(flow).hop(now.window())
+    tables.lookup_hop(flow).hop(window)
 }
 
 /// Remembers the hop that this packet takes, for those that follow in the same window. The window is that of a moment

@@ -37,9 +37,8 @@ pub(super) fn arrive<T: PacketTables, M: Moment, N: Network>(
             {
                 return Known::Again;
             }
-            let now = node.moment.now();
-            let hop = recall_hop(node.tables, &flow, now);
-            touch(node.tables, now, packet, &flow);
+            let hop = recall_hop(node.tables, &flow, node.moment.window());
+            touch(node.tables, node.moment.now(), packet, &flow);
             remember_piece(node, packet, protocol);
             Known::Verdict(forward_verdict(node.tables, &flow, hop))
         }
@@ -105,9 +104,8 @@ fn reply_verdict<T: PacketTables, M: Moment, N: Network>(
 ) -> Verdict {
     match (flow.path(), flow.hides_client()) {
         (Path::Redirect, _) => {
-            let now = node.moment.now();
-            let hop = recall_hop(node.tables, flow, now);
-            touch(node.tables, now, packet, flow);
+            let hop = recall_hop(node.tables, flow, node.moment.window());
+            touch(node.tables, node.moment.now(), packet, flow);
             remember_piece(node, packet, protocol);
             node.tables.count(Counter::PacketReply);
             let onward = onward(node.tables, flow, End::Client);
@@ -140,10 +138,16 @@ pub(super) const fn is_opening(packet: &Packet) -> bool {
 #[inline(always)]
 pub(super) fn touch<T: PacketTables>(tables: &T, now: Instant, packet: &Packet, flow: &T::FlowRef<'_>) {
     let now_s = now.seconds();
-    let signs = flow.signs.unless_continued(packet.tcp_flags & TCP_RST == 0).and(signs(packet));
+    let signs = signs_after(packet, flow);
     if flow.seen_s != now_s || flow.signs != signs {
         tables.touch_flow(flow, now_s, signs);
     }
+}
+
+/// What was seen of the row's direction, with this packet.
+#[inline(always)]
+pub(super) const fn signs_after(packet: &Packet, flow: &Flow) -> Signs {
+    flow.signs.unless_continued(packet.tcp_flags & TCP_RST == 0).and(signs(packet))
 }
 
 #[inline(always)]

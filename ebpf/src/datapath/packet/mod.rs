@@ -6,7 +6,7 @@
 //! commands that explain.
 //!
 //! The tables of flows say what a packet becomes (`known`); a packet that has no flow may begin one (`begin`). ICMP
-//! errors follow the flow that they quote (`icmp`). At XDP a packet may be ahead of both questions (`ahead`).
+//! errors follow the flow that they quote (`icmp`). Most packets are ahead of all that (`ahead`).
 
 mod ahead;
 mod begin;
@@ -17,7 +17,7 @@ mod ports;
 mod reclaim;
 mod verdict;
 
-pub use ahead::{Ahead, look_ahead, note_ahead};
+pub use ahead::{Ahead, look_ahead};
 pub use hop::remember_hop;
 pub use known::Known;
 pub use verdict::{Answer, Onward, Translation, Verdict};

@@ -1,26 +1,39 @@
-//! Ahead of the first hook: the same translation and the same traces, or none of either.
+//! Ahead of everything else: the same translation as at the first hook, of packets that leave no trace there.
 
 use super::*;
-use crate::abi::{Flow, Tuple};
+use crate::abi::{Flow, Hop, Tuple};
 use crate::datapath::Moment as _;
-use crate::datapath::PacketTables as _;
-use crate::datapath::packet::{look_ahead, note_ahead};
-use crate::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_SYN};
+use crate::datapath::packet::{Ahead, look_ahead, remember_hop};
+use crate::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
-/// What a segment becomes ahead of the hooks, and whatever it leaves behind.
-fn ahead(world: &World, flags: u8, src: Peer, dst: Peer) -> Option<Translation> {
+const HOP: Hop = Hop { ifindex: 7, mtu: 1500, dst: [2, 0, 0, 0, 0, 7], src: [2, 0, 0, 0, 0, 8] };
+
+fn packet(flags: u8, src: Peer, dst: Peer) -> Packet {
     let frame = frame::tcp(src.into(), dst.into(), flags, b"");
-    let packet = parse(&frame[..], 14, frame::ether_type(&frame)).expect("a packet");
-    let found = look_ahead(&world.tables, world.moment.now(), &packet)?;
-    note_ahead(&world.tables, world.moment.now(), &packet, &found);
-    Some(found.translation)
+    parse(&frame[..], 14, frame::ether_type(&frame)).expect("a packet")
 }
 
-/// Everything that packets change.
-fn traces(world: &World) -> (Vec<(Tuple, Flow)>, Vec<u64>) {
+fn look(world: &World, packet: &Packet) -> Ahead {
+    look_ahead(&world.tables, world.moment.window(), packet)
+}
+
+/// What a segment becomes ahead of the hooks.
+fn ahead(world: &World, flags: u8, src: Peer, dst: Peer) -> Ahead {
+    look(world, &packet(flags, src, dst))
+}
+
+/// A segment that finds its hop, at the first hook.
+fn send_and_remember(world: &World, flags: u8, src: Peer, dst: Peer) -> Translation {
+    let translation = translated(world.send(Hook::FromNet, Protocol::Tcp, flags, src, dst));
+    remember_hop(&world.tables, &packet(flags, src, dst), &HOP, world.moment.window());
+    translation
+}
+
+/// Everything that packets change, but for what they are counted as.
+fn rows(world: &World) -> Vec<(Tuple, Flow)> {
     let mut flows: Vec<_> = world.tables.flows.borrow().iter().map(|(key, row)| (*key, *row)).collect();
     flows.sort_by_key(|(key, _)| format!("{key:?}"));
-    (flows, Counter::ALL.iter().map(|counter| world.tables.counted(*counter)).collect())
+    flows
 }
 
 #[test]
@@ -28,49 +41,67 @@ fn known_flows_to_other_nodes_become_what_the_first_hook_makes_of_them() {
     for mut world in World::both() {
         world.set_backends(2..3);
         let (client, dialled) = (world.client(4000), world.node());
-        assert_eq!(ahead(&world, TCP_SYN, client, dialled), None);
-        let there = translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, client, dialled));
-        let begun = traces(&world);
-        for (second, flags) in (1001..).zip([TCP_ACK, TCP_ACK, TCP_FIN | TCP_ACK]) {
-            world.moment.seconds.set(second);
-            for (src, dst) in [(client, dialled), (there.dst, there.src)] {
-                let before = world.tables.clone();
-                let early = ahead(&world, flags, src, dst).expect("a known flow");
-                let traces_early = traces(&world);
-                world.tables = before;
-                let late = translated(world.send(Hook::FromNet, Protocol::Tcp, flags, src, dst));
-                assert_eq!((early, traces_early), (late, traces(&world)));
-            }
+        assert_eq!(ahead(&world, TCP_SYN, client, dialled), Ahead::New);
+        let there = send_and_remember(&world, TCP_SYN, client, dialled);
+        send_and_remember(&world, TCP_SYN | TCP_ACK, there.dst, there.src);
+        let ways = [(client, dialled, Counter::PacketForward), (there.dst, there.src, Counter::PacketReply)];
+        for (src, dst, counter) in ways {
+            let begun = rows(&world);
+            let counted = world.tables.counted(counter);
+            let early = ahead(&world, TCP_ACK, src, dst);
+            let late = translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_ACK, src, dst));
+            assert_eq!(early, Ahead::Translate(late, counter));
+            assert_eq!(late.hop, HOP);
+            assert_eq!(rows(&world), begun, "neither leaves a trace");
+            assert_eq!(world.tables.counted(counter), counted + 1, "the first hook counts by itself");
         }
-        assert_ne!(traces(&world), begun);
-        assert!(world.tables.lookup_flow(&Tuple::new(client, dialled, Protocol::Tcp).0).is_some());
     }
 }
 
 #[test]
-fn what_is_not_certain_is_left_to_the_first_hook_without_a_trace() {
+fn news_are_the_first_hooks() {
+    for mut world in World::both() {
+        world.set_backends(2..3);
+        let (client, dialled) = (world.client(4000), world.node());
+        let there = send_and_remember(&world, TCP_SYN, client, dialled);
+        assert_eq!(ahead(&world, TCP_ACK, there.dst, there.src), Ahead::Wait, "its hop is not known");
+        for (src, dst) in [(client, dialled), (there.dst, there.src)] {
+            send_and_remember(&world, TCP_ACK, src, dst);
+            for flags in [TCP_SYN, TCP_FIN | TCP_ACK, TCP_RST, TCP_RST | TCP_ACK] {
+                assert_eq!(ahead(&world, flags, src, dst), Ahead::Wait, "{flags:#x}");
+            }
+            // What was noted is no news; a direction that goes on after a reset is.
+            send_and_remember(&world, TCP_FIN | TCP_ACK, src, dst);
+            assert!(matches!(ahead(&world, TCP_FIN | TCP_ACK, src, dst), Ahead::Translate(..)));
+            send_and_remember(&world, TCP_RST, src, dst);
+            assert_eq!(ahead(&world, TCP_ACK, src, dst), Ahead::Wait);
+        }
+        send_and_remember(&world, TCP_ACK, client, dialled);
+        assert!(matches!(ahead(&world, TCP_ACK, client, dialled), Ahead::Translate(..)));
+        world.moment.seconds.set(world.moment.seconds.get() + 1);
+        assert_eq!(ahead(&world, TCP_ACK, client, dialled), Ahead::Wait, "its hop may have changed");
+    }
+}
+
+#[test]
+fn what_is_not_certain_is_left_to_the_first_hook() {
     for mut world in World::both() {
         let (client, dialled) = (world.client(4000), world.node());
-        // Not known; then to a pod of this node; then opened again.
-        assert_eq!(ahead(&world, TCP_ACK, client, dialled), None);
+        // To a pod of this node; then opened again.
         world.set_backends(0..1);
-        let there = translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, client, dialled));
-        let begun = traces(&world);
-        assert_eq!(ahead(&world, TCP_ACK, client, dialled), None);
+        let there = send_and_remember(&world, TCP_SYN, client, dialled);
+        assert_eq!(ahead(&world, TCP_ACK, client, dialled), Ahead::Wait);
         // Out to the client it may go on at once, wherever it comes from.
-        assert!(look_back(&world, there));
-        assert_eq!(ahead(&world, TCP_SYN, client, dialled), None);
-        assert_eq!(traces(&world), begun);
+        send_and_remember(&world, TCP_ACK, there.dst, there.src);
+        assert!(matches!(ahead(&world, TCP_ACK, there.dst, there.src), Ahead::Translate(..)));
 
         world.tables.flows.borrow_mut().clear();
         world.set_backends(2..3);
         let config = world.tables.config.unwrap();
         world.tables.config = Some(Config { flags: Config::NO_REDIRECT, ..config });
-        let there = translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, client, dialled));
-        let begun = traces(&world);
+        let there = send_and_remember(&world, TCP_SYN, client, dialled);
         assert_eq!(there.onward, Onward::Stack);
-        assert_eq!(ahead(&world, TCP_ACK, client, dialled), None, "the stack has to see it");
-        assert_eq!(traces(&world), begun);
+        assert_eq!(ahead(&world, TCP_ACK, client, dialled), Ahead::Wait, "the stack has to see it");
     }
 }
 
@@ -79,10 +110,9 @@ fn pieces_and_packets_at_the_end_of_their_life_are_the_first_hooks() {
     for mut world in World::both() {
         world.set_backends(2..3);
         let (client, dialled) = (world.client(4000), world.node());
-        translated(world.send(Hook::FromNet, Protocol::Tcp, TCP_SYN, client, dialled));
-        let frame = frame::tcp(client.into(), dialled.into(), TCP_ACK, b"");
-        let packet = parse(&frame[..], 14, frame::ether_type(&frame)).expect("a packet");
-        assert!(look_ahead(&world.tables, world.moment.now(), &packet).is_some());
+        send_and_remember(&world, TCP_SYN, client, dialled);
+        let packet = packet(TCP_ACK, client, dialled);
+        assert!(matches!(look(&world, &packet), Ahead::Translate(..)));
         for other in [
             Packet { ttl: 1, ..packet },
             Packet { ttl: 0, ..packet },
@@ -91,14 +121,7 @@ fn pieces_and_packets_at_the_end_of_their_life_are_the_first_hooks() {
             Packet { kind: Kind::IcmpError, ..packet },
             Packet { kind: Kind::EchoRequest, ..packet },
         ] {
-            assert!(look_ahead(&world.tables, world.moment.now(), &other).is_none(), "{other:?}");
+            assert_eq!(look(&world, &other), Ahead::Wait, "{other:?}");
         }
     }
-}
-
-/// Whether the reply would go on ahead; nothing is noted.
-fn look_back(world: &World, there: Translation) -> bool {
-    let frame = frame::tcp(there.dst.into(), there.src.into(), TCP_ACK, b"");
-    let packet = parse(&frame[..], 14, frame::ether_type(&frame)).expect("a packet");
-    look_ahead(&world.tables, world.moment.now(), &packet).is_some()
 }

@@ -1,0 +1,48 @@
+//! The quick way at tc: in one step, by no table but that of flows and no helper but what sends the packet.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_redirect;
+use weir_ebpf::act::ethernet::{ETHERNET, addresses};
+use weir_ebpf::act::rewrite::{Frame as _, Stuck, rewrite};
+use weir_ebpf::datapath::packet::{Ahead, Translation, look_ahead};
+use weir_ebpf::datapath::{Moment as _, Tables as _};
+use weir_ebpf::wire::{Packet, parse_plain};
+
+use crate::act::length_on_wire;
+use crate::decision::{Decision, Todo};
+use crate::in_place::InPlace;
+use crate::kernel_tables::{KernelTables, Now};
+use crate::skb::{Note, Skb};
+
+/// Sends the packet on, if it is one of those that can be sent at once; otherwise it goes into the map as far as it was
+/// read.
+#[inline(never)]
+pub(crate) fn go_ahead(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
+    let skb = Skb::new(raw);
+    let Some(packet) = parse_plain(&InPlace(skb), ETHERNET, skb.ether_type()) else { return Todo::Read };
+    let todo = match look_ahead(&KernelTables, Now.window(), &packet) {
+        Ahead::Translate(translation, counter) => match length_on_wire(skb, &packet) {
+            Ok(length) if translation.hop.takes(length) => {
+                KernelTables.count(counter);
+                return if send(skb, &packet, &translation).is_ok() { Todo::Sent } else { Todo::Drop };
+            }
+            _ => Todo::LookUp,
+        },
+        Ahead::New => Todo::Begin,
+        Ahead::Wait => Todo::LookUp,
+    };
+    row.packet = packet;
+    todo
+}
+
+#[inline(always)]
+fn send(skb: Skb, packet: &Packet, translation: &Translation) -> Result<(), Stuck> {
+    let mut frame = InPlace(skb);
+    rewrite(&mut frame, packet, translation, true)?;
+    let hop = &translation.hop;
+    frame.store(0, addresses(hop.dst, hop.src))?;
+    skb.leave_note(Note::Done);
+    // SAFETY: plain numbers. It fails for flags alone, of which there are none.
+    unsafe { bpf_redirect(hop.ifindex, 0) };
+    Ok(())
+}
