@@ -19,12 +19,17 @@ use crate::skb::{Note, Skb};
 #[inline(never)]
 pub(crate) fn go_ahead(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
     let skb = Skb::new(raw);
-    let Some(packet) = parse_plain(&InPlace(skb), ETHERNET, skb.ether_type()) else { return Todo::Read };
+    let mut frame = InPlace::new(skb);
+    let Some(packet) = parse_plain(&frame, ETHERNET, skb.ether_type()) else { return Todo::Read };
     let todo = match look_ahead(&KernelTables, Now.window(), &packet) {
         Ahead::Translate(translation, counter) => match length_on_wire(skb, &packet) {
             Ok(length) if translation.hop.takes(length) => {
                 KernelTables.count(counter);
-                return if send(skb, &packet, &translation).is_ok() { Todo::Sent } else { Todo::Drop };
+                return if send(skb, &mut frame, &packet, &translation).is_ok() {
+                    Todo::Sent
+                } else {
+                    Todo::Drop
+                };
             }
             _ => Todo::LookUp,
         },
@@ -36,9 +41,8 @@ pub(crate) fn go_ahead(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
 }
 
 #[inline(always)]
-fn send(skb: Skb, packet: &Packet, translation: &Translation) -> Result<(), Stuck> {
-    let mut frame = InPlace(skb);
-    rewrite(&mut frame, packet, translation, true)?;
+fn send(skb: Skb, frame: &mut InPlace, packet: &Packet, translation: &Translation) -> Result<(), Stuck> {
+    rewrite(frame, packet, translation, true)?;
     let hop = &translation.hop;
     frame.store(0, addresses(hop.dst, hop.src))?;
     skb.leave_note(Note::Done);

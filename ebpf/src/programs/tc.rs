@@ -45,7 +45,7 @@ impl Hook for Last {
 fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
     let skb = Skb::new(ctx.skb.skb);
     // A tagged packet is for a device on top of this one, or from it, and meets the hook there.
-    if skb.is_tagged() || (H::ORIGIN.is_none() && skb.is_done()) {
+    if (H::ORIGIN.is_none() && skb.is_done()) || skb.is_tagged() {
         return NEXT;
     }
     // Of a pod's packets a bridge takes those for other pods, whose flows are ours to follow.
