@@ -29,12 +29,12 @@ impl Hop {
     }
 }
 
-/// A span of time of about 17 ms, by its number since boot.
+/// A short span of time, by its number since boot: 4 to 40 ms in the kernel, by its tick.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Window(pub u64);
 
 impl Window {
-    /// As much of its number as there is room for beside an Ethernet address. It comes round every 18 minutes.
+    /// As much of its number as there is room for beside an Ethernet address. It comes round every few minutes.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low bits")]
     const fn tag(self) -> u16 {

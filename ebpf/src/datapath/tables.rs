@@ -124,7 +124,7 @@ pub struct Instant {
 }
 
 impl Instant {
-    /// Log2 of the length of a [`Window`] in nanoseconds: 16.8 ms.
+    /// Log2 of the length of a [`Window`] in nanoseconds, 16.8 ms, where no other clock tells windows.
     const WINDOW: u32 = 24;
 
     /// In whole seconds.

@@ -2,9 +2,9 @@
 //! attaches to them, and the flows that it forgets. No agent, and no packets but single ones. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it is")]
 
+mod ahead;
 mod devices;
 mod flows;
 mod stage;
 mod watch;
 mod xdp;
-mod xdp_packets;

@@ -1,7 +1,7 @@
 //! The way on, remembered: asking the routes costs a packet more than all else that is asked for it.
 //!
-//! What was found is good for one [`Window`]. So a change of routes or neighbours is followed within 17 ms, with or without
-//! an agent, and nobody need be told of it.
+//! What was found is good for one [`Window`]. So a change of routes or neighbours is followed within 40 ms at most, with or
+//! without an agent, and nobody need be told of it.
 
 use crate::abi::{Form, Hop, HopRow, Path, Tuple, Window};
 use crate::datapath::PacketTables;

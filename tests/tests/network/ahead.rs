@@ -1,12 +1,13 @@
-//! Single packets through the XDP program: the same bytes as the library makes of them, or untouched.
+//! Single packets that go ahead of everything else, at XDP and at tc: the same bytes as the library makes of them.
 
 use std::net::SocketAddr;
 
 use weir_agent::kernel::{PacketIn, PacketOut};
 use weir_ebpf::abi::{Device, Flow, Form, Hop, HopRow, Path, Peer, Port, Protocol, ServiceId, Signs, Window};
+use weir_ebpf::act::checksum::Sum;
 use weir_ebpf::datapath::packet::{Ahead, Verdict, look_ahead};
 use weir_ebpf::testing::{MemoryTables, apply, frame};
-use weir_ebpf::wire::parse;
+use weir_ebpf::wire::{Kind, parse};
 use weir_tests::packets::kernel::{Kernel, NEXT, Program, REDIRECTED};
 
 /// `enum xdp_action`
@@ -73,9 +74,9 @@ fn packet(protocol: Protocol, src: &str, dst: &str, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// What XDP makes of a packet of which tc has just seen one like it. What tc found out is good for a window of 17 ms, and
-/// that may have ended in between.
-fn run_in_one_window(kernel: &mut Kernel, frame: &[u8]) -> PacketOut {
+/// What XDP makes of a packet of which tc has just seen one like it. What tc found out is good for a short window, and that
+/// may have ended in between.
+fn run_at_xdp_in_one_window(kernel: &mut Kernel, frame: &[u8]) -> PacketOut {
     for _ in 0..1000 {
         let packet = PacketIn { frame, ifindex: UPLINK, note: 0, segment_size: 0 };
         assert_eq!(kernel.run(&[Program::FromNet], &packet).unwrap().code, REDIRECTED);
@@ -88,9 +89,21 @@ fn run_in_one_window(kernel: &mut Kernel, frame: &[u8]) -> PacketOut {
     panic!("no two packets within one window");
 }
 
-#[test]
-fn the_same_bytes_or_untouched() {
-    let mut kernel = Kernel::new("xdp", &commands(), 64).unwrap();
+/// What tc makes of a packet of which it has just seen one like it: the first of a window has no Ethernet addresses yet.
+fn run_at_tc_in_one_window(kernel: &mut Kernel, packet: &PacketIn<'_>) -> PacketOut {
+    for _ in 0..1000 {
+        let out = kernel.run(&[Program::FromNet], packet).unwrap();
+        assert_eq!(out.code, REDIRECTED);
+        if out.frame[..12] != packet.frame[..12] {
+            return out;
+        }
+    }
+    panic!("no two packets within one window");
+}
+
+/// A node on whose device the flows are known, in memory and in a kernel.
+fn known(name: &str) -> (Kernel, MemoryTables) {
+    let mut kernel = Kernel::new(name, &commands(), 64).unwrap();
     let mut tables = MemoryTables::default();
     let (v4, v6) = (peer(V4[1]).addr, peer(V6[1]).addr);
     let device = Device { v4, v6, mac: OWN, flags: Device::NODE_FACING, mtu: 1500 };
@@ -99,6 +112,44 @@ fn the_same_bytes_or_untouched() {
         [V4, V6, LOST].into_iter().for_each(|ends| add_flow(&tables, protocol, ends));
     }
     kernel.fill(&tables).unwrap();
+    (kernel, tables)
+}
+
+/// Packets of the known flows, both ways, with contents of these lengths; of a datagram also one without a checksum.
+fn frames(lengths: &[usize]) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for ends in [V4, V6] {
+            for (src, dst) in [(ends[0], ends[1]), (ends[3], ends[2])] {
+                for length in lengths {
+                    frames.push(packet(protocol, src, dst, *length));
+                    if protocol == Protocol::Udp && ends == V4 {
+                        let mut without = packet(protocol, src, dst, *length);
+                        without[40..42].fill(0);
+                        frames.push(without);
+                    }
+                }
+            }
+        }
+    }
+    frames
+}
+
+/// What the library makes of it, with the Ethernet addresses of its hop.
+fn expected(tables: &MemoryTables, before: &[u8]) -> Vec<u8> {
+    let parsed = parse(before, 14, frame::ether_type(before)).unwrap();
+    let Ahead::Translate(translation, _) = look_ahead(tables, THEN, &parsed) else {
+        panic!("{} to {} does not go ahead", parsed.src, parsed.dst);
+    };
+    let mut after = before.to_vec();
+    apply(&mut after, &parsed, &Verdict::Translate(translation));
+    after[..12].copy_from_slice([ROUTER, OWN].as_flattened());
+    after
+}
+
+#[test]
+fn xdp_makes_the_same_bytes_or_leaves_it() {
+    let (mut kernel, tables) = known("xdp");
     let mut for_another = packet(Protocol::Tcp, V4[0], V4[1], 5);
     for_another[5] = 0;
     let seen = PacketIn { frame: &for_another, ifindex: UPLINK, note: 0, segment_size: 0 };
@@ -128,32 +179,43 @@ fn the_same_bytes_or_untouched() {
     kernel.read_flows(&after).unwrap();
     assert_eq!(*after.flows.borrow(), *tables.flows.borrow());
 
-    for (protocol, ends, length) in [Protocol::Tcp, Protocol::Udp].into_iter().flat_map(|protocol| {
-        [V4, V6].into_iter().flat_map(move |ends| [0, 5, 1400].map(|n| (protocol, ends, n)))
-    }) {
-        for (src, dst) in [(ends[0], ends[1]), (ends[3], ends[2])] {
-            let mut frames = vec![packet(protocol, src, dst, length)];
-            if protocol == Protocol::Udp && ends == V4 {
-                // A datagram without a checksum stays without.
-                frames.push(frames[0].clone());
-                frames[1][40..42].fill(0);
-            }
-            for before in frames {
-                let parsed = parse(before.as_slice(), 14, frame::ether_type(&before)).unwrap();
-                let Ahead::Translate(translation, _) = look_ahead(&tables, THEN, &parsed) else {
-                    panic!("{src} to {dst} goes ahead");
-                };
-                let mut expected = before.clone();
-                apply(&mut expected, &parsed, &Verdict::Translate(translation));
-                expected[..12].copy_from_slice([ROUTER, OWN].as_flattened());
-                let out = run_in_one_window(&mut kernel, &before);
-                assert_eq!((out.code, out.frame), (TX, expected), "{src} to {dst}, {protocol:?}, {length}");
-            }
-        }
+    for before in frames(&[0, 5, 1400]) {
+        let out = run_at_xdp_in_one_window(&mut kernel, &before);
+        assert_eq!((out.code, out.frame), (TX, expected(&tables, &before)), "{before:x?}");
     }
     kernel.read_flows(&after).unwrap();
     assert!(
         after.flows.borrow().iter().filter(|(_, row)| row.seen_s != 0).count() == 8,
         "each direction noted"
     );
+}
+
+#[test]
+fn tc_makes_the_same_bytes() {
+    let (mut kernel, tables) = known("ahead");
+    for before in frames(&[0, 5, 1400]) {
+        for altered in [before.clone(), as_if_put_off(&before)] {
+            let packet = PacketIn { frame: &altered, ifindex: UPLINK, note: 0, segment_size: 0 };
+            let out = run_at_tc_in_one_window(&mut kernel, &packet);
+            assert_eq!(out.frame, expected(&tables, &altered), "{altered:x?}");
+        }
+    }
+    for before in frames(&[1400]) {
+        let packet = PacketIn { frame: &before, ifindex: UPLINK, note: 0, segment_size: 700 };
+        let out = run_at_tc_in_one_window(&mut kernel, &packet);
+        assert_eq!(out.frame, expected(&tables, &before), "in segments: {before:x?}");
+    }
+}
+
+/// With the sum of the pseudo-header for a checksum: what of a whole one is a coincidence, and otherwise one that was put
+/// off.
+fn as_if_put_off(frame: &[u8]) -> Vec<u8> {
+    let parsed = parse(frame, 14, frame::ether_type(frame)).unwrap();
+    let Kind::Transport(protocol) = parsed.kind else { panic!("neither TCP nor UDP") };
+    let length = parsed.length - (parsed.l4 - parsed.l3);
+    let sum = Sum::pseudo_header(parsed.src.addr, parsed.dst.addr, protocol as u8, length).fold();
+    let at = parsed.l4 as usize + if protocol == Protocol::Tcp { 16 } else { 6 };
+    let mut altered = frame.to_vec();
+    altered[at..at + 2].copy_from_slice(&sum.to_ne_bytes());
+    altered
 }
