@@ -99,15 +99,15 @@ impl HopRow {
 }
 
 #[inline(always)]
-const fn word([a, b, c, d, e, f]: [u8; 6], window: Window) -> u64 {
-    let [g, h] = window.tag().to_ne_bytes();
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+const fn word(bytes: [u8; 6], window: Window) -> u64 {
+    let [a, b, c]: [u16; 3] = zerocopy::transmute!(bytes);
+    zerocopy::transmute!([a, b, c, window.tag()])
 }
 
 #[inline(always)]
 const fn parts(word: u64) -> ([u8; 6], u16) {
-    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
-    ([a, b, c, d, e, f], u16::from_ne_bytes([g, h]))
+    let [a, b, c, tag]: [u16; 4] = zerocopy::transmute!(word);
+    (zerocopy::transmute!([a, b, c]), tag)
 }
 
 #[cfg(test)]

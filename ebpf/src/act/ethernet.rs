@@ -9,8 +9,7 @@ pub const ETHERNET: u32 = 14;
 #[inline(always)]
 #[must_use]
 pub const fn addresses(dst: Mac, src: Mac) -> [u8; 12] {
-    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (dst, src);
-    [a, b, c, d, e, f, g, h, i, j, k, l]
+    zerocopy::transmute!([dst, src])
 }
 
 /// Those of a frame from the host's end of a pod's device to the pod's.
