@@ -163,6 +163,14 @@ impl Lab {
         nodes.chain([&self.router, &self.client]).try_for_each(|place| offload::ensure_off(place.netns()))
     }
 
+    /// The same of the nodes' devices alone: they compute what pods and clients leave to them.
+    ///
+    /// # Errors
+    /// What `ethtool` said.
+    pub fn ensure_no_offload_of_nodes(&self) -> Result<()> {
+        self.nodes.iter().try_for_each(|node| offload::ensure_off(node.place.netns()))
+    }
+
     /// Makes a pod on a node (1, 2), as the bridge plugin would.
     ///
     /// # Errors

@@ -17,21 +17,33 @@ pub(crate) struct Scene {
     pub(crate) name: &'static str,
     network: Network,
     forwarding: &'static str,
-    /// Whether devices leave checksums and segments to each other, as all that are virtual do.
-    offload: bool,
+    offload: Offload,
 }
 
-const fn scene(name: &'static str, network: Network, forwarding: &'static str, offload: bool) -> Scene {
+/// Which devices leave checksums and segments to the next one, as all that are virtual do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Offload {
+    /// All: no checksum is ever computed.
+    Everywhere,
+    /// Those of pods and of the client: what they put off, the nodes have to make up for after the translation.
+    OfSenders,
+    /// None.
+    Nowhere,
+}
+
+const fn scene(name: &'static str, network: Network, forwarding: &'static str, offload: Offload) -> Scene {
     Scene { name, network, forwarding, offload }
 }
 
-pub(crate) const SCENES: [Scene; 6] = [
-    scene("routed-redirect", Network::Routed, "redirect", true),
-    scene("routed-stack", Network::Routed, "stack", true),
-    scene("overlay-redirect", Network::Overlay, "redirect", true),
-    scene("overlay-stack", Network::Overlay, "stack", true),
-    scene("routed-redirect-no-offload", Network::Routed, "redirect", false),
-    scene("overlay-stack-no-offload", Network::Overlay, "stack", false),
+pub(crate) const SCENES: [Scene; 8] = [
+    scene("routed-redirect", Network::Routed, "redirect", Offload::Everywhere),
+    scene("routed-stack", Network::Routed, "stack", Offload::Everywhere),
+    scene("overlay-redirect", Network::Overlay, "redirect", Offload::Everywhere),
+    scene("overlay-stack", Network::Overlay, "stack", Offload::Everywhere),
+    scene("routed-redirect-late-checksums", Network::Routed, "redirect", Offload::OfSenders),
+    scene("routed-stack-late-checksums", Network::Routed, "stack", Offload::OfSenders),
+    scene("routed-redirect-no-offload", Network::Routed, "redirect", Offload::Nowhere),
+    scene("overlay-stack-no-offload", Network::Overlay, "stack", Offload::Nowhere),
 ];
 
 /// A Service: name, endpoint, node port.
@@ -59,8 +71,10 @@ fn cluster(settings: Settings, services: &[Exposed], forwarding: &str) -> Result
 pub(crate) fn long_ones_arrive(scene: &Scene) -> Result<()> {
     let settings = Settings { network: scene.network, ..Settings::default() };
     let cluster = cluster(settings, &SERVICES, scene.forwarding)?;
-    if !scene.offload {
-        cluster.lab().ensure_no_offload()?;
+    match scene.offload {
+        Offload::Everywhere => {}
+        Offload::OfSenders => cluster.lab().ensure_no_offload_of_nodes()?,
+        Offload::Nowhere => cluster.lab().ensure_no_offload()?,
     }
     let (mut asked, mut wrong) = (0, Vec::new());
     for (from, (_, endpoint, port)) in
