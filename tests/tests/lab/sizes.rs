@@ -52,6 +52,8 @@ type Exposed = (&'static str, &'static str, u16);
 const SERVICES: [Exposed; 2] = [("near", "n1-b", 30_080), ("far", "n2-a", 30_081)];
 const FORMS: [Form; 2] = [Form::V4, Form::V6];
 const SOCKET: u64 = 1;
+/// What is one packet everywhere. Of those that follow each other at once, all but the first go ahead.
+const SHORT: usize = 64;
 /// What fits nowhere: six fragments.
 const DATAGRAM: usize = 8_192;
 /// What TCP gives to a device at once.
@@ -67,7 +69,7 @@ fn cluster(settings: Settings, services: &[Exposed], forwarding: &str) -> Result
     exposed::cluster(settings, &objects, &["--forwarding", forwarding, "--socket-lb", "node"])
 }
 
-/// Datagrams of 8 KiB and streams of 64 KiB arrive whole, there and back, from outside and from a pod.
+/// Datagrams of 8 KiB, streams of 64 KiB and short ones arrive whole, there and back, from outside and from a pod.
 pub(crate) fn long_ones_arrive(scene: &Scene) -> Result<()> {
     let settings = Settings { network: scene.network, ..Settings::default() };
     let cluster = cluster(settings, &SERVICES, scene.forwarding)?;
@@ -82,10 +84,11 @@ pub(crate) fn long_ones_arrive(scene: &Scene) -> Result<()> {
     {
         for (how, form) in How::ALL.into_iter().flat_map(|how| FORMS.map(|form| (how, form))) {
             let to = address::node(1).dial(form, port);
-            let padding = if how == How::Tcp { STREAM } else { DATAGRAM };
-            asked += 1;
-            if let Err(error) = exchange_long(&cluster, from, how, to, padding, endpoint) {
-                wrong.push(format!("{from} -> {endpoint} by {to}, {how}: {error:#}"));
+            for padding in [SHORT, if how == How::Tcp { STREAM } else { DATAGRAM }] {
+                asked += 1;
+                if let Err(error) = exchange_long(&cluster, from, how, to, padding, endpoint) {
+                    wrong.push(format!("{from} -> {endpoint} by {to}, {how}, {padding}: {error:#}"));
+                }
             }
         }
     }
