@@ -4,14 +4,19 @@ use std::net::IpAddr;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use weir_ebpf::abi::Addr;
-use weir_ebpf::wire::{Fragment, Kind, Packet, Quoted, parse, parse_quoted};
+use weir_ebpf::wire::{Fragment, Kind, Packet, Quoted, parse, parse_plain, parse_quoted};
 
 /// The first two bytes choose the place of the IP header and the `ether_type`; the rest is the frame.
 pub(crate) fn run(data: &[u8]) {
     let [kind, bytes @ ..] = data else { return };
     let l3 = u32::from(kind & 4 != 0) * 14;
     let ether_type = [0x0800, 0x86dd, 0x0806, u16::from(*kind)][usize::from(kind & 3)];
-    let Ok(packet) = parse(bytes, l3, ether_type) else { return };
+    let plain = parse_plain(bytes, l3, ether_type);
+    let Ok(packet) = parse(bytes, l3, ether_type) else {
+        assert_eq!(plain, None);
+        return;
+    };
+    assert!(plain.is_none_or(|plain| plain == packet), "{plain:?} is {packet:?}");
     is_inside(&packet, bytes);
     if packet.kind == Kind::IcmpError
         && let Some(quoted) = parse_quoted(bytes, &packet)

@@ -7,7 +7,7 @@ use core::ops::ControlFlow;
 
 use super::checksum::Sum;
 use super::ethernet::{ETHERNET, addresses};
-use super::rewrite::{Frame, Stuck};
+use super::rewrite::{Frame, IPV4, IPV6, Stuck};
 use crate::abi::{Addr, Protocol};
 use crate::datapath::packet::Answer;
 use crate::repeat::repeat;
@@ -48,8 +48,6 @@ const ICMPV4_MAX: u32 = 576;
 /// RFC 4443 section 2.4 (c): the least MTU of IPv6.
 const ICMPV6_MAX: u32 = 1280;
 
-const IPV4: u32 = 20;
-const IPV6: u32 = 40;
 const TCP: u32 = 20;
 const ICMP: u32 = 8;
 

@@ -12,9 +12,10 @@ use crate::wire::{Bytes, Kind, Packet, Quoted, parse_quoted};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stuck;
 
-/// Lengths of IP headers without options in bytes (RFC 791, RFC 8200).
-const IPV4: u32 = 20;
-const IPV6: u32 = 40;
+/// Length of an IPv4 header without options in bytes (RFC 791).
+pub(super) const IPV4: u32 = 20;
+/// Length of an IPv6 header without extensions in bytes (RFC 8200).
+pub(super) const IPV6: u32 = 40;
 
 /// How what a transport checksum covers has changed. The kernel may have put off computing a packet's checksum until it
 /// leaves, and the field then holds the sum of the pseudo-header alone.

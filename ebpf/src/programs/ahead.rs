@@ -1,4 +1,4 @@
-//! The quick way at tc: in one step, by no table but that of flows and no helper but what sends the packet.
+//! The quick way at tc: in one step, by no table but that of flows, and by as few helpers as there can be.
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_redirect;

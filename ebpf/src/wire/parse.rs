@@ -300,6 +300,34 @@ mod tests {
         parse(bytes.as_slice(), 0, IPV6)
     }
 
+    /// A whole IPv4 packet of this protocol, whose header has so many words.
+    fn whole(protocol: u8, words: u8) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        (bytes[0], bytes[3], bytes[9]) = (0x40 | words, 64, protocol);
+        bytes[usize::from(words) * 4] = 0x12;
+        bytes
+    }
+
+    #[test]
+    fn plain_packets_have_everything_at_its_place() {
+        let [tcp, udp, sctp, icmp] = [6, 17, 132, number::ICMP];
+        for (protocol, least) in [(tcp, 40), (udp, 28)] {
+            let bytes = whole(protocol, 5);
+            assert_eq!(parse_plain(&bytes[..least], 0, IPV4), parse(&bytes[..], 0, IPV4).ok());
+            assert!(
+                parse_plain(&bytes[..least], 0, IPV4).is_some_and(|packet| packet.src.port.host() == 0x1200)
+            );
+            assert_eq!(parse_plain(&bytes[..least - 1], 0, IPV4), None, "its header is cut short");
+            assert_eq!(parse_plain(&whole(protocol, 6)[..], 0, IPV4), None, "it has options");
+            let mut piece = bytes;
+            piece[6] = 0x20;
+            assert_eq!(parse_plain(&piece[..], 0, IPV4), None, "there is more of it");
+        }
+        for protocol in [sctp, icmp] {
+            assert_eq!(parse_plain(&whole(protocol, 5)[..], 0, IPV4), None);
+        }
+    }
+
     #[test]
     fn a_piece_of_a_piece_is_no_whole_datagram() {
         let [whole, first] = [0, 1];
