@@ -57,8 +57,14 @@ impl Reconciler {
         self.demand.subscribe()
     }
 
+    /// Whether Services can be served.
     pub(super) fn is_synced(&self) -> bool {
         self.state.is_synced()
+    }
+
+    /// Whether policies can be, too, as far as the source tells of them.
+    pub(super) fn is_complete(&self) -> bool {
+        self.state.is_complete()
     }
 
     /// Takes an event in, without acting on it but for asking for what it needs.
@@ -117,7 +123,7 @@ impl Reconciler {
 
     fn write(&mut self, services: &[ObjectKey]) {
         // Nothing is made of them yet.
-        drop(self.state.take_policy_changes());
+        drop(self.state.take_policy_update());
         if self.state.take_addresses_changed()
             && let Some(addresses) = self.state.addresses()
         {

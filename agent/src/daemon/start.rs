@@ -86,19 +86,34 @@ pub(super) fn start(
 }
 
 impl Started {
-    /// Waits for the first full lists, writes what differs, attaches the programs, and removes what is stale.
-    pub(super) async fn first_reconcile(&mut self, events: &mut Receiver<Event>) -> anyhow::Result<()> {
+    /// Takes events until all that existed was told. Services do not wait for ever for what policies ask for: of these,
+    /// what is pinned stays in force until it is known.
+    async fn first_lists(&mut self, events: &mut Receiver<Event>) -> anyhow::Result<()> {
         let asked = Instant::now();
-        while !self.reconciler.is_synced() {
+        let mut synced = None;
+        while !self.reconciler.is_complete() {
+            if self.reconciler.is_synced() && synced.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                tracing::warn!(
+                    "what NetworkPolicies ask for is still to come: Services are served without it"
+                );
+                return Ok(());
+            }
             match tokio::time::timeout(PATIENCE, events.recv()).await {
                 Ok(Some(event)) => self.reconciler.take(event),
                 Ok(None) => bail!("the source ended before its first full lists"),
+                Err(_) if self.reconciler.is_synced() => {}
                 Err(_) => tracing::warn!(
                     waited_s = asked.elapsed().as_secs(),
                     "still waiting for the first full lists; what is pinned stays in force"
                 ),
             }
         }
+        Ok(())
+    }
+
+    /// Waits for the first full lists, writes what differs, attaches the programs, and removes what is stale.
+    pub(super) async fn first_reconcile(&mut self, events: &mut Receiver<Event>) -> anyhow::Result<()> {
+        self.first_lists(events).await?;
         let listed = Instant::now();
         self.node.refresh();
         self.reconciler.take(self.node.event());

@@ -31,7 +31,7 @@ pub enum Event {
     Problems(ObjectRef, Vec<Problem>),
     /// How far Pods, Namespaces and NetworkPolicies have been sent; replaces what was said before.
     PolicySync(PolicySync),
-    /// All Services, EndpointSlices and Nodes that existed at the start have been sent; policies as far as they can be
-    /// had, which [`Event::PolicySync`] says.
+    /// All Services, EndpointSlices and Nodes that existed at the start have been sent. What policies are about has an
+    /// event of its own: [`Event::PolicySync`].
     Synced,
 }

@@ -175,6 +175,13 @@ impl State {
         self.policy.take_changes()
     }
 
+    /// The same for tables that an earlier agent may have left: `None` until all is known once that policies here ask for.
+    /// Until then the tables must stay as they are, or what is allowed would be denied for a while, and what is isolated
+    /// opened where the source tells nothing. Then everything, once; and from then on what changed.
+    pub fn take_policy_update(&mut self) -> Option<PolicyChanges> {
+        self.policy.take_update()
+    }
+
     /// A Service that is ours, with its slices.
     #[must_use]
     pub fn service(&self, key: &ObjectKey) -> Option<ServiceView<'_>> {
@@ -206,10 +213,15 @@ impl State {
         std::mem::take(&mut self.addresses_changed)
     }
 
-    /// Whether all objects that existed at the start have been told: what is not here does not exist. Of policies as far
-    /// as they can be had ([`PolicyState::sync`]).
+    /// Whether all Services, slices and nodes that existed at the start have been told: what is not here does not exist.
     #[must_use]
     pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// The same; and of policies all that they ask for was told, or the source may not tell it.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
         self.synced && self.policy.is_settled()
     }
 

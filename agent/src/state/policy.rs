@@ -28,6 +28,8 @@ pub struct PolicyState {
     demand: Demand,
     /// How far all of this was told; `None`: it is still to come.
     sync: Option<PolicySync>,
+    /// All that policies here ask for was known once.
+    known: bool,
     changes: PolicyChanges,
 }
 
@@ -62,6 +64,7 @@ impl PolicyState {
             here: HashMap::new(),
             demand: Demand::default(),
             sync: None,
+            known: false,
             changes: PolicyChanges::default(),
         }
     }
@@ -100,6 +103,19 @@ impl PolicyState {
     /// How many pods and policies there are.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.pods.values().map(BTreeMap::len).sum(), self.policies.values().map(BTreeMap::len).sum())
+    }
+
+    /// See [`super::State::take_policy_update`].
+    pub(super) fn take_update(&mut self) -> Option<PolicyChanges> {
+        let changes = self.take_changes();
+        if self.known {
+            return Some(changes);
+        }
+        self.known = matches!(self.sync, Some(PolicySync::Told(_))) && self.is_settled();
+        self.known.then(|| {
+            let all: BTreeSet<IpAddr> = self.claimants.keys().copied().collect();
+            PolicyChanges { peers: all.clone(), workloads: all }
+        })
     }
 
     /// The pod that has an address.

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::source::{
-    Endpoint, Family, Labels, NetworkPolicy, Pod, PodDemand, PolicyDemand, PolicyPeer, PolicyRule,
-    PolicySync, Selector, ServiceType, TrafficPolicy,
+    Endpoint, Family, NetworkPolicy, Pod, PodDemand, PolicyDemand, PolicyPeer, PolicyRule, PolicySync,
+    Selector, ServiceType, TrafficPolicy,
 };
 
 fn key(name: &str) -> ObjectKey {
@@ -174,25 +174,55 @@ fn synced() {
     let mut state = state();
     assert!(!state.is_synced());
     state.apply(Event::Synced);
-    assert!(!state.is_synced(), "nothing was said of policies");
+    assert!(state.is_synced() && !state.is_complete(), "nothing was said of policies");
     state.apply(Event::PolicySync(PolicySync::Refused));
-    assert!(state.is_synced(), "nothing will be");
+    assert!(state.is_complete(), "nothing will be");
     state.apply(Event::PolicySync(PolicySync::Told(PolicyDemand::default())));
-    assert!(state.is_synced());
-
+    assert!(state.is_complete());
     // A policy that selects a pod here asks for those of its namespace.
-    let (addresses, ports) = Default::default();
-    let pod = Pod { created_s: None, labels: Labels::default(), addresses, ports, node: Some("here".into()) };
+    apply_policy_of_own(&mut state);
+    assert!(!state.is_complete(), "it is still to come");
+    let demand = state.policy().demand();
+    assert_eq!(demand.pods, PodDemand::Of(["ns".into()].into()));
+    state.apply(Event::PolicySync(PolicySync::Told(demand)));
+    assert!(state.is_complete());
+}
+
+/// A pod of this node, and a policy that lets pods of its namespace come to it.
+fn apply_policy_of_own(state: &mut State) {
+    let addresses = [[10, 0, 0, 1].into()].into();
+    let (labels, ports) = Default::default();
+    let pod = Pod { created_s: None, labels, addresses, ports, node: Some("here".into()) };
     state.apply(Event::Pod(key("p"), Some(pod)));
     let peer = PolicyPeer::Pods { namespaces: None, pods: Selector::default() };
     let rule = PolicyRule { peers: Some([peer].into()), ports: None };
     let policy = NetworkPolicy { pods: Selector::default(), ingress: Some([rule].into()), egress: None };
     state.apply(Event::NetworkPolicy(key("q"), Some(policy)));
-    assert!(!state.is_synced(), "it is still to come");
-    let demand = state.policy().demand();
-    assert_eq!(demand.pods, PodDemand::Of(["ns".into()].into()));
-    state.apply(Event::PolicySync(PolicySync::Told(demand)));
-    assert!(state.is_synced());
+}
+
+#[test]
+fn tables_of_policies_stay_until_all_is_known_once() {
+    let mut state = state();
+    let told = |demand| Event::PolicySync(PolicySync::Told(demand));
+    assert_eq!(state.take_policy_update(), None);
+    apply_policy_of_own(&mut state);
+    assert_eq!(state.take_policy_update(), None);
+    state.apply(Event::PolicySync(PolicySync::Refused));
+    assert_eq!(state.take_policy_update(), None, "that nothing is told does not mean that there is nothing");
+    state.apply(told(PolicyDemand::default()));
+    assert_eq!(state.take_policy_update(), None, "its peers are still to come");
+    state.apply(told(state.policy().demand()));
+    let all = BTreeSet::from([[10, 0, 0, 1].into()]);
+    let everything = PolicyChanges { peers: all.clone(), workloads: all };
+    assert_eq!(state.take_policy_update(), Some(everything), "also what changed long ago");
+    assert_eq!(state.take_policy_update(), Some(PolicyChanges::default()));
+    // From then on nothing waits: who is newly isolated is so at once.
+    state.apply(Event::NetworkPolicy(key("q"), None));
+    state.apply(told(PolicyDemand::default()));
+    state.take_policy_update();
+    apply_policy_of_own(&mut state);
+    assert!(!state.is_complete());
+    assert_eq!(state.take_policy_update().unwrap().workloads.len(), 1);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct Faults {
     pub delay: Option<Duration>,
     /// Connections stay open and nothing is sent on them: requests and running watches wait for its end.
     pub silent: bool,
+    /// Requests to paths that end so wait for its end; the others do not.
+    pub silent_about: Option<String>,
     /// Lists and watches break off, and their connection with them.
     pub cut: Option<Cut>,
     /// Lists and watches come in pieces of so many bytes, with this pause after each.

@@ -103,7 +103,9 @@ impl Shared {
         let mut faults = self.faults.subscribe();
         let delay = faults.borrow().delay;
         tokio::time::sleep(delay.unwrap_or(Duration::ZERO)).await;
-        let _ = faults.wait_for(|faults| !faults.silent).await;
+        let is_told =
+            |faults: &Faults| !faults.silent_about.as_ref().is_some_and(|end| path.ends_with(end.as_str()));
+        let _ = faults.wait_for(|faults| !faults.silent && is_told(faults)).await;
         let answer = match self.take_refusal() {
             Some(failure) => Err(failure),
             None => match user {

@@ -1,6 +1,7 @@
 //! What a person must mend: one line says it, the tables stay as they are, also over a restart of the agent, and it
 //! goes on by itself when it is mended.
 
+use serde_json::json;
 use weir_tests::apiserver::{ADMIN_TOKEN, ApiServer, Contents, Rule, Validity};
 
 use super::node::{Node, Table, put, put_api_service};
@@ -130,6 +131,31 @@ async fn a_role_from_before_policies() {
     world.server.grant(TOKEN, "weir", vec![Rule::new(&["*"], BOTH)]);
     let well = |status: &serde_json::Value| status["agent"]["connection"]["error"] == "";
     world.node.until("no error", well).await;
+}
+
+/// What policies ask for does not come: Services do not wait for it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_slow_about_namespaces() {
+    let mut world = World::new().await;
+    let metadata = |name: &str| json!({"namespace": "ns-1", "name": name});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata("pod"), "spec": {"nodeName": "node-a"},
+        "status": {"podIP": "10.1.0.1"}});
+    let rules = json!([{"from": [{"namespaceSelector": {"matchLabels": {"team": "red"}}}]}]);
+    let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata("policy"),
+        "spec": {"podSelector": {}, "ingress": rules}});
+    world.server.put(&pod).unwrap();
+    world.server.put(&policy).unwrap();
+    world.node.until("the pod", |status| status["agent"]["objects"]["pods"] == 1).await;
+    world.server.faults(|faults| faults.silent_about = Some("/namespaces".into()));
+    world.node.kill();
+    let table = world.change();
+    world.node.start();
+    world.is_mended(&table).await;
+    let log = world.node.log();
+    assert!(
+        log.contains("what NetworkPolicies ask for is still to come: Services are served without it"),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

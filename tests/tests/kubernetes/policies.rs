@@ -262,7 +262,7 @@ async fn rights_to_policies_that_are_missing() {
     let grant = |resources: &[&str]| world.server.grant(TOKEN, "weir", vec![Rule::new(resources, BOTH)]);
     grant(&["services", "endpointslices", "nodes"]);
     let mut watcher = Watcher::start(world.options_with(&world.server.kubeconfig_of(TOKEN)));
-    watcher.until("synced", |watcher| watcher.state.is_synced()).await;
+    watcher.until("synced", |watcher| watcher.state.is_complete()).await;
     watcher.until_connected().await;
     assert_eq!((watcher.told.services.len(), watcher.told.pods.len()), (2, 0));
     assert_eq!(watcher.state.policy().sync(), Some(&PolicySync::Refused), "what is in force must stay");
@@ -292,7 +292,7 @@ async fn rights_to_what_policies_ask_for_that_are_missing() {
     let base = ["services", "endpointslices", "nodes", "networkpolicies", "pods"];
     world.server.grant(TOKEN, "weir", vec![Rule::new(&base, BOTH)]);
     let mut watcher = Watcher::start(world.options_with(&world.server.kubeconfig_of(TOKEN)));
-    watcher.until("synced", |watcher| watcher.state.is_synced()).await;
+    watcher.until("synced", |watcher| watcher.state.is_complete()).await;
     watcher.until_error("RBAC does not allow to watch namespaces: ").await;
     assert_eq!(pods(&watcher), ["shop/here-1", "shop/here-2", "shop/there-1", "shop/there-2"]);
     assert_eq!(watcher.told.namespaces.len(), 0);
@@ -317,7 +317,7 @@ async fn a_start_waits_for_what_policies_ask_for() {
     world.server.put(&policy("shop", "p", "web", &[own(), team("red")])).unwrap();
     world.server.faults(|faults| faults.drip = Some((512, Duration::from_millis(5))));
     let mut watcher = Watcher::start(world.options());
-    watcher.until("synced", |watcher| watcher.state.is_synced()).await;
+    watcher.until("synced", |watcher| watcher.state.is_complete()).await;
     assert_eq!(watcher.told.pods.len(), 6, "all that the policy lets in");
     let pods = PodDemand::Of(["bank", "shop"].map(Into::into).into());
     assert_eq!(

@@ -167,7 +167,8 @@ impl Watcher {
     pub(crate) async fn until_told(&mut self, truth: impl Fn(&PolicyDemand) -> Objects) {
         let wait = async {
             let mut known = (self.state.policy().demand(), truth(&self.state.policy().demand()));
-            while !self.state.is_synced() || self.told != known.1 || self.state.policy().demand() != known.0 {
+            while !self.state.is_complete() || self.told != known.1 || self.state.policy().demand() != known.0
+            {
                 let demand = self.state.policy().demand();
                 if demand != known.0 {
                     let truth = truth(&demand);

@@ -136,12 +136,8 @@ impl Watches {
             }
         }
         self.tell_policy_sync().await?;
-        let done = |scope: &Scope| match self.progress(scope) {
-            None => false,
-            Some(Progress::Listed) => true,
-            Some(Progress::Refused) => !scope.is_essential(),
-        };
-        if !self.synced && Scope::ALWAYS.iter().all(done) {
+        let mut essential = Scope::ALWAYS.iter().filter(|scope| scope.is_essential());
+        if !self.synced && essential.all(|scope| self.progress(scope) == Some(Progress::Listed)) {
             self.synced = true;
             self.send(Event::Synced).await?;
         }

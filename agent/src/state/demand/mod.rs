@@ -6,7 +6,7 @@
 //! look at each different namespaceSelector. Pods of other nodes cost nothing. To ask costs [`NARROW`] at most.
 //!
 //! What is asked for and not told yet only makes policies allow less: a peer is found by what is known of it. So nothing
-//! has to wait for it but a start, where less is allowed than before ([`crate::source::PolicySync`]).
+//! has to wait for it but a start, where less would be allowed than before ([`super::State::take_policy_update`]).
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -73,7 +73,7 @@ impl Lab {
         let (sender, events) = mpsc::channel(16);
         let run = tokio::spawn(Manifests::open(&dir).unwrap().run(sender));
         let mut lab = Self { root, dir, state: State::new("node"), log: Vec::new(), settled: 0, events, run };
-        lab.until("synced", |lab| lab.state.is_synced()).await;
+        lab.until("synced", |lab| lab.state.is_complete()).await;
         lab
     }
 
