@@ -125,6 +125,33 @@ async fn the_demand_grows_and_shrinks() {
     watcher.until_connected().await;
 }
 
+/// A pod here is replaced: what its policy asks for is not listed anew.
+#[tokio::test]
+async fn what_is_asked_for_again_soon_was_never_away() {
+    let world = world().await;
+    world.server.put(&policy("shop", "p", "web", &[own(), team("red")])).unwrap();
+    let mut options = world.options();
+    options.linger = Duration::from_secs(3);
+    let mut watcher = Watcher::start(options);
+    watcher.until_true(&world.server).await;
+    let (lists, pods) = (watcher.connection().lists, watcher.told.pods.len());
+    for _ in 0..3 {
+        world.server.delete("Pod", "shop", "here-1").unwrap();
+        watcher
+            .until("not asked for", |watcher| watcher.state.policy().demand() == PolicyDemand::default())
+            .await;
+        world.server.put(&pod("shop", "here-1", NODE, "web", 101)).unwrap();
+        watcher
+            .until("asked for", |watcher| watcher.state.is_complete() && watcher.told.pods.len() == pods)
+            .await;
+    }
+    assert_eq!(watcher.connection().lists, lists);
+    assert!(watcher.removed().iter().all(|removed| removed == "Pod shop/here-1"));
+    world.server.delete("Pod", "shop", "here-1").unwrap();
+    watcher.until("nobody else", |watcher| watcher.told.pods.len() == 1).await;
+    world.server.until(|server| server.counts().watches_open == 5).await;
+}
+
 #[tokio::test]
 async fn names_of_ports_are_everywhere() {
     let world = world().await;

@@ -306,6 +306,7 @@ pub(crate) fn options_in(dir: &Path, kubeconfig: &str) -> KubernetesOptions {
         host_root: dir.join("host"),
         service_account: dir.join("account"),
         service_address: None,
+        linger: Duration::ZERO,
     }
 }
 

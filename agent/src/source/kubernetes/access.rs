@@ -4,6 +4,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use http::Uri;
@@ -30,6 +31,10 @@ const NODE_KUBECONFIGS: &[&str] = &[
     "/var/snap/microk8s/current/credentials/kubelet.config",
 ];
 
+/// A pod that is replaced is gone for a moment, and with it what the policies asked for that select it. To list all pods of
+/// a cluster anew each time would cost the API server more than to go on.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// A pod's own credentials.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -50,6 +55,8 @@ pub struct KubernetesOptions {
     pub service_account: PathBuf,
     /// The API server's Service: `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`.
     pub service_address: Option<String>,
+    /// How long namespaces and other nodes' pods are still watched when no policy asks for them any more.
+    pub linger: Duration,
 }
 
 impl KubernetesOptions {
@@ -66,6 +73,7 @@ impl KubernetesOptions {
             host_root: "/".into(),
             service_account: SERVICE_ACCOUNT.into(),
             service_address: host.map(|host| server_url(&host, &port)),
+            linger: LINGER,
         }
     }
 
@@ -236,6 +244,7 @@ mod tests {
             host_root: dir.to_owned(),
             service_account: dir.join("account"),
             service_address: Some(server_url("fd00::1", "443")),
+            linger: LINGER,
         }
     }
 

@@ -30,6 +30,7 @@ mod sync;
 mod watches;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
@@ -48,6 +49,7 @@ pub struct Kubernetes {
     node: Arc<str>,
     link: Arc<Link>,
     health: Health,
+    linger: Duration,
     told: Events,
     announcer: Announcer,
 }
@@ -61,11 +63,11 @@ impl Kubernetes {
         // The one that is linked; where tests bring another, too, it would be ambiguous. It fails if it is set already.
         let _set = rustls::crypto::ring::default_provider().install_default();
         let node: Arc<str> = options.node_name.as_str().into();
-        let state_dir = options.state_dir.clone();
+        let (state_dir, linger) = (options.state_dir.clone(), options.linger);
         let health = Health::default();
         let link = Arc::new(Link::new(Access::find(options)?, state_dir, health.clone()));
         let (told, announcer) = Events::new(node.clone(), link.clone(), health.clone());
-        Ok(Self { node, link, health, told, announcer })
+        Ok(Self { node, link, health, linger, told, announcer })
     }
 
     /// How the connection stands, now and later.
@@ -84,8 +86,8 @@ impl Kubernetes {
     /// nodes' pods only what `demand` asks for. Whatever is wrong with the server or the way to it is said, and tried
     /// again.
     pub async fn run(self, events: Sender<Event>, demand: watch::Receiver<PolicyDemand>) {
-        let Self { node, link, mut told, .. } = self;
-        let watches = Watches::new(node, link, events).follow(demand);
+        let Self { node, link, linger, mut told, .. } = self;
+        let watches = Watches::new(node, link, events, linger).follow(demand);
         tokio::pin!(watches);
         tokio::select! {
             () = &mut watches => return,

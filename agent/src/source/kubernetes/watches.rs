@@ -1,15 +1,17 @@
 //! Which watches run: those that are always needed, and those that policies ask for. Says when all that was asked for has
 //! been told.
 //!
-//! A watch that nobody asks for ends when those of its kind that are asked for have told their lists, so that what moves
-//! from one to another is never gone in between.
+//! A watch that nobody asks for ends after a while, or when a wider one takes over; and not before those of its kind that
+//! are asked for have told their lists, so that what moves from one to another is never gone in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::kind::Kind;
 use super::known::Known;
@@ -49,6 +51,8 @@ pub(super) struct Watches {
     running: BTreeMap<Scope, Running>,
     reports: UnboundedReceiver<(u64, Progress)>,
     reporter: UnboundedSender<(u64, Progress)>,
+    /// How long a watch goes on that nobody asks for.
+    linger: Duration,
     demand: PolicyDemand,
     /// What the demand needs.
     wanted: BTreeSet<Scope>,
@@ -66,6 +70,8 @@ struct Running {
     number: u64,
     task: JoinHandle<()>,
     progress: Option<Progress>,
+    /// Since when nobody asks for it.
+    needless: Option<Instant>,
 }
 
 impl Drop for Running {
@@ -78,7 +84,7 @@ impl Drop for Running {
 struct Closed;
 
 impl Watches {
-    pub(super) fn new(node: Arc<str>, link: Arc<Link>, events: Sender<Event>) -> Self {
+    pub(super) fn new(node: Arc<str>, link: Arc<Link>, events: Sender<Event>, linger: Duration) -> Self {
         let (reporter, reports) = unbounded_channel();
         Self {
             node,
@@ -88,6 +94,7 @@ impl Watches {
             running: BTreeMap::new(),
             reports,
             reporter,
+            linger,
             demand: PolicyDemand::default(),
             wanted: BTreeSet::new(),
             started: 0,
@@ -104,11 +111,13 @@ impl Watches {
             if self.settle().await.is_err() {
                 return;
             }
+            let next = self.next_end();
             tokio::select! {
                 report = self.reports.recv() => {
                     report.into_iter().for_each(|(number, progress)| self.note(number, progress));
                 }
                 Ok(()) = demand.changed() => {}
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 () = events.closed() => return,
             }
         }
@@ -127,13 +136,13 @@ impl Watches {
         let missing: Vec<_> =
             self.wanted.iter().filter(|scope| !self.running.contains_key(scope)).cloned().collect();
         missing.into_iter().for_each(|scope| self.start(scope));
-        let unwanted: Vec<_> =
-            self.running.keys().filter(|scope| !self.wanted.contains(scope)).cloned().collect();
-        for scope in unwanted {
-            let successors = self.wanted.iter().filter(|other| other.kind() == scope.kind());
-            if successors.into_iter().all(|other| self.progress(other) == Some(Progress::Listed)) {
-                self.end(scope).await?;
-            }
+        for (scope, running) in &mut self.running {
+            let since = running.needless.unwrap_or_else(Instant::now);
+            running.needless = (!self.wanted.contains(scope)).then_some(since);
+        }
+        let over: Vec<_> = self.running.keys().filter(|scope| self.is_over(scope)).cloned().collect();
+        for scope in over {
+            self.end(scope).await?;
         }
         self.tell_policy_sync().await?;
         let mut essential = Scope::ALWAYS.iter().filter(|scope| scope.is_essential());
@@ -142,6 +151,21 @@ impl Watches {
             self.send(Event::Synced).await?;
         }
         Ok(())
+    }
+
+    /// Whether a watch may end now.
+    fn is_over(&self, scope: &Scope) -> bool {
+        let Some(since) = self.running.get(scope).and_then(|running| running.needless) else { return false };
+        let is_told = |other: &Scope| self.progress(other) == Some(Progress::Listed);
+        let mut successors = self.wanted.iter().filter(|other| other.kind() == scope.kind());
+        let is_within = matches!(scope, Scope::PodsOf(_)) && self.wanted.contains(&Scope::PodsElsewhere);
+        successors.all(is_told) && (is_within || since.elapsed() >= self.linger)
+    }
+
+    /// When time alone may end the next one.
+    fn next_end(&self) -> Option<Instant> {
+        let ends = self.running.values().filter_map(|running| Some(running.needless? + self.linger));
+        ends.filter(|end| *end > Instant::now()).min()
     }
 
     async fn tell_policy_sync(&mut self) -> Result<(), Closed> {
@@ -181,7 +205,7 @@ impl Watches {
             reports: self.reporter.clone(),
         };
         let task = tokio::spawn(Sync::new(scope.clone(), self.started, tools).sync());
-        self.running.insert(scope, Running { number: self.started, task, progress: None });
+        self.running.insert(scope, Running { number: self.started, task, progress: None, needless: None });
     }
 
     async fn end(&mut self, scope: Scope) -> Result<(), Closed> {
