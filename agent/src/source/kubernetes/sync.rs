@@ -347,9 +347,7 @@ impl Sync {
         self.version = Some(version);
         self.advanced = Instant::now();
         self.stream = true;
-        if self.scope.is_essential() {
-            self.tools.link.commit();
-        }
+        self.tools.link.commit();
         if self.progress != Some(Progress::Listed) {
             self.report(Progress::Listed);
         }
