@@ -48,6 +48,20 @@ counters! {
         FragmentWithoutFirst = "fragment-without-first",
         /// An IPv6 header with a v4-mapped address: it would borrow an IPv4 pod's name (dropped).
         MappedAddress = "v4-mapped-address",
+        /// No policy of the pod that it is for allows it (dropped).
+        PolicyIngress = "policy-ingress",
+        /// No policy of the pod that it comes from allows it (dropped).
+        PolicyEgress = "policy-egress",
+        /// Its pod is not known yet, and such pods are held (dropped).
+        UnknownPod = "unknown-pod",
+        /// A pod sends it with an address that is not the pod's (dropped).
+        SpoofedSource = "spoofed-source",
+        /// A pod sends what only routers send: advertisements, redirects (dropped).
+        RouterMessage = "router-message",
+        /// Of or for a pod, and nobody can say what it is: no IP, or headers that cannot be read (dropped).
+        Unreadable = "unreadable",
+        /// A new flow of a pod that has its share of what is remembered for policies, or no room for anybody's (dropped).
+        JudgedFull = "judged-full",
     }
 }
 
@@ -78,6 +92,20 @@ counters! {
         FragmentWithoutFirst = "fragment-without-first",
         /// Packets dropped because an address in their IPv6 header is v4-mapped.
         MappedAddress = "v4-mapped-address",
+        /// Packets for pods that none of the pod's policies allows.
+        PolicyIngress = "policy-ingress",
+        /// Packets of pods that none of the pod's policies allows.
+        PolicyEgress = "policy-egress",
+        /// Packets of and for pods that are not known yet, dropped while policies are in force.
+        UnknownPod = "unknown-pod",
+        /// Packets of pods with an address that is not the pod's, neighbour discovery and ARP counted.
+        SpoofedSource = "spoofed-source",
+        /// Router advertisements and redirects of pods.
+        RouterMessage = "router-message",
+        /// Packets of and for pods, while policies are in force, that are no IP or whose headers cannot be read.
+        Unreadable = "unreadable",
+        /// New flows dropped because their pod has its share of the judged table, or that is full.
+        JudgedFull = "judged-full",
         /// Flows that began on the per-packet path.
         FlowBegun = "flow-begun",
         /// Packets from clients that were translated.
@@ -124,6 +152,13 @@ impl From<DropReason> for Counter {
             DropReason::NoSourcePort => Self::NoSourcePort,
             DropReason::FragmentWithoutFirst => Self::FragmentWithoutFirst,
             DropReason::MappedAddress => Self::MappedAddress,
+            DropReason::PolicyIngress => Self::PolicyIngress,
+            DropReason::PolicyEgress => Self::PolicyEgress,
+            DropReason::UnknownPod => Self::UnknownPod,
+            DropReason::SpoofedSource => Self::SpoofedSource,
+            DropReason::RouterMessage => Self::RouterMessage,
+            DropReason::Unreadable => Self::Unreadable,
+            DropReason::JudgedFull => Self::JudgedFull,
         }
     }
 }

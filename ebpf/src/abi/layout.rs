@@ -4,9 +4,10 @@ use core::fmt::{self, Write};
 use core::mem::{offset_of, size_of};
 
 use super::{
-    ABI_VERSION, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow,
-    Device, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, Prefix, ServiceName,
-    SetWord, SourceRangeKey, Tuple, Workload,
+    ABI_VERSION, AffinityKey, AffinityRow, Backend, BoundPod, Config, Connection, Counter, DatagramKey,
+    DatagramRow, Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Judged,
+    JudgedKey, Netns, NetworkKey, PodPolicy, PortRuleKey, Prefix, ServiceName, SetWord, SourceRangeKey,
+    Tuple, VerdictKey, Workload,
 };
 
 macro_rules! describe {
@@ -50,6 +51,14 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         Device { v4, v6, mac, flags, mtu }
         Prefix { addr, mask }
         Config { service_networks, v4, v6, first_port, ports, flags }
+        PodPolicy { ingress, egress }
+        BoundPod { v4, v6, policy, flags, zero }
+        NetworkKey { prefix_len, addr }
+        VerdictKey { set, class }
+        PortRuleKey { prefix_len, rules, protocol, zero, port }
+        JudgedKey { peer_addr, device, pod_port, peer_port, protocol, zero }
+        Judged { basis, generation, seen_s, begun_s, began, outward, inward, zero }
+        Enforcement { flags, generation, most_per_pod, zero }
     );
     write!(out, "Counter {}:", size_of::<u64>())?;
     for (index, counter) in Counter::ALL.iter().enumerate() {

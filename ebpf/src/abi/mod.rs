@@ -6,6 +6,7 @@
 mod addr;
 mod backend;
 mod counter;
+mod enforce;
 mod flow;
 mod hop;
 pub mod layout;
@@ -17,6 +18,7 @@ mod socket;
 pub use addr::{Addr, Peer, Port, Protocol};
 pub use backend::{Backend, mix};
 pub use counter::{Counter, DropReason};
+pub use enforce::{BoundPod, Enforcement, Judged, JudgedKey};
 pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
 pub use hop::{Hop, HopRow, Window};
 pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
@@ -31,4 +33,4 @@ pub use socket::{AffinityKey, AffinityRow, Client, Connection, DatagramKey, Data
 
 /// Version of every row in this module. Pinned maps of another version are never read as this one's: they are
 /// rebuilt beside the old ones and swapped in.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

@@ -1,7 +1,6 @@
 //! Policies: who is isolated how, which class an address is of, and what a class may.
 //!
-//! No program reads these rows yet, so `ebpf/abi.lock` does not have them: they enter it with their maps, under the next
-//! [`super::ABI_VERSION`]. Every row but [`PodPolicy`] and the two classes says the same for as long as it exists.
+//! Every row but the two classes says the same for as long as it exists; which sets a pod has is in its [`super::BoundPod`].
 
 use core::mem::{offset_of, size_of};
 
@@ -74,7 +73,7 @@ pub enum Side {
     Egress,
 }
 
-/// Row of the `pod_policies` table, under an address of a pod of this node.
+/// How a pod is isolated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PodPolicy {
@@ -85,6 +84,16 @@ pub struct PodPolicy {
 }
 
 impl PodPolicy {
+    /// Of a pod that nothing isolates.
+    pub const OPEN: Self = Self { ingress: PolicySetId::OPEN, egress: PolicySetId::OPEN };
+
+    /// Whether nothing isolates it.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        self == Self::OPEN
+    }
+
     /// What holds for one side of its flows.
     #[inline(always)]
     #[must_use]
@@ -105,7 +114,7 @@ impl PodPolicy {
 pub struct NetworkKey {
     /// How many bits of the address count; of IPv4 96 more than its prefix length.
     pub prefix_len: u32,
-    addr: [u8; 16],
+    pub(super) addr: [u8; 16],
 }
 
 impl NetworkKey {
@@ -148,9 +157,9 @@ pub struct PortRuleKey {
     pub rules: PortRulesId,
     /// IANA number
     pub protocol: u8,
-    zero: u8,
+    pub(super) zero: u8,
     /// In network order.
-    port: [u8; 2],
+    pub(super) port: [u8; 2],
 }
 
 impl PortRuleKey {

@@ -5,6 +5,7 @@
 //! they come in through [`Socket`] and [`Moment`].
 
 pub mod bind;
+pub mod enforce;
 pub mod lifetime;
 pub mod packet;
 pub mod policy;

@@ -12,8 +12,6 @@ use crate::abi::{
 
 /// The tables of policies. Look-ups return copies.
 pub trait PolicyTables {
-    /// `pod_policies`, by a pod's address
-    fn lookup_pod_policy(&self, addr: Addr) -> Option<PodPolicy>;
     /// `address_classes`
     fn lookup_address_class(&self, addr: Addr) -> Option<ClassId>;
     /// `network_classes`: the longest prefix that the key's address has.
@@ -22,6 +20,13 @@ pub trait PolicyTables {
     fn lookup_verdict(&self, key: &VerdictKey) -> Option<PortRulesId>;
     /// `port_rules`: the longest prefix that the key has.
     fn lookup_port_rule(&self, key: &PortRuleKey) -> Option<PortRule>;
+}
+
+/// Tables that also know pods by their addresses, wherever they are: those of tests, and of commands that explain. At a hook the
+/// device says which pod it is ([`crate::datapath::enforce`]).
+pub trait PodPolicies: PolicyTables {
+    /// How the pod with this address is isolated.
+    fn lookup_pod_policy(&self, addr: Addr) -> Option<PodPolicy>;
 }
 
 /// What is asked: the flow as one of its two sides sees it.
@@ -67,7 +72,7 @@ impl Judgement {
 
 /// Judges one side of a flow.
 #[inline(always)]
-pub fn judge(tables: &impl PolicyTables, access: &Access) -> Judgement {
+pub fn judge(tables: &impl PodPolicies, access: &Access) -> Judgement {
     if access.pod == access.peer {
         return Judgement::Itself;
     }
@@ -81,7 +86,17 @@ pub fn judge_rules(tables: &impl PolicyTables, set: PolicySetId, access: &Access
     if set == PolicySetId::OPEN {
         return Judgement::Open;
     }
-    let class = lookup_class(tables, access.peer);
+    judge_class(tables, set, lookup_class(tables, access.peer), access)
+}
+
+/// The same of a peer whose class is known. The set is not [`PolicySetId::OPEN`].
+#[inline(always)]
+pub fn judge_class(
+    tables: &impl PolicyTables,
+    set: PolicySetId,
+    class: ClassId,
+    access: &Access,
+) -> Judgement {
     if allows(tables, set, class, access) {
         Judgement::Allowed(set, class)
     } else {

@@ -45,7 +45,14 @@ impl From<DropReason> for Errno {
             | DropReason::SourceRange
             | DropReason::UnknownAddress
             | DropReason::FragmentWithoutFirst
-            | DropReason::MappedAddress => Self::HostUnreachable,
+            | DropReason::MappedAddress
+            | DropReason::PolicyIngress
+            | DropReason::PolicyEgress
+            | DropReason::UnknownPod
+            | DropReason::SpoofedSource
+            | DropReason::RouterMessage
+            | DropReason::Unreadable
+            | DropReason::JudgedFull => Self::HostUnreachable,
         }
     }
 }

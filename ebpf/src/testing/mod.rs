@@ -1,10 +1,12 @@
 //! The tables in memory and frames, for whatever runs the datapath outside the kernel.
 
 mod apply;
+mod enforce;
 pub mod frame;
 mod policy;
 mod tables;
 
 pub use apply::{Outcome, apply, apply_too_long};
+pub use enforce::JudgedCopy;
 pub use policy::MemoryPolicy;
 pub use tables::{FakeMoment, FakeNetwork, FakeSocket, FlowCopy, MemoryTables};

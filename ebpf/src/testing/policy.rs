@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use crate::abi::{
     Addr, ClassId, NetworkKey, PodPolicy, Port, PortRule, PortRuleKey, PortRulesId, Prefix, VerdictKey,
 };
-use crate::datapath::policy::PolicyTables;
+use crate::datapath::policy::{PodPolicies, PolicyTables};
 
 /// The tables of policies in memory.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct MemoryPolicy {
-    /// `pod_policies`
+    /// How the pods with these addresses are isolated.
     pub pods: HashMap<Addr, PodPolicy>,
     /// `address_classes`
     pub addresses: HashMap<Addr, ClassId>,
@@ -22,11 +22,13 @@ pub struct MemoryPolicy {
     pub port_rules: BTreeMap<PortRuleKey, PortRule>,
 }
 
-impl PolicyTables for MemoryPolicy {
+impl PodPolicies for MemoryPolicy {
     fn lookup_pod_policy(&self, addr: Addr) -> Option<PodPolicy> {
         self.pods.get(&addr).copied()
     }
+}
 
+impl PolicyTables for MemoryPolicy {
     fn lookup_address_class(&self, addr: Addr) -> Option<ClassId> {
         self.addresses.get(&addr).copied()
     }

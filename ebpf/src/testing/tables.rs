@@ -5,10 +5,11 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 
+use super::MemoryPolicy;
 use crate::abi::{
-    Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
-    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, Peer, Prefix, Protocol, SetId,
-    SetWord, Signs, SourceRangeKey, Tuple, Workload,
+    Addr, AffinityKey, AffinityRow, Backend, BoundPod, Config, Connection, Counter, DatagramKey, DatagramRow,
+    Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Judged, JudgedKey,
+    Netns, Peer, Prefix, Protocol, SetId, SetWord, Signs, SourceRangeKey, Tuple, Workload,
 };
 use crate::datapath::{CreateError, Full, Instant, Moment, Network, PacketTables, Socket, Tables};
 
@@ -41,9 +42,19 @@ pub struct MemoryTables {
     pub workloads: HashMap<Addr, Workload>,
     /// `devices`, by index
     pub devices: HashMap<u32, Device>,
+    /// `enforcement`
+    pub enforcement: Enforcement,
+    /// `pod_policies`, by the device's index
+    pub pods: HashMap<u32, BoundPod>,
+    /// Sets, classes and ports.
+    pub policy: MemoryPolicy,
+    /// `judged`
+    pub judged: RefCell<HashMap<JudgedKey, Judged>>,
+    /// `judged_shares`, by the device's index
+    pub shares: RefCell<HashMap<u32, u32>>,
     /// `counters`
     pub counters: RefCell<HashMap<Counter, u64>>,
-    /// Whether `affinity`, `connections`, `datagrams` and `flows` refuse new rows.
+    /// Whether `affinity`, `connections`, `datagrams`, `flows` and `judged` refuse new rows.
     pub full: Cell<bool>,
 }
 
@@ -54,7 +65,7 @@ impl MemoryTables {
         self.counters.borrow().get(&counter).copied().unwrap_or_default()
     }
 
-    fn room(&self) -> Result<(), Full> {
+    pub(super) fn room(&self) -> Result<(), Full> {
         if self.full.get() { Err(Full) } else { Ok(()) }
     }
 }

@@ -29,6 +29,8 @@ pub struct Packet {
     pub dst: Peer,
     /// What it carries, after all extension headers.
     pub kind: Kind,
+    /// The protocol of that, by its IANA number; of a later piece what its fragment header says.
+    pub protocol: u8,
     /// Whether it is a piece of a datagram, and of which.
     pub fragment: Fragment,
     /// The flags of a TCP segment (RFC 9293 section 3.1: FIN 1, SYN 2, RST 4, ACK 16); 0 of anything else.

@@ -102,6 +102,7 @@ impl Headers {
             src: Peer { addr: self.src, port: Port::default() },
             dst: Peer { addr: self.dst, port: Port::default() },
             kind: Kind::Other,
+            protocol: self.protocol,
             fragment: self.fragment,
             tcp_flags: 0,
             ttl: self.ttl,

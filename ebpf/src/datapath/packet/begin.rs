@@ -343,7 +343,14 @@ fn deny<T: PacketTables>(tables: &T, reason: DropReason) -> Verdict {
         | DropReason::SourceRange
         | DropReason::UnknownAddress
         | DropReason::FragmentWithoutFirst
-        | DropReason::MappedAddress => drop(tables, reason),
+        | DropReason::MappedAddress
+        | DropReason::PolicyIngress
+        | DropReason::PolicyEgress
+        | DropReason::UnknownPod
+        | DropReason::SpoofedSource
+        | DropReason::RouterMessage
+        | DropReason::Unreadable
+        | DropReason::JudgedFull => drop(tables, reason),
         DropReason::NoEndpoint
         | DropReason::UnknownPort
         | DropReason::FlowsFull

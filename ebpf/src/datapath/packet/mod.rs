@@ -61,7 +61,13 @@ pub fn arrive<T: PacketTables, M: Moment, N: Network>(
     packet: &Packet,
     bytes: &(impl Bytes + ?Sized),
 ) -> Verdict {
-    match arrive_anywhere(node, origin, packet, bytes) {
+    unless_beyond(packet, arrive_anywhere(node, origin, packet, bytes))
+}
+
+/// The same, but for a packet that has no hop left.
+#[inline(always)]
+pub(in crate::datapath) fn unless_beyond(packet: &Packet, verdict: Verdict) -> Verdict {
+    match verdict {
         Verdict::Translate(translation) if translation.is_beyond(packet) => {
             Verdict::Answer(Answer::TimeExceeded)
         }
@@ -69,8 +75,9 @@ pub fn arrive<T: PacketTables, M: Moment, N: Network>(
     }
 }
 
+/// What becomes of a packet that has hops enough.
 #[inline(always)]
-fn arrive_anywhere<T: PacketTables, M: Moment, N: Network>(
+pub(in crate::datapath) fn arrive_anywhere<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     origin: Origin,
     packet: &Packet,
@@ -289,7 +296,7 @@ const REASSEMBLY_S: u32 = 60;
 
 /// Source and destination with their ports; a later piece of a datagram has those of the first, if that was one of ours.
 #[inline(always)]
-fn lookup_ends<T: PacketTables, M: Moment, N: Network>(
+pub(in crate::datapath) fn lookup_ends<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     packet: &Packet,
     protocol: Protocol,
@@ -307,7 +314,7 @@ fn lookup_ends<T: PacketTables, M: Moment, N: Network>(
 /// Of a packet that is translated: the pieces that follow have no ports. Called before there is a verdict, which would have
 /// to be carried past it.
 #[inline(always)]
-fn remember_piece<T: PacketTables, M: Moment, N: Network>(
+pub(in crate::datapath) fn remember_piece<T: PacketTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     packet: &Packet,
     protocol: Protocol,

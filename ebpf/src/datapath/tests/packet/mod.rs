@@ -2,6 +2,7 @@
 
 mod ahead;
 mod begin;
+mod enforce;
 mod fragments;
 mod hop;
 mod icmp;

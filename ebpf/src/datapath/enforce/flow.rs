@@ -1,0 +1,249 @@
+//! Flows that were allowed, one row for each pod that has a part in one.
+//!
+//! A row says who began the flow, and which set of the pod allowed it to which class of the peer. While both are what they
+//! were its packets pass, in both directions; when one is another, the flow is judged again at its next packet, whichever way
+//! that goes. What is denied makes no row, and a row of what is denied now stays until it is swept: so it is not forgotten
+//! who began the flow, and the other direction does not let it live on.
+
+use super::EnforceTables;
+use crate::abi::{
+    Addr, ClassId, DropReason, Judged, JudgedKey, Peer, PodPolicy, PolicySetId, Port, Side, Signs,
+};
+use crate::datapath::Moment;
+use crate::datapath::policy::{Access, Judgement, judge_class, judge_rules, lookup_class};
+use crate::wire::{TCP_FIN, TCP_RST};
+
+/// What a packet is to a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shape {
+    /// A TCP segment that opens a connection: no reply.
+    Opening,
+    /// Any other TCP segment: of a connection that somebody opened.
+    Midstream,
+    /// It asks for an answer and is none.
+    Request,
+    /// Neither can be said.
+    Other,
+}
+
+impl Shape {
+    #[inline(always)]
+    const fn is_no_reply(self) -> bool {
+        matches!(self, Self::Opening | Self::Request)
+    }
+}
+
+/// A packet as one pod sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    /// Whether it comes to the pod or leaves it.
+    pub(super) side: Side,
+    /// The device that the pod is behind.
+    pub(super) device: u32,
+    /// How the pod is isolated.
+    pub(super) policy: PodPolicy,
+    /// The pod.
+    pub(super) pod: Addr,
+    /// Its port.
+    pub(super) pod_port: Port,
+    /// The other end as the pod sees it.
+    pub(super) near: Peer,
+    /// The other end beyond translation: of what the pod began, the backend.
+    pub(super) far: Peer,
+    /// IANA number
+    pub(super) protocol: u8,
+    /// Of TCP.
+    pub(super) tcp_flags: u8,
+    /// What it is to a flow.
+    pub(super) shape: Shape,
+}
+
+impl View {
+    #[inline(always)]
+    const fn key(&self) -> JudgedKey {
+        JudgedKey::new(self.device, self.pod_port, self.near, self.protocol)
+    }
+
+    /// What is asked about its flow, if the pod had this part in it.
+    #[inline(always)]
+    const fn access(&self, began: Side) -> Access {
+        let (peer, port) = match began {
+            Side::Egress => (self.far.addr, self.far.port),
+            Side::Ingress => (self.near.addr, self.pod_port),
+        };
+        Access { side: began, pod: self.pod, peer, protocol: self.protocol, port }
+    }
+
+    #[inline(always)]
+    const fn signs(&self) -> Signs {
+        let mut signs = Signs::SEEN;
+        if self.tcp_flags & TCP_FIN != 0 {
+            signs = signs.and(Signs::FIN);
+        }
+        if self.tcp_flags & TCP_RST != 0 {
+            signs = signs.and(Signs::RST);
+        }
+        signs
+    }
+}
+
+/// Whether the packet passes.
+///
+/// # Errors
+/// Why not.
+#[inline(always)]
+pub(super) fn pass<T: EnforceTables>(
+    tables: &T,
+    moment: &impl Moment,
+    view: &View,
+) -> Result<(), DropReason> {
+    let key = view.key();
+    let Some(row) = tables.lookup_judged(&key) else {
+        return match view.shape {
+            Shape::Midstream => join(tables, moment, view, &key),
+            _ => begin(tables, moment, view, &key, false),
+        };
+    };
+    let began = row.began();
+    let begins_anew = match view.shape {
+        Shape::Opening => began != view.side || is_over(&row),
+        shape => began != view.side && shape.is_no_reply(),
+    };
+    if begins_anew {
+        return begin(tables, moment, view, &key, true);
+    }
+    confirm(tables, view, &row, began)?;
+    touch(tables, moment, view, &row);
+    Ok(())
+}
+
+/// Whether a flow that was allowed still is.
+#[inline(always)]
+fn confirm<T: EnforceTables>(
+    tables: &T,
+    view: &View,
+    row: &T::JudgedRef<'_>,
+    began: Side,
+) -> Result<(), DropReason> {
+    let set = view.policy.set(began);
+    // Before the class is asked for, which may change meanwhile.
+    let generation = tables.enforcement().generation;
+    if row.set() == set && (set == PolicySetId::OPEN || row.generation == generation) {
+        return Ok(());
+    }
+    let access = view.access(began);
+    let class = if set == PolicySetId::OPEN { ClassId::EVERYBODY } else { lookup_class(tables, access.peer) };
+    let basis = Judged::basis_of(set, class);
+    if row.basis() != basis && set != PolicySetId::OPEN && !judge_class(tables, set, class, &access).passes()
+    {
+        return Err(denied(began));
+    }
+    tables.confirm_judged(row, basis, generation);
+    Ok(())
+}
+
+/// The first packet of a flow.
+#[inline(always)]
+fn begin<T: EnforceTables>(
+    tables: &T,
+    moment: &impl Moment,
+    view: &View,
+    key: &JudgedKey,
+    replaces: bool,
+) -> Result<(), DropReason> {
+    let Some(row) = judge(tables, moment, view, view.side) else { return Err(denied(view.side)) };
+    create(tables, view, key, row, replaces)
+}
+
+/// A packet of a TCP connection that is not known: it began before there were policies, or was forgotten. It passes if
+/// policies allow either direction, so that neither cuts a reply. The isolated direction is asked first, so that what it
+/// allows ends when it no longer does.
+#[inline(always)]
+fn join<T: EnforceTables>(
+    tables: &T,
+    moment: &impl Moment,
+    view: &View,
+    key: &JudgedKey,
+) -> Result<(), DropReason> {
+    let first = if view.policy.ingress == PolicySetId::OPEN { Side::Egress } else { Side::Ingress };
+    let found = match judge(tables, moment, view, first) {
+        Some(row) => Some(row),
+        None => judge(tables, moment, view, other(first)),
+    };
+    let Some(row) = found else { return Err(denied(view.side)) };
+    // Only what is new is refused for want of room; and of what was reset there is nothing to remember.
+    if view.tcp_flags & TCP_RST == 0 {
+        let _not_remembered = create(tables, view, key, row, false);
+    }
+    Ok(())
+}
+
+/// The row of the flow if the pod has this part in it and that is allowed.
+#[inline(always)]
+fn judge<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View, began: Side) -> Option<Judged> {
+    let generation = tables.enforcement().generation;
+    let set = view.policy.set(began);
+    let class = match judge_rules(tables, set, &view.access(began)) {
+        Judgement::Open | Judgement::Itself => ClassId::EVERYBODY,
+        Judgement::Allowed(_, class) => class,
+        Judgement::Denied(..) | Judgement::NotAPod => return None,
+    };
+    Some(Judged::new(began, set, class, generation, moment.seconds()))
+}
+
+#[inline(always)]
+fn create<T: EnforceTables>(
+    tables: &T,
+    view: &View,
+    key: &JudgedKey,
+    mut row: Judged,
+    replaces: bool,
+) -> Result<(), DropReason> {
+    if !replaces && tables.lookup_share(view.device) >= tables.enforcement().most_per_pod {
+        return Err(DropReason::JudgedFull);
+    }
+    match view.side {
+        Side::Egress => row.outward = view.signs(),
+        Side::Ingress => row.inward = view.signs(),
+    }
+    tables.put_judged(key, &row).map_err(|_| DropReason::JudgedFull)?;
+    if !replaces {
+        tables.add_share(view.device);
+    }
+    Ok(())
+}
+
+/// Says that a packet was seen; writes at most once a second, unless there is news.
+#[inline(always)]
+fn touch<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View, row: &T::JudgedRef<'_>) {
+    let now_s = moment.seconds();
+    let before = row.signs(view.side);
+    let signs = before.unless_continued(view.tcp_flags & TCP_RST == 0).and(view.signs());
+    if row.seen_s != now_s || signs != before {
+        tables.touch_judged(row, view.side, now_s, signs);
+    }
+}
+
+/// Whether a TCP connection is over: reset, or closed by both sides.
+#[inline(always)]
+fn is_over(row: &Judged) -> bool {
+    row.outward.contains(Signs::RST)
+        || row.inward.contains(Signs::RST)
+        || (row.outward.contains(Signs::FIN) && row.inward.contains(Signs::FIN))
+}
+
+#[inline(always)]
+const fn other(side: Side) -> Side {
+    match side {
+        Side::Ingress => Side::Egress,
+        Side::Egress => Side::Ingress,
+    }
+}
+
+#[inline(always)]
+const fn denied(began: Side) -> DropReason {
+    match began {
+        Side::Ingress => DropReason::PolicyIngress,
+        Side::Egress => DropReason::PolicyEgress,
+    }
+}

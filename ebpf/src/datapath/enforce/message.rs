@@ -1,0 +1,75 @@
+//! What ICMP and ARP say, as far as policies ask.
+
+use crate::abi::Addr;
+use crate::wire::{Bytes, Fragment, Packet};
+
+/// IANA protocol numbers
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// What an ICMP or ICMPv6 packet is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Message {
+    /// It asks for an answer: it opens, and never is a reply.
+    EchoRequest,
+    /// Neighbour discovery (RFC 4861 sections 4.1, 4.3, 4.4).
+    Neighbour {
+        /// It says where an address is, and does not ask.
+        advertises: bool,
+    },
+    /// Membership of groups (RFC 2710, RFC 3810).
+    Membership,
+    /// What only routers send: advertisements and redirects (RFC 4861 sections 4.2, 4.5; RFC 792, type 5; RFC 1256, type 9).
+    OfRouter,
+    /// Anything else, or no ICMP.
+    Other,
+}
+
+impl Message {
+    /// What a packet says. Neighbour discovery in pieces is none (RFC 6980).
+    #[inline(always)]
+    pub(super) fn of(packet: &Packet, bytes: &(impl Bytes + ?Sized)) -> Self {
+        let is_v6 = match (packet.protocol, packet.src.addr.is_v4()) {
+            (ICMP, true) => false,
+            (ICMPV6, false) => true,
+            _ => return Self::Other,
+        };
+        if matches!(packet.fragment, Fragment::Later(_)) {
+            return Self::Other;
+        }
+        let Some([kind]) = bytes.load(packet.l4) else { return Self::Other };
+        // Nobody believes what came from farther away (RFC 4861 section 6.1, RFC 2710 section 3).
+        let is_whole = packet.fragment == Fragment::Whole;
+        let (is_neighbour, is_member) = (is_whole && packet.ttl == 255, is_whole && packet.ttl == 1);
+        match (is_v6, kind) {
+            (false, 8) | (true, 128) => Self::EchoRequest,
+            (false, 5 | 9) | (true, 134 | 137) => Self::OfRouter,
+            (true, 133 | 135) if is_neighbour => Self::Neighbour { advertises: false },
+            (true, 136) if is_neighbour => Self::Neighbour { advertises: true },
+            (true, 130..=132 | 143) if is_member => Self::Membership,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether no policy is about it: without it nothing works on the link. Whose it is was checked where it was sent.
+    #[inline(always)]
+    pub(super) const fn is_for_links(self) -> bool {
+        matches!(self, Self::Neighbour { .. } | Self::Membership)
+    }
+}
+
+/// The address that an advertisement is about.
+#[inline(always)]
+pub(super) fn load_target(bytes: &(impl Bytes + ?Sized), packet: &Packet) -> Option<Addr> {
+    let target: [u8; 16] = bytes.load(packet.l4 + 8)?;
+    Some(zerocopy::transmute!(target))
+}
+
+/// Who says that it sends an ARP packet behind an Ethernet header: of IPv4 over Ethernet alone (RFC 826).
+#[inline(always)]
+pub(super) fn load_arp_sender(bytes: &(impl Bytes + ?Sized)) -> Option<Addr> {
+    let head: [u8; 6] = bytes.load(14)?;
+    let sender: [u8; 4] = bytes.load(28)?;
+    // Ethernet and IPv4, with addresses of 6 and 4 bytes.
+    (head == [0, 1, 8, 0, 6, 4]).then_some(Addr::from_v4(zerocopy::transmute!(sender)))
+}

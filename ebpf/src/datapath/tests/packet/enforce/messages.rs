@@ -1,0 +1,139 @@
+//! ICMP, neighbour discovery, and datagrams in pieces.
+
+use super::*;
+
+/// An ICMP packet of another kind; of ICMPv6 with this hop limit, and about this target.
+fn icmp(src: Peer, dst: Peer, kind: u8, hops: u8, target: Addr) -> Vec<u8> {
+    let mut frame = frame::echo_request(ip(src), ip(dst), &[0; 24]);
+    let is_v4 = src.addr.is_v4();
+    let l4 = 14 + if is_v4 { 20 } else { 40 };
+    frame[l4] = kind;
+    if !is_v4 {
+        frame[14 + 7] = hops;
+        let target: [u8; 16] = zerocopy::transmute!(target.words());
+        frame[l4 + 8..l4 + 24].copy_from_slice(&target);
+    }
+    frame
+}
+
+fn kinds(world: &World, v4: u8, v6: u8) -> u8 {
+    if world.pod(0).addr.is_v4() { v4 } else { v6 }
+}
+
+#[test]
+fn echo_is_isolated_and_its_replies_pass() {
+    for mut world in World::guarded() {
+        world.isolate(0, Allows::Nothing, Allows::Friends);
+        let (pod, friend, stranger) = (world.pod(0), world.pod(3), world.client(1));
+        world.befriend(friend);
+        let none = Addr::default();
+        let (asks, answers) = (kinds(&world, 8, 128), kinds(&world, 0, 129));
+        assert_eq!(world.sends(0, &icmp(pod, stranger, asks, 64, none)), EGRESS);
+        assert_eq!(world.gets(0, UPLINK, &icmp(friend, pod, answers, 64, none)), INGRESS, "nobody has asked");
+        assert_eq!(world.sends(0, &icmp(pod, friend, asks, 64, none)), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &icmp(friend, pod, answers, 64, none)), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &icmp(friend, pod, asks, 64, none)), INGRESS, "it is no answer");
+        // Ports do not allow what has none.
+        world.isolate(0, Allows::Nothing, Allows::FriendsPort);
+        assert_eq!(world.sends(0, &icmp(pod, friend, asks, 64, none)), EGRESS);
+    }
+}
+
+#[test]
+fn errors_pass_that_quote_an_allowed_flow() {
+    for mut world in World::guarded() {
+        world.isolate(0, Allows::FriendsPort, Allows::FriendsPort);
+        let (pod, friend, router) = (with_port(world.pod(0), 4000), world.pod(3), world.client(1));
+        world.befriend(friend);
+        let about = |port| frame::icmp_error(ip(router), &tcp(with_port(pod, port), friend, ACK), true);
+        assert_eq!(world.gets(0, UPLINK, &about(4000)), INGRESS);
+        assert_eq!(world.sends(0, &tcp(pod, friend, SYN)), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &about(4000)), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &about(4001)), INGRESS, "it never sent that");
+        // And what the pod says about what it got.
+        let said = |port| frame::icmp_error(ip(pod), &udp(friend, with_port(pod, port)), false);
+        assert_eq!(world.gets(0, UPLINK, &udp(friend, with_port(pod, PORT))), Verdict::Pass);
+        assert_eq!(world.sends(0, &said(PORT)), Verdict::Pass);
+        assert_eq!(world.sends(0, &said(81)), EGRESS);
+        // Redirects never do.
+        let redirect = icmp(router, pod, kinds(&world, 5, 137), 255, Addr::default());
+        assert_eq!(world.gets(0, UPLINK, &redirect), INGRESS);
+        world.isolate(0, Allows::Nothing, Allows::Nothing);
+        assert_eq!(world.gets(0, UPLINK, &about(4000)), INGRESS, "of what is revoked neither");
+    }
+}
+
+#[test]
+fn errors_about_translated_flows_reach_the_pod() {
+    for mut world in World::guarded() {
+        world.set_backends(2..3);
+        world.isolate(0, Allows::Nothing, Allows::Friends);
+        let (pod, backend, router) = (with_port(world.pod(0), 4000), world.pod(2), world.client(1));
+        world.befriend(backend);
+        let sent = translated(world.sends(0, &tcp(pod, world.vip(), SYN)));
+        let about = frame::icmp_error(ip(router), &tcp(sent.src, sent.dst, ACK), true);
+        let told = translated(world.gets(0, UPLINK, &about));
+        assert_eq!(told.quoted.map(|quoted| (quoted.src, quoted.dst)), Some((pod, world.vip())));
+    }
+}
+
+#[test]
+fn pods_are_no_routers() {
+    for world in World::guarded() {
+        let (pod, peer) = (world.pod(0), world.client(1));
+        let forbidden = Verdict::Drop(DropReason::RouterMessage);
+        let kinds: &[u8] = if pod.addr.is_v4() { &[5, 9] } else { &[134, 137] };
+        for kind in kinds {
+            assert_eq!(world.sends(0, &icmp(pod, peer, *kind, 255, Addr::default())), forbidden);
+        }
+        assert_eq!(world.counted(Counter::RouterMessage), 2);
+    }
+}
+
+#[test]
+fn neighbour_discovery_is_for_everybody_about_themselves() {
+    let [_, mut world] = World::guarded();
+    world.isolate(0, Allows::Nothing, Allows::Nothing);
+    let (pod, other, nobody) = (world.pod(0), world.pod(3), Peer::default());
+    let [asks, says] = [135, 136];
+    for src in [pod, nobody] {
+        assert_eq!(world.sends(0, &icmp(src, other, asks, 255, other.addr)), Verdict::Pass, "also DAD");
+    }
+    assert_eq!(world.sends(0, &icmp(pod, other, says, 255, pod.addr)), Verdict::Pass);
+    let spoofed = Verdict::Drop(DropReason::SpoofedSource);
+    assert_eq!(world.sends(0, &icmp(pod, other, says, 255, other.addr)), spoofed);
+    assert_eq!(world.sends(0, &icmp(other, pod, asks, 255, other.addr)), spoofed);
+    for kind in [asks, says] {
+        assert_eq!(world.gets(0, UPLINK, &icmp(other, pod, kind, 255, pod.addr)), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &icmp(other, pod, kind, 64, pod.addr)), INGRESS, "from afar");
+        assert_eq!(world.sends(0, &icmp(pod, other, kind, 64, pod.addr)), EGRESS);
+    }
+    for kind in [131, 143] {
+        assert_eq!(world.sends(0, &icmp(pod, other, kind, 1, pod.addr)), Verdict::Pass);
+        assert_eq!(world.sends(0, &icmp(pod, other, kind, 64, pod.addr)), EGRESS);
+    }
+}
+
+#[test]
+fn pieces_follow_the_first() {
+    for mut world in World::guarded() {
+        world.isolate(0, Allows::FriendsPort, Allows::FriendsPort);
+        let (pod, friend, stranger) = (world.pod(0), with_port(world.pod(3), 4000), world.client(4000));
+        world.befriend(friend);
+        let lost = Verdict::Drop(DropReason::FragmentWithoutFirst);
+        let pieces = |src, dst, id| frame::fragments(&frame::udp(src, dst, &[7; 3000]), 1000, id);
+        let piece = |pieces: &[Vec<u8>], n: usize| world.gets(0, UPLINK, &pieces[n]);
+        let good = pieces(friend.into(), pod.into(), 1);
+        assert_eq!(piece(&good, 1), lost);
+        for n in 0..4 {
+            assert_eq!(piece(&good, n), Verdict::Pass);
+        }
+        let bad = pieces(stranger.into(), pod.into(), 2);
+        assert_eq!(piece(&bad, 0), INGRESS);
+        assert_eq!(piece(&bad, 1), lost);
+        // On the way out, and as a reply.
+        for (n, sent) in pieces(pod.into(), friend.into(), 3).iter().enumerate() {
+            assert_eq!(world.sends(0, sent), Verdict::Pass, "{n}");
+        }
+    }
+}

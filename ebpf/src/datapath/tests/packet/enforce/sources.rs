@@ -1,0 +1,110 @@
+//! Which addresses a pod may bear, and pods that nobody knows yet.
+
+use super::*;
+
+const SPOOFED: Verdict = Verdict::Drop(DropReason::SpoofedSource);
+const UNKNOWN: Verdict = Verdict::Drop(DropReason::UnknownPod);
+
+fn unknown_pods_are_let_pass(world: &mut World) {
+    world.tables.enforcement.flags &= !Enforcement::HOLD_UNKNOWN;
+}
+
+fn arp(sender: [u8; 4]) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1]);
+    frame.extend(sender);
+    frame.extend([0, 0, 0, 0, 0, 0, 10, 244, 0, 9]);
+    frame
+}
+
+fn link_local(world: &World) -> Peer {
+    let text = if world.pod(0).addr.is_v4() { "169.254.3.4:80" } else { "[fe80::1]:80" };
+    text.parse::<SocketAddr>().unwrap().into()
+}
+
+#[test]
+fn a_pods_packets_bear_its_own_address() {
+    for mut world in World::guarded() {
+        world.isolate(1, Allows::Nothing, Allows::Nothing);
+        let (own, vip, backend) = (world.pod(0), world.vip(), world.pod(3));
+        assert_eq!(world.sends(0, &tcp(own, backend, SYN)), Verdict::Pass);
+        for other in [world.pod(1), world.node(), world.client(1), vip] {
+            assert_eq!(world.sends(0, &tcp(other, backend, SYN)), SPOOFED);
+            assert_eq!(world.sends(0, &tcp(other, vip, SYN)), SPOOFED);
+        }
+        assert_eq!((world.rows(), world.counted(Counter::SpoofedSource)), (0, 8), "no flow is made of it");
+        // Unless it is listed as one that forwards for others.
+        world.tables.pods.get_mut(&FIRST_POD).unwrap().flags = BoundPod::ANY_SOURCE;
+        assert_eq!(world.sends(0, &tcp(world.client(1), backend, SYN)), Verdict::Pass);
+    }
+}
+
+#[test]
+fn addresses_of_the_link_are_the_pods_and_judged_as_such() {
+    for mut world in World::guarded() {
+        let (local, friend) = (link_local(&world), world.pod(3));
+        assert_eq!(world.sends(0, &udp(local, friend)), Verdict::Pass);
+        world.isolate(0, Allows::Nothing, Allows::Friends);
+        assert_eq!(world.sends(0, &udp(local, world.client(1))), EGRESS);
+        world.befriend(friend);
+        assert_eq!(world.sends(0, &udp(local, friend)), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &udp(local, world.pod(0))), INGRESS);
+    }
+}
+
+#[test]
+fn unknown_pods_are_held_or_let_pass() {
+    for mut world in World::guarded() {
+        world.tables.pods.remove(&FIRST_POD);
+        let (pod, peer) = (world.pod(0), world.pod(3));
+        assert_eq!(world.sends(0, &tcp(pod, peer, SYN)), UNKNOWN);
+        assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, SYN)), UNKNOWN);
+        assert_eq!(world.gets(0, 0, &tcp(world.node(), pod, SYN)), Verdict::Pass, "from its node");
+        assert_eq!(world.sends(0, &arp([10, 244, 0, 0])), UNKNOWN);
+        assert_eq!(world.counted(Counter::UnknownPod), 3);
+        unknown_pods_are_let_pass(&mut world);
+        assert_eq!(world.sends(0, &tcp(pod, peer, SYN)), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, SYN)), Verdict::Pass);
+    }
+}
+
+#[test]
+fn an_address_of_the_other_family_is_not_known_yet() {
+    let [v4, v6] = World::guarded();
+    for (world, other) in [(&v4, &v6), (&v6, &v4)] {
+        assert_eq!(world.sends(0, &tcp(other.pod(0), other.pod(3), SYN)), UNKNOWN);
+    }
+}
+
+#[test]
+fn arp_senders_are_checked_like_sources() {
+    let [mut world, _] = World::guarded();
+    world.isolate(0, Allows::Nothing, Allows::Nothing);
+    assert_eq!(world.sends(0, &arp([10, 244, 0, 0])), Verdict::Pass);
+    assert_eq!(world.sends(0, &arp([0, 0, 0, 0])), Verdict::Pass, "a probe (RFC 5227)");
+    assert_eq!(world.sends(0, &arp([10, 244, 0, 1])), SPOOFED);
+    assert_eq!(world.sends(0, &arp([10, 1, 0, 1])), SPOOFED, "nor is it the gateway");
+    assert_eq!(world.gets(0, UPLINK, &arp([10, 244, 0, 1])), Verdict::Pass);
+    let unreadable = Verdict::Drop(DropReason::Unreadable);
+    assert_eq!(world.sends(0, &arp([10, 244, 0, 0])[..30]), unreadable);
+}
+
+#[test]
+fn what_cannot_be_read_does_not_pass() {
+    for mut world in World::guarded() {
+        let unreadable = Verdict::Drop(DropReason::Unreadable);
+        let cut = tcp(world.pod(0), world.pod(3), SYN);
+        let cut = &cut[..cut.len() - 8];
+        let mut strange = tcp(world.pod(0), world.pod(3), SYN);
+        (strange[12], strange[13]) = (0x88, 0xcc);
+        for frame in [cut, &strange] {
+            assert_eq!(world.sends(0, frame), unreadable);
+            assert_eq!(world.gets(0, UPLINK, frame), Verdict::Pass, "nothing isolates it");
+        }
+        world.isolate(0, Allows::Everything, Allows::Nothing);
+        for frame in [cut, &strange] {
+            assert_eq!(world.gets(0, UPLINK, frame), unreadable);
+            assert_eq!(world.gets(0, 0, frame), Verdict::Pass, "the node's own");
+        }
+    }
+}
