@@ -10,6 +10,8 @@ mod ahead;
 mod bind;
 #[path = "programs/decision.rs"]
 mod decision;
+#[path = "programs/enforce.rs"]
+mod enforce;
 #[path = "programs/in_place.rs"]
 mod in_place;
 #[path = "programs/kernel_tables.rs"]
@@ -20,6 +22,8 @@ mod limit;
 mod maps;
 #[path = "programs/network.rs"]
 mod network;
+#[path = "programs/policy_tables.rs"]
+mod policy_tables;
 #[path = "programs/skb.rs"]
 mod skb;
 #[path = "programs/sock.rs"]

@@ -105,6 +105,21 @@ struct SizeArgs {
     /// Forms of flows that are translated per packet, two or three for each; new ones are refused beyond.
     #[arg(long, env = "WEIR_MAX_FLOWS", default_value_t = Sizes::default().flows, value_parser = rows(), value_name = "ROWS")]
     max_flows: u32,
+    /// Addresses that selectors of policies which apply here tell apart.
+    #[arg(long, env = "WEIR_MAX_ADDRESS_CLASSES", default_value_t = Sizes::default().address_classes, value_parser = rows(), value_name = "ROWS")]
+    max_address_classes: u32,
+    /// Networks in policies that apply here.
+    #[arg(long, env = "WEIR_MAX_NETWORK_CLASSES", default_value_t = Sizes::default().network_classes, value_parser = rows(), value_name = "ROWS")]
+    max_network_classes: u32,
+    /// What policies that apply here allow whom: in the worst case each pod's to each class of addresses.
+    #[arg(long, env = "WEIR_MAX_VERDICTS", default_value_t = Sizes::default().verdicts, value_parser = rows(), value_name = "ROWS")]
+    max_verdicts: u32,
+    /// Ports in policies that apply here; a range is up to 30 rows.
+    #[arg(long, env = "WEIR_MAX_PORT_RULES", default_value_t = Sizes::default().port_rules, value_parser = rows(), value_name = "ROWS")]
+    max_port_rules: u32,
+    /// Flows of pods that policies isolate; one pod has an eighth of them at most, and new ones are refused beyond.
+    #[arg(long, env = "WEIR_MAX_JUDGED", default_value_t = Sizes::default().judged, value_parser = rows(), value_name = "ROWS")]
+    max_judged: u32,
 }
 
 fn rows() -> clap::builder::RangedI64ValueParser<u32> {
@@ -150,6 +165,11 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         affinity: args.sizes.max_affinity,
         source_ranges: args.sizes.max_source_ranges,
         flows: args.sizes.max_flows,
+        address_classes: args.sizes.max_address_classes,
+        network_classes: args.sizes.max_network_classes,
+        verdicts: args.sizes.max_verdicts,
+        port_rules: args.sizes.max_port_rules,
+        judged: args.sizes.max_judged,
     };
     let config = Config {
         source,

@@ -9,9 +9,10 @@ use anyhow::{Context as _, bail, ensure};
 use aya::maps::{MapData, MapInfo};
 use aya::{Ebpf, EbpfLoader};
 use weir_ebpf::abi::{
-    ABI_VERSION, Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey,
-    DatagramRow, Device, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, ServiceId,
-    ServiceName, SetWord, SourceRangeKey, Tuple, Workload,
+    ABI_VERSION, Addr, AffinityKey, AffinityRow, Backend, BoundPod, ClassId, Config, Connection, Counter,
+    DatagramKey, DatagramRow, Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey,
+    Judged, JudgedKey, Netns, NetworkKey, PolicyName, PolicyNameKey, PortRule, PortRuleKey, PortRulesId,
+    ServiceId, ServiceName, SetWord, SourceRangeKey, Tuple, VerdictKey, Workload,
 };
 
 use super::bpf_fs::{PinRoot, remove_dir};
@@ -40,7 +41,7 @@ pub(super) struct MapSpec {
 }
 
 /// Every map, under these sizes.
-pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 15] {
+pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 24] {
     let spec = |name, key, value, rows| MapSpec { name, key, value, rows };
     [
         spec("FRONTENDS", size_of::<FrontendKey>(), size_of::<Frontend>(), sizes.frontends),
@@ -57,6 +58,15 @@ pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 15] {
         spec("NETNS", size_of::<u64>(), size_of::<Netns>(), PODS),
         spec("DEVICES", size_of::<u32>(), size_of::<Device>(), PODS),
         spec("CONFIG", size_of::<u32>(), size_of::<Config>(), 1),
+        spec("ENFORCEMENT", size_of::<u32>(), size_of::<Enforcement>(), 1),
+        spec("POD_POLICIES", size_of::<u32>(), size_of::<BoundPod>(), PODS),
+        spec("ADDRESS_CLASSES", size_of::<Addr>(), size_of::<ClassId>(), sizes.address_classes),
+        spec("NETWORK_CLASSES", size_of::<NetworkKey>(), size_of::<ClassId>(), sizes.network_classes),
+        spec("VERDICTS", size_of::<VerdictKey>(), size_of::<PortRulesId>(), sizes.verdicts),
+        spec("PORT_RULES", size_of::<PortRuleKey>(), size_of::<PortRule>(), sizes.port_rules),
+        spec("JUDGED", size_of::<JudgedKey>(), size_of::<Judged>(), sizes.judged),
+        spec("JUDGED_SHARES", size_of::<u32>(), size_of::<u32>(), PODS),
+        spec("POLICY_NAMES", size_of::<PolicyNameKey>(), size_of::<PolicyName>(), sizes.policy_names()),
         spec("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS),
     ]
 }

@@ -59,6 +59,24 @@ sizes! {
     source_ranges = 16_384,
     /// Forms of flows that are translated per packet: two or three for each.
     flows = 262_144,
+    /// Addresses that selectors of policies tell apart.
+    address_classes = 131_072,
+    /// Networks in policies.
+    network_classes = 65_536,
+    /// What policies allow whom.
+    verdicts = 65_536,
+    /// Ports in policies: a range is up to 30 rows.
+    port_rules = 65_536,
+    /// Flows of pods that policies isolate.
+    judged = 131_072,
+}
+
+impl Sizes {
+    /// Numbers of policy sets, classes and sets of ports that a restarted agent recognizes; it gives new ones to the others.
+    #[must_use]
+    pub const fn policy_names(&self) -> u32 {
+        self.verdicts
+    }
 }
 
 /// Why a row could not be written.

@@ -127,6 +127,13 @@ impl Judged {
         self.basis
     }
 
+    /// Where a row has the two.
+    #[inline(always)]
+    #[must_use]
+    pub const fn basis_of_row(row: *mut Self) -> *mut u64 {
+        row.cast()
+    }
+
     /// Replaces the set and the class.
     #[inline(always)]
     pub const fn set_basis(&mut self, basis: u64) {
@@ -157,6 +164,8 @@ impl Judged {
         }
     }
 }
+
+const _: () = assert!(core::mem::offset_of!(Judged, basis) == 0, "where `basis_of_row` has it");
 
 /// The one row of the `enforcement` table: how policies are in force.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

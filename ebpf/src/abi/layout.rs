@@ -6,8 +6,8 @@ use core::mem::{offset_of, size_of};
 use super::{
     ABI_VERSION, AffinityKey, AffinityRow, Backend, BoundPod, Config, Connection, Counter, DatagramKey,
     DatagramRow, Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Judged,
-    JudgedKey, Netns, NetworkKey, PodPolicy, PortRuleKey, Prefix, ServiceName, SetWord, SourceRangeKey,
-    Tuple, VerdictKey, Workload,
+    JudgedKey, Netns, NetworkKey, PodPolicy, PolicyName, PolicyNameKey, PortRuleKey, Prefix, ServiceName,
+    SetWord, SourceRangeKey, Tuple, VerdictKey, Workload,
 };
 
 macro_rules! describe {
@@ -56,6 +56,8 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         NetworkKey { prefix_len, addr }
         VerdictKey { set, class }
         PortRuleKey { prefix_len, rules, protocol, zero, port }
+        PolicyNameKey { kind, id }
+        PolicyName { 0 }
         JudgedKey { peer_addr, device, pod_port, peer_port, protocol, zero }
         Judged { basis, generation, seen_s, begun_s, began, outward, inward, zero }
         Enforcement { flags, generation, most_per_pod, zero }

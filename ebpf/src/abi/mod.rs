@@ -23,7 +23,8 @@ pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
 pub use hop::{Hop, HopRow, Window};
 pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
 pub use policy::{
-    ClassId, NetworkKey, PodPolicy, PolicySetId, PortRule, PortRuleKey, PortRulesId, Side, VerdictKey,
+    ClassId, NetworkKey, PodPolicy, PolicyName, PolicyNameKey, PolicySetId, PortRule, PortRuleKey,
+    PortRulesId, Side, VerdictKey,
 };
 pub use service::{
     AddressUses, Frontend, FrontendKey, FrontendKind, Origin, Run, Scope, ServiceId, ServiceName, SetId,

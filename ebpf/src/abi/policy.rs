@@ -174,6 +174,14 @@ impl PortRuleKey {
         Self { prefix_len, rules, protocol, zero: 0, port: port.network().to_ne_bytes() }
     }
 
+    /// What counts of it, as it stands in memory.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> [u32; 2] {
+        let [a, b] = self.port;
+        [self.rules.0, u32::from_ne_bytes([self.protocol, self.zero, a, b])]
+    }
+
     /// The port.
     #[must_use]
     pub const fn port(&self) -> Port {
@@ -191,7 +199,33 @@ impl PortRule {
     pub const ALLOW: Self = Self(1);
 }
 
+/// Key of the `policy_names` table: a number of the tables of policies, and of which kind.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PolicyNameKey {
+    /// One of the constants below.
+    pub kind: u32,
+    /// The number.
+    pub id: u32,
+}
+
+impl PolicyNameKey {
+    /// Of a [`PolicySetId`]
+    pub const SET: u32 = 1;
+    /// Of a [`ClassId`]
+    pub const CLASS: u32 = 2;
+    /// Of a [`PortRulesId`]
+    pub const PORTS: u32 = 3;
+}
+
+/// Row of the `policy_names` table: a digest of what the number means. No program reads it; the next agent does, and gives the
+/// same numbers to the same meanings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct PolicyName(pub [u8; 16]);
+
 const _: () = {
+    assert!(size_of::<PolicyNameKey>() == 8 && size_of::<PolicyName>() == 16);
     assert!(size_of::<PodPolicy>() == 8 && offset_of!(PodPolicy, egress) == 4);
     assert!(size_of::<NetworkKey>() == 20 && offset_of!(NetworkKey, addr) == 4);
     assert!(size_of::<VerdictKey>() == 8 && offset_of!(VerdictKey, class) == 4);

@@ -19,7 +19,7 @@ use crate::skb::{Note, Skb};
 /// The next program has its turn: TCX_NEXT, and TC_ACT_UNSPEC of a filter, are one number.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 /// TCX_DROP, TC_ACT_SHOT
-const DROP: i32 = TC_ACT_SHOT as i32;
+pub(crate) const DROP: i32 = TC_ACT_SHOT as i32;
 
 /// TCX_REDIRECT, TC_ACT_REDIRECT
 const REDIRECT: i32 = TC_ACT_REDIRECT as i32;
@@ -36,8 +36,8 @@ const NEXT_HOP: i32 = size_of::<NextHop>() as i32;
 pub(crate) fn act<H: Hook>(skb: Skb, row: &mut Decision, todo: Todo) -> i32 {
     match todo {
         Todo::Sent => REDIRECT,
-        Todo::Pass if H::ORIGIN.is_none() => NEXT,
-        Todo::Pass => pass(skb, Note::LookAgain),
+        Todo::Pass | Todo::Unread if H::ORIGIN.is_none() => NEXT,
+        Todo::Pass | Todo::Unread => pass(skb, Note::LookAgain),
         Todo::Translate if row.translation.is_beyond(&row.packet) => {
             give_answer::<H>(skb.raw(), &row.packet, &Answer::TimeExceeded)
         }

@@ -2,7 +2,7 @@
 //! whole stack for itself.
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Hop, Origin};
+use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Hop, Origin, PodPolicy};
 use weir_ebpf::act::ethernet::addresses;
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::packet::{
@@ -25,6 +25,10 @@ pub(crate) struct Decision {
     pub(crate) to: To,
     pub(crate) exit: Exit,
     pub(crate) next: NextHop,
+    /// How the pod is isolated that sends it.
+    pub(crate) policy: PodPolicy,
+    /// What there is to do, while it is asked whether it may be.
+    pub(crate) todo: Todo,
     frontend: Frontend,
     flow: Flow,
 }
@@ -47,6 +51,8 @@ impl From<&Hop> for Exit {
 pub(crate) trait Hook {
     /// Of the first hook, whom packets come from; `None`: the last hook.
     const ORIGIN: Option<Origin>;
+    /// Whether it is at a pod's device.
+    const AT_POD: bool;
 }
 
 /// What there is to do.
@@ -75,6 +81,8 @@ pub(crate) enum Todo {
     Sent = 9,
     /// It is still to be read.
     Read = 10,
+    /// Nobody can say what it is: it stays as it is.
+    Unread = 11,
 }
 
 /// Reads the packet whose IP header is at `L3` into the map.
@@ -86,7 +94,7 @@ pub(crate) fn read<const L3: u32>(raw: *mut __sk_buff, row: &mut Decision) -> To
             row.packet = packet;
             if packet.kind == Kind::IcmpError { Todo::Follow } else { Todo::LookUp }
         }
-        Err(Unusable::NotIp | Unusable::Malformed) => Todo::Pass,
+        Err(Unusable::NotIp | Unusable::Malformed) => Todo::Unread,
         Err(Unusable::MappedAddress) => {
             KernelTables.count(Counter::from(DropReason::MappedAddress));
             Todo::Drop
@@ -209,12 +217,12 @@ fn conclude(row: &mut Decision, verdict: Verdict) -> Todo {
 
 impl Here {
     #[inline(always)]
-    fn of(raw: *mut __sk_buff) -> Self {
+    pub(crate) fn of(raw: *mut __sk_buff) -> Self {
         Self { context: raw.cast(), ifindex: Skb::new(raw).ifindex() }
     }
 
     #[inline(always)]
-    fn node(&self) -> Node<'_, KernelTables, Now, Self> {
+    pub(crate) fn node(&self) -> Node<'_, KernelTables, Now, Self> {
         Node { tables: &KernelTables, moment: &Now, network: self }
     }
 }

@@ -4,8 +4,10 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use weir_ebpf::abi::{
-    Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
-    Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Netns, ServiceId, ServiceName, Tuple, Workload,
+    Addr, AffinityKey, AffinityRow, Backend, BoundPod, ClassId, Config, Connection, Counter, DatagramKey,
+    DatagramRow, Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Judged,
+    JudgedKey, Netns, PolicyName, PolicyNameKey, PortRule, PortRulesId, ServiceId, ServiceName, Tuple,
+    VerdictKey, Workload,
 };
 
 use crate::decision::Decision;
@@ -66,6 +68,41 @@ pub(crate) static DEVICES: HashMap<u32, Device> = HashMap::with_max_entries(1, B
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 
+/// How policies are in force, in its one row. The agent writes, the hooks read it of every packet of a pod.
+#[map]
+pub(crate) static ENFORCEMENT: Array<Enforcement> = Array::with_max_entries(1, 0);
+
+/// Devices of this node's pods -> the pod behind. The agent writes, the hooks read.
+#[map]
+pub(crate) static POD_POLICIES: HashMap<u32, BoundPod> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Addresses -> their class, where a selector tells them apart. The agent writes, the hooks read.
+#[map]
+pub(crate) static ADDRESS_CLASSES: HashMap<Addr, ClassId> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Prefixes (`NetworkKey`) -> the class of everybody else. The agent writes, the hooks read.
+#[map]
+pub(crate) static NETWORK_CLASSES: LpmTrie<[u32; 4], ClassId> =
+    LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Policy set and class -> the ports that are allowed. The agent writes, the hooks read.
+#[map]
+pub(crate) static VERDICTS: HashMap<VerdictKey, PortRulesId> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Set of ports, protocol, port (`PortRuleKey`) -> allowed. The agent writes, the hooks read.
+#[map]
+pub(crate) static PORT_RULES: LpmTrie<[u32; 2], PortRule> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Flows of pods that something isolates -> by what they are allowed. The hooks create rows and note in them what they see;
+/// the agent's sweeper removes them. Never least recently used: a flood would push out what others are allowed.
+#[map]
+pub(crate) static JUDGED: HashMap<JudgedKey, Judged> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Devices of pods -> how many rows of `judged` they have. The hooks count up, the agent's sweeper writes what it counted.
+#[map]
+pub(crate) static JUDGED_SHARES: HashMap<u32, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
 /// What was decided about the packet at hand, between two subprograms: it does not fit on the stack of both. One row per
 /// CPU, written and read by one run of one program.
 #[map]
@@ -82,3 +119,7 @@ pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Cou
 /// Service id -> its name. The agent and the commands only.
 #[map]
 static NAMES: HashMap<ServiceId, ServiceName> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Policy sets, classes and sets of ports -> what they mean. The agent only.
+#[map]
+static POLICY_NAMES: HashMap<PolicyNameKey, PolicyName> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);

@@ -106,6 +106,13 @@ impl Skb {
         (black_box(start), black_box(end))
     }
 
+    /// The device by which it came to this node; 0: this node made it.
+    #[inline(always)]
+    pub(crate) fn came_by(self) -> u32 {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+
     /// Payload of each segment that a device is to make of it; 0: it is one.
     #[inline(always)]
     pub(crate) fn segment_size(self) -> u32 {

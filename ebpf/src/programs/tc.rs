@@ -22,30 +22,45 @@ use crate::decision::{
     Decision, Hook, Todo, choose_flow, enter_flow, find_frontend, follow, forget_flow, give_up_flow, look_up,
     read, reclaim_port, refuse_flow, reserve_flow, withdraw_flow,
 };
+use crate::enforce::{act_on_tagged, admit_packet, enforce, is_on};
 use crate::maps::DECISION;
 use crate::skb::Skb;
 
 struct FromPod;
 struct FromNet;
-struct Last;
+struct ToPod;
+struct ToNet;
 
 impl Hook for FromPod {
     const ORIGIN: Option<Origin> = Some(Origin::Inside);
+    const AT_POD: bool = true;
 }
 
 impl Hook for FromNet {
     const ORIGIN: Option<Origin> = Some(Origin::Outside);
+    const AT_POD: bool = false;
 }
 
-impl Hook for Last {
+impl Hook for ToPod {
     const ORIGIN: Option<Origin> = None;
+    const AT_POD: bool = true;
+}
+
+impl Hook for ToNet {
+    const ORIGIN: Option<Origin> = None;
+    const AT_POD: bool = false;
 }
 
 #[inline(always)]
 fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
     let skb = Skb::new(ctx.skb.skb);
+    let is_guarded = H::AT_POD && is_on();
     // A tagged packet is for a device on top of this one, or from it, and meets the hook there.
-    if (H::ORIGIN.is_none() && skb.is_done()) || skb.is_tagged() {
+    if skb.is_tagged() {
+        return if is_guarded { act_on_tagged::<H>(skb) } else { NEXT };
+    }
+    let is_done = H::ORIGIN.is_none() && skb.is_done();
+    if is_done && !is_guarded {
         return NEXT;
     }
     // Of a pod's packets a bridge takes those for other pods, whose flows are ours to follow.
@@ -55,24 +70,42 @@ fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
     let Some(row) = DECISION.get_ptr_mut(0) else { return NEXT };
     // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
     let row = unsafe { &mut *row };
-    let todo = decide::<H, L3>(skb, row);
+    row.todo = if is_done { read_finished::<L3>(skb, row) } else { decide::<H, L3>(skb, row, is_guarded) };
+    enforce::<H>(skb, row, is_guarded);
+    let todo = row.todo;
     act::<H>(skb, row, todo)
+}
+
+/// What another hook finished is only to be judged.
+#[inline(always)]
+fn read_finished<const L3: u32>(skb: Skb, row: &mut Decision) -> Todo {
+    match read::<L3>(skb.raw(), row) {
+        Todo::LookUp | Todo::Follow => Todo::Pass,
+        todo => todo,
+    }
 }
 
 /// Step by step: each has the stack for itself.
 #[inline(always)]
-fn decide<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision) -> Todo {
+fn decide<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision, is_guarded: bool) -> Todo {
     let raw = skb.raw();
-    let todo = if H::ORIGIN.is_some() && L3 == ETHERNET { go_ahead(raw, row) } else { Todo::Read };
+    let ahead = H::ORIGIN.is_some() && L3 == ETHERNET && !is_guarded;
+    let todo = if ahead { go_ahead(raw, row) } else { Todo::Read };
     match todo {
         Todo::Sent | Todo::Drop => return todo,
         Todo::Begin => return begin::<H>(raw, row),
         Todo::LookUp => {}
-        _ => match read::<L3>(raw, row) {
-            Todo::Follow => return follow::<H>(raw, row),
-            Todo::LookUp => {}
-            todo => return todo,
-        },
+        _ => {
+            row.todo = read::<L3>(raw, row);
+            if is_guarded && H::ORIGIN.is_some() && row.todo != Todo::Drop && !admit_packet(raw, row) {
+                return Todo::Drop;
+            }
+            match row.todo {
+                Todo::Follow => return follow::<H>(raw, row),
+                Todo::LookUp => {}
+                todo => return todo,
+            }
+        }
     }
     match look_up::<H>(raw, row) {
         Todo::Begin if H::ORIGIN.is_some() => {}
@@ -124,7 +157,7 @@ fn weir_from_pod(ctx: TcContext) -> i32 {
 
 #[classifier]
 fn weir_to_pod(ctx: TcContext) -> i32 {
-    run::<Last, ETHERNET>(&ctx)
+    run::<ToPod, ETHERNET>(&ctx)
 }
 
 #[classifier]
@@ -134,7 +167,7 @@ fn weir_from_net(ctx: TcContext) -> i32 {
 
 #[classifier]
 fn weir_to_net(ctx: TcContext) -> i32 {
-    run::<Last, ETHERNET>(&ctx)
+    run::<ToNet, ETHERNET>(&ctx)
 }
 
 #[classifier]
@@ -144,5 +177,5 @@ fn weir_from_l3(ctx: TcContext) -> i32 {
 
 #[classifier]
 fn weir_to_l3(ctx: TcContext) -> i32 {
-    run::<Last, 0>(&ctx)
+    run::<ToNet, 0>(&ctx)
 }

@@ -302,4 +302,9 @@ const SIZES: Sizes = Sizes {
     affinity: 256,
     source_ranges: 256,
     flows: 64,
+    address_classes: 64,
+    network_classes: 64,
+    verdicts: 64,
+    port_rules: 64,
+    judged: 64,
 };

@@ -105,6 +105,7 @@ fn packet(protocol: Protocol, src: Peer, dst: Peer, tcp_flags: u8) -> Packet {
         src,
         dst,
         kind,
+        protocol: protocol as u8,
         fragment: Fragment::Whole,
         tcp_flags,
         ttl: 64,

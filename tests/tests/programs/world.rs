@@ -29,6 +29,11 @@ pub(crate) const SIZES: Sizes = Sizes {
     affinity: 64,
     source_ranges: 64,
     flows: 64,
+    address_classes: 64,
+    network_classes: 64,
+    verdicts: 64,
+    port_rules: 64,
+    judged: 64,
 };
 
 pub(crate) struct World {

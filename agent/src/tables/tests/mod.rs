@@ -29,6 +29,11 @@ fn sizes() -> Sizes {
         affinity: 16,
         source_ranges: 8,
         flows: 64,
+        address_classes: 64,
+        network_classes: 64,
+        verdicts: 64,
+        port_rules: 64,
+        judged: 64,
     }
 }
 

@@ -44,6 +44,7 @@ fn admit_from<T: EnforceTables>(
             // There is nothing in it to judge.
             return Ok(PodPolicy::OPEN);
         }
+        Err(_) if pod.policy.is_open() => return Ok(PodPolicy::OPEN),
         Err(_) => return Err(DropReason::Unreadable),
     };
     check_source(&pod, packet.src.addr)?;

@@ -1,0 +1,279 @@
+//! The rows of policies in the store: what the compiler says, written in its order, and which pod is behind which device.
+//!
+//! The compiler knows pods by their addresses, the hooks by the device that they are behind; here the two meet. Called by the
+//! daemon for each batch, and whenever the network says something else.
+
+mod found;
+mod pods;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+
+use weir_ebpf::abi::{Addr, BoundPod, Enforcement};
+
+use super::StoreError;
+use crate::compile::policy::{Change, Update};
+use crate::source::Problem;
+pub use found::PolicySnapshot;
+use pods::Pods;
+pub use store::{PolicyStore, PolicyWrite, Row};
+
+/// What one pod may have of the `judged` table: one part of so many.
+const SHARES: u32 = 8;
+
+/// What holds for all policies of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PolicyOptions {
+    /// Rows that `judged` has room for.
+    pub judged: u32,
+    /// Whether pods that nobody knows yet are held (`--unknown-pods`).
+    pub holds_unknown: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct PolicyRows {
+    options: PolicyOptions,
+    enforcement: Enforcement,
+    pods: Pods,
+    /// Rows by device, as they are in the store.
+    bound: HashMap<u32, BoundPod>,
+    /// What an agent before this one wrote, until the first update says what is true.
+    found: Option<PolicySnapshot>,
+    /// What the store does not take, under what it is about.
+    refused: BTreeMap<Row, (Change, StoreError)>,
+    /// Devices whose row could not be written.
+    unbound: BTreeMap<u32, StoreError>,
+    /// To be removed after a grace period.
+    garbage: Vec<Change>,
+    /// Classes have moved, which is to be said once more after a grace period.
+    moved: bool,
+    problems_changed: bool,
+}
+
+/// What is due when a grace period has passed.
+#[derive(Debug, Default)]
+pub struct RetiredPolicy {
+    garbage: Vec<Change>,
+    moved: bool,
+}
+
+impl PolicyRows {
+    /// Over a store in which an agent before this one, perhaps, left these rows.
+    #[must_use]
+    pub fn new(options: PolicyOptions, found: PolicySnapshot) -> Self {
+        Self {
+            options,
+            enforcement: found.enforcement,
+            pods: Pods::default(),
+            bound: found.pods.clone(),
+            found: Some(found),
+            refused: BTreeMap::new(),
+            unbound: BTreeMap::new(),
+            garbage: Vec::new(),
+            moved: false,
+            problems_changed: false,
+        }
+    }
+
+    /// Writes what a batch of changes makes of the tables. The first one says everything that is true; what it does not say
+    /// of what was found is removed. `has_policies`: whether there are any, in the whole cluster.
+    pub fn apply(&mut self, update: Update, has_policies: bool, store: &mut impl PolicyStore) {
+        let mut moved = false;
+        for change in &update.changes {
+            match *change {
+                Change::Pod(addr, policy) => {
+                    self.pods.set_policy(addr, policy, self.lacks_networks());
+                    continue;
+                }
+                Change::Address(..) | Change::Network(..) => moved = true,
+                Change::PortRule(..) | Change::Verdict(..) | Change::Name(..) => {}
+            }
+            // What comes after pods have moved may take away what the sets had that they left.
+            self.bind_pods(store);
+            self.write(change, store);
+        }
+        self.bind_pods(store);
+        if let Some(found) = self.found.take() {
+            let (now, later) = found.unsaid();
+            moved |= !now.is_empty();
+            now.iter().for_each(|change| self.write(change, store));
+            self.garbage.extend(later);
+            self.unbind_gone(store);
+        }
+        self.garbage.extend(update.garbage);
+        self.say_enforcement(has_policies, moved, store);
+    }
+
+    /// Takes in where the pods of this node are: each address, and the device that it is behind.
+    pub fn set_workloads(
+        &mut self,
+        workloads: impl Iterator<Item = (Addr, u32)>,
+        store: &mut impl PolicyStore,
+    ) {
+        self.pods.set_workloads(workloads);
+        self.bind_pods(store);
+    }
+
+    /// What is due after a grace period, if anything is.
+    pub fn take_retired(&mut self) -> Option<RetiredPolicy> {
+        let due = self.moved || !self.garbage.is_empty();
+        due.then(|| RetiredPolicy {
+            garbage: std::mem::take(&mut self.garbage),
+            moved: std::mem::take(&mut self.moved),
+        })
+    }
+
+    /// A grace period after [`PolicyRows::take_retired`].
+    pub fn release(&mut self, retired: RetiredPolicy, store: &mut impl PolicyStore) {
+        retired.garbage.iter().for_each(|change| self.write(change, store));
+        if retired.moved {
+            // Whoever asked for a class before it had moved has written down what it found by now.
+            self.enforcement.generation = self.enforcement.generation.wrapping_add(1);
+            self.write_enforcement(store);
+        }
+    }
+
+    /// Whether something was refused that is to be tried again.
+    #[must_use]
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty() || !self.unbound.is_empty()
+    }
+
+    /// Tries again what was refused.
+    pub fn retry(&mut self, store: &mut impl PolicyStore) {
+        let again: Vec<Change> = self.refused.values().map(|(change, _)| *change).collect();
+        let moved = again.iter().any(|change| matches!(change, Change::Address(..) | Change::Network(..)));
+        again.iter().for_each(|change| self.write(change, store));
+        if !self.lacks_networks() {
+            self.pods.reopen();
+        }
+        let unbound = std::mem::take(&mut self.unbound);
+        self.pods.touch(unbound.into_keys());
+        self.bind_pods(store);
+        let is_on = self.enforcement.is_on();
+        self.say_enforcement(is_on, moved, store);
+    }
+
+    /// Whether [`PolicyRows::problems`] may say something else than when this was last asked.
+    pub fn take_problems_changed(&mut self) -> bool {
+        std::mem::take(&mut self.problems_changed)
+    }
+
+    /// What could not be written, one problem for each table.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut tables: BTreeMap<&str, (usize, String)> = BTreeMap::new();
+        let refused = self.refused.iter().map(|(row, (_, error))| (row.table(), error));
+        let unbound = self.unbound.values().map(|error| ("pod_policies", error));
+        for (table, error) in refused.chain(unbound) {
+            let (rows, _) = tables.entry(table).or_insert_with(|| (0, error.to_string()));
+            *rows += 1;
+        }
+        let mut problems: Vec<Problem> = tables
+            .into_iter()
+            .map(|(table, (rows, error))| Problem {
+                field: table.into(),
+                message: format!(
+                    "{error}: {rows} rows of policies are not in force, which denies what they allow; tried again in a moment"
+                ),
+            })
+            .collect();
+        if let Some((first, pods)) = self.pods.closed() {
+            problems.push(Problem {
+                field: "network_classes".into(),
+                message: format!(
+                    "without all networks of their policies nothing is allowed to {pods} addresses of pods, {first} among \
+                     them, on the sides that are isolated"
+                ),
+            });
+        }
+        problems
+    }
+
+    /// Pods that are known, by their devices.
+    #[must_use]
+    pub fn bound(&self) -> usize {
+        self.bound.len()
+    }
+
+    /// Whether a network of some policy has no row: what is more specific would be judged as what is less so.
+    fn lacks_networks(&self) -> bool {
+        self.refused.values().any(|(change, _)| matches!(change, Change::Network(..)))
+    }
+
+    fn write(&mut self, change: &Change, store: &mut impl PolicyStore) {
+        let (Some(row), Some(write)) = (Row::of(change), PolicyWrite::of(change)) else { return };
+        if self.found.as_mut().is_some_and(|found| found.take_same(change)) {
+            return;
+        }
+        match store.write_policy(&write) {
+            Ok(()) => self.problems_changed |= self.refused.remove(&row).is_some(),
+            Err(error) => {
+                self.problems_changed |= self.refused.insert(row, (*change, error)).is_none();
+            }
+        }
+    }
+
+    /// Writes the rows of devices that are not as they should be.
+    fn bind_pods(&mut self, store: &mut impl PolicyStore) {
+        for device in self.pods.take_touched() {
+            let wanted = self.pods.bound(device);
+            self.bind(device, wanted, store);
+        }
+    }
+
+    fn bind(&mut self, device: u32, wanted: Option<BoundPod>, store: &mut impl PolicyStore) {
+        if self.bound.get(&device) == wanted.as_ref() {
+            return;
+        }
+        match store.write_policy(&PolicyWrite::Pod(device, wanted)) {
+            Ok(()) => {
+                match wanted {
+                    Some(row) => self.bound.insert(device, row),
+                    None => self.bound.remove(&device),
+                };
+                self.problems_changed |= self.unbound.remove(&device).is_some();
+            }
+            Err(error) => self.problems_changed |= self.unbound.insert(device, error).is_none(),
+        }
+    }
+
+    /// Devices that an agent before this one knew, and nobody has now.
+    fn unbind_gone(&mut self, store: &mut impl PolicyStore) {
+        let held: Vec<u32> = self.bound.keys().copied().collect();
+        for device in held {
+            let wanted = self.pods.bound(device);
+            self.bind(device, wanted, store);
+        }
+    }
+
+    fn say_enforcement(&mut self, is_on: bool, moved: bool, store: &mut impl PolicyStore) {
+        let mut wanted = self.options.enforcement(is_on, self.enforcement.generation);
+        if moved {
+            wanted.generation = wanted.generation.wrapping_add(1);
+            self.moved = true;
+        }
+        if wanted != self.enforcement {
+            self.enforcement = wanted;
+            self.write_enforcement(store);
+        }
+    }
+
+    fn write_enforcement(&mut self, store: &mut impl PolicyStore) {
+        // An array of one row: there is always room.
+        if let Err(error) = store.write_policy(&PolicyWrite::Enforcement(self.enforcement)) {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+impl PolicyOptions {
+    fn enforcement(self, is_on: bool, generation: u32) -> Enforcement {
+        let on = if is_on { Enforcement::ON } else { 0 };
+        let holds = if self.holds_unknown { Enforcement::HOLD_UNKNOWN } else { 0 };
+        Enforcement::new(on | holds, generation, (self.judged / SHARES).max(1))
+    }
+}

@@ -1,0 +1,106 @@
+//! Pods by their addresses, as the compiler has them, and devices, as the network has them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+
+use weir_ebpf::abi::{Addr, BoundPod, PodPolicy, PolicySetId};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    policies: HashMap<Addr, PodPolicy>,
+    /// Addresses whose sets ask for networks that have no row.
+    closed: HashSet<Addr>,
+    devices: HashMap<Addr, u32>,
+    /// In the order of the addresses as a person reads them.
+    addresses: BTreeMap<u32, BTreeSet<IpAddr>>,
+    /// Devices whose row may not be what it should be.
+    touched: BTreeSet<u32>,
+}
+
+impl Pods {
+    /// How the pod with this address is isolated, if it is one of this node's. `is_incomplete`: what its sets ask for has no
+    /// row, so that nothing is to be allowed by them.
+    pub(super) fn set_policy(&mut self, addr: Addr, policy: Option<PodPolicy>, is_incomplete: bool) {
+        match policy {
+            Some(policy) => self.policies.insert(addr, policy),
+            None => self.policies.remove(&addr),
+        };
+        if is_incomplete && policy.is_some_and(|policy| !policy.is_open()) {
+            self.closed.insert(addr);
+        } else {
+            self.closed.remove(&addr);
+        }
+        self.touched.extend(self.devices.get(&addr));
+    }
+
+    /// All rows are there.
+    pub(super) fn reopen(&mut self) {
+        let closed = std::mem::take(&mut self.closed);
+        self.touched.extend(closed.iter().filter_map(|addr| self.devices.get(addr)));
+    }
+
+    pub(super) fn set_workloads(&mut self, workloads: impl Iterator<Item = (Addr, u32)>) {
+        let devices: HashMap<Addr, u32> = workloads.collect();
+        if devices == self.devices {
+            return;
+        }
+        let mut addresses: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+        for (addr, device) in &devices {
+            addresses.entry(*device).or_default().insert((*addr).into());
+        }
+        let changed = |device: &&u32| self.addresses.get(device) != addresses.get(device);
+        self.touched.extend(self.addresses.keys().chain(addresses.keys()).filter(changed));
+        (self.devices, self.addresses) = (devices, addresses);
+    }
+
+    pub(super) fn touch(&mut self, devices: impl Iterator<Item = u32>) {
+        self.touched.extend(devices);
+    }
+
+    pub(super) fn take_touched(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// The row of a device: `None` where no pod of the cluster is known to have an address that is behind it.
+    pub(super) fn bound(&self, device: u32) -> Option<BoundPod> {
+        let mut row: Option<BoundPod> = None;
+        for addr in self.addresses.get(&device)? {
+            let addr = Addr::from(*addr);
+            let Some(policy) = self.policy(addr) else { continue };
+            let none = Addr::from_words([0; 4]);
+            let row = row.get_or_insert(BoundPod::new(none, none, policy, 0));
+            // Of two in one family the first has it, whichever the network names first.
+            let place = if addr.is_v4() { &mut row.v4 } else { &mut row.v6 };
+            if place.words() == [0; 4] {
+                *place = addr;
+            }
+            row.policy = PodPolicy {
+                ingress: stricter(row.policy.ingress, policy.ingress),
+                egress: stricter(row.policy.egress, policy.egress),
+            };
+        }
+        row
+    }
+
+    fn policy(&self, addr: Addr) -> Option<PodPolicy> {
+        let policy = *self.policies.get(&addr)?;
+        let close = |set| if set == PolicySetId::OPEN { set } else { PolicySetId::CLOSED };
+        Some(if self.closed.contains(&addr) {
+            PodPolicy { ingress: close(policy.ingress), egress: close(policy.egress) }
+        } else {
+            policy
+        })
+    }
+
+    /// One of the addresses that are closed for want of rows, and how many there are.
+    pub(super) fn closed(&self) -> Option<(IpAddr, usize)> {
+        let first = self.closed.iter().map(|addr| IpAddr::from(*addr)).min()?;
+        Some((first, self.closed.len()))
+    }
+}
+
+/// A pod has one set for all of its addresses. Where two pods claim addresses behind one device nobody knows whose it is.
+fn stricter(one: PolicySetId, other: PolicySetId) -> PolicySetId {
+    if one == other { one } else { PolicySetId::CLOSED }
+}

@@ -1,0 +1,140 @@
+//! Whether what was decided may be done: the steps of policies, between deciding and acting. Each has the stack for itself,
+//! and finds in the map what those before it left.
+
+use aya_ebpf::bindings::__sk_buff;
+use weir_ebpf::abi::{Origin, PodPolicy};
+use weir_ebpf::datapath::enforce::{
+    EnforceTables as _, Passing, admit, cut, judge_in, judge_out, judge_unread,
+};
+use weir_ebpf::datapath::packet::{Onward, Translation};
+use weir_ebpf::wire::Unusable;
+
+use crate::act::{DROP, NEXT};
+use crate::decision::{Decision, Hook, Todo};
+use crate::kernel_tables::KernelTables;
+use crate::network::Here;
+use crate::skb::Skb;
+
+/// `ether_type` of a VLAN's tag (IEEE 802.1Q), which the kernel keeps beside the packet.
+const TAGGED: u16 = 0x8100;
+
+/// Whether there are policies.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    KernelTables.enforcement().is_on()
+}
+
+/// Replaces what there is to do by [`Todo::Drop`] where it may not be done. `is_guarded`: at a pod's device, with policies.
+#[inline(always)]
+pub(crate) fn enforce<H: Hook>(skb: Skb, row: &mut Decision, is_guarded: bool) {
+    let raw = skb.raw();
+    let leaves_pod = matches!(H::ORIGIN, Some(Origin::Inside));
+    let may = match row.todo {
+        Todo::Pass | Todo::Translate if is_guarded && leaves_pod => may_leave(raw, row),
+        Todo::Pass | Todo::Translate if is_guarded => may_enter_here(raw, row),
+        Todo::Unread if is_guarded && !leaves_pod => may_enter_unread(raw),
+        _ => true,
+    };
+    if !may {
+        return deny(row);
+    }
+    // What goes past the stack into a pod does not meet the hook there.
+    if H::ORIGIN.is_some()
+        && row.todo == Todo::Translate
+        && matches!(row.translation.onward, Onward::Workload(_))
+        && (is_guarded || is_on())
+        && !may_be_delivered(raw, row)
+    {
+        deny(row);
+    }
+}
+
+/// Of a translated flow nothing is to be left: its first packet has entered it.
+#[inline(always)]
+fn deny(row: &mut Decision) {
+    if row.todo == Todo::Translate {
+        cut_flow(row);
+    }
+    row.todo = Todo::Drop;
+}
+
+/// Whether the packet is its pod's to send; how the pod is isolated, into the map.
+#[inline(never)]
+pub(crate) fn admit_packet(raw: *mut __sk_buff, row: &mut Decision) -> bool {
+    let skb = Skb::new(raw);
+    let read = match row.todo {
+        Todo::Unread => Err(Unusable::NotIp),
+        _ => Ok(&row.packet),
+    };
+    match admit(&KernelTables, skb.ifindex(), skb.ether_type(), read, &skb) {
+        Ok(policy) => {
+            row.policy = policy;
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// A packet of a VLAN: no pod has a device for it that we know.
+#[inline(always)]
+pub(crate) fn act_on_tagged<H: Hook>(skb: Skb) -> i32 {
+    let passes = if H::ORIGIN.is_some() { may_leave_tagged(skb.raw()) } else { may_enter_tagged(skb.raw()) };
+    if passes { NEXT } else { DROP }
+}
+
+#[inline(never)]
+fn may_leave_tagged(raw: *mut __sk_buff) -> bool {
+    let skb = Skb::new(raw);
+    admit(&KernelTables, skb.ifindex(), TAGGED, Err(Unusable::NotIp), &skb).is_ok()
+}
+
+#[inline(never)]
+fn may_enter_tagged(raw: *mut __sk_buff) -> bool {
+    let skb = Skb::new(raw);
+    judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), TAGGED).is_ok()
+}
+
+#[inline(never)]
+fn may_enter_unread(raw: *mut __sk_buff) -> bool {
+    let skb = Skb::new(raw);
+    judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), skb.ether_type()).is_ok()
+}
+
+/// Out of the pod behind the device of this hook.
+#[inline(always)]
+fn may_leave(raw: *mut __sk_buff, row: &Decision) -> bool {
+    row.policy == PodPolicy::OPEN || may_leave_isolated(raw, row)
+}
+
+#[inline(never)]
+fn may_leave_isolated(raw: *mut __sk_buff, row: &Decision) -> bool {
+    let skb = Skb::new(raw);
+    judge_out(&Here::of(raw).node(), skb.ifindex(), row.policy, &passing(row, &skb)).is_ok()
+}
+
+/// Into the pod behind the device of this hook.
+#[inline(never)]
+fn may_enter_here(raw: *mut __sk_buff, row: &Decision) -> bool {
+    let skb = Skb::new(raw);
+    judge_in(&Here::of(raw).node(), skb.ifindex(), skb.came_by(), &passing(row, &skb)).is_ok()
+}
+
+/// Into the pod that it is sent to.
+#[inline(never)]
+fn may_be_delivered(raw: *mut __sk_buff, row: &Decision) -> bool {
+    let Onward::Workload(workload) = row.translation.onward else { return true };
+    let skb = Skb::new(raw);
+    judge_in(&Here::of(raw).node(), workload.ifindex, skb.ifindex(), &passing(row, &skb)).is_ok()
+}
+
+#[inline(never)]
+fn cut_flow(row: &Decision) {
+    cut(&KernelTables, &row.packet);
+}
+
+#[inline(always)]
+fn passing<'a>(row: &'a Decision, skb: &'a Skb) -> Passing<'a, Skb> {
+    let translation: Option<&Translation> =
+        if row.todo == Todo::Translate { Some(&row.translation) } else { None };
+    Passing { packet: &row.packet, translation, bytes: skb }
+}

@@ -1,0 +1,121 @@
+//! The tables of policies as this object's maps.
+
+use core::ops::Deref;
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::maps::lpm_trie::Key;
+use weir_ebpf::abi::{
+    Addr, BoundPod, ClassId, Enforcement, Judged, JudgedKey, NetworkKey, PortRule, PortRuleKey, PortRulesId,
+    Side, Signs, VerdictKey,
+};
+use weir_ebpf::datapath::Full;
+use weir_ebpf::datapath::enforce::EnforceTables;
+use weir_ebpf::datapath::policy::PolicyTables;
+
+use crate::kernel_tables::KernelTables;
+use crate::maps::{
+    ADDRESS_CLASSES, ENFORCEMENT, JUDGED, JUDGED_SHARES, NETWORK_CLASSES, POD_POLICIES, PORT_RULES, VERDICTS,
+};
+
+impl PolicyTables for KernelTables {
+    #[inline(always)]
+    fn lookup_address_class(&self, addr: Addr) -> Option<ClassId> {
+        // SAFETY: copied at once; without preallocation an element is not reused before a grace period.
+        unsafe { ADDRESS_CLASSES.get(addr) }.copied()
+    }
+
+    #[inline(always)]
+    fn lookup_network_class(&self, key: &NetworkKey) -> Option<ClassId> {
+        NETWORK_CLASSES.get(Key::new(key.prefix_len, key.addr().words())).copied()
+    }
+
+    #[inline(always)]
+    fn lookup_verdict(&self, key: &VerdictKey) -> Option<PortRulesId> {
+        // SAFETY: as for the classes of addresses.
+        unsafe { VERDICTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn lookup_port_rule(&self, key: &PortRuleKey) -> Option<PortRule> {
+        PORT_RULES.get(Key::new(key.prefix_len, key.words())).copied()
+    }
+}
+
+/// A row of `judged` in place. The kernel may give its element to another flow as soon as the row is removed, and rows are
+/// removed of flows alone that have been idle for long, or are over, and of pods that are gone.
+pub(crate) struct JudgedRow(*mut Judged);
+
+impl Deref for JudgedRow {
+    type Target = Judged;
+
+    #[inline(always)]
+    fn deref(&self) -> &Judged {
+        // SAFETY: the kernel gave the pointer, and whatever changes in the row is of a type without invalid values.
+        unsafe { &*self.0 }
+    }
+}
+
+impl EnforceTables for KernelTables {
+    type JudgedRef<'a> = JudgedRow;
+
+    #[inline(always)]
+    fn enforcement(&self) -> Enforcement {
+        ENFORCEMENT.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn lookup_pod(&self, device: u32) -> Option<BoundPod> {
+        // SAFETY: as for the classes of addresses.
+        unsafe { POD_POLICIES.get(device) }.copied()
+    }
+
+    #[inline(always)]
+    fn lookup_judged(&self, key: &JudgedKey) -> Option<JudgedRow> {
+        JUDGED.get_ptr_mut(key).map(JudgedRow)
+    }
+
+    #[inline(always)]
+    fn confirm_judged(&self, row: &JudgedRow, basis: u64, generation: u32) {
+        // SAFETY: the kernel gave the pointer. Each is written at once.
+        unsafe {
+            Judged::basis_of_row(row.0).write_volatile(basis);
+            (&raw mut (*row.0).generation).write_volatile(generation);
+        }
+    }
+
+    #[inline(always)]
+    fn touch_judged(&self, row: &JudgedRow, side: Side, seen_s: u32, signs: Signs) {
+        // SAFETY: as above. Two CPUs that write for one direction at once may lose a sign, which the next packet brings
+        // back or a longer lifetime makes up for.
+        unsafe {
+            (&raw mut (*row.0).seen_s).write_volatile(seen_s);
+            match side {
+                Side::Egress => (&raw mut (*row.0).outward).write_volatile(signs),
+                Side::Ingress => (&raw mut (*row.0).inward).write_volatile(signs),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn put_judged(&self, key: &JudgedKey, row: &Judged) -> Result<(), Full> {
+        JUDGED.insert(key, row, u64::from(BPF_ANY)).map_err(|_| Full)
+    }
+
+    #[inline(always)]
+    fn lookup_share(&self, device: u32) -> u32 {
+        // SAFETY: a number, read at once.
+        unsafe { JUDGED_SHARES.get(device) }.copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn add_share(&self, device: u32) {
+        match JUDGED_SHARES.get_ptr_mut(device) {
+            // SAFETY: the kernel gave the pointer. Of two CPUs that add at once one may not be counted, for BPF in Rust has no
+            // atomic addition; the sweeper counts them all, and a pod's packets seldom come by two.
+            Some(share) => unsafe { share.write_volatile(share.read_volatile() + 1) },
+            None => {
+                let _counted = JUDGED_SHARES.insert(device, 1, u64::from(BPF_NOEXIST));
+            }
+        }
+    }
+}
