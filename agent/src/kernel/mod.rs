@@ -39,5 +39,8 @@ pub use stale::{Closed, close_sockets, connected_sockets};
 pub use store::KernelStore;
 pub use tc::{AttachedDevice, DeviceKind, attached_devices};
 #[cfg(feature = "testing")]
-pub use trial::{PacketIn, PacketOut, Trial, fill_flows, pass_at_xdp, read_flows, run_at_xdp};
+pub use trial::{
+    PacketIn, PacketOut, Trial, fill_flows, fill_judged, fill_policies, pass_at_xdp, read_flows, read_judged,
+    run_at_xdp,
+};
 pub use view::{Fill, View};

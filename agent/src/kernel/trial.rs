@@ -7,8 +7,11 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, anyhow};
-use aya::maps::{HashMap, Map};
-use weir_ebpf::abi::{Flow, FragmentKey, FragmentRow, Tuple};
+use aya::maps::{Array, HashMap, Map};
+use weir_ebpf::abi::{
+    Addr, BoundPod, ClassId, Enforcement, Flow, FragmentKey, FragmentRow, Judged, JudgedKey, NetworkKey,
+    PortRule, PortRuleKey, PortRulesId, Tuple, VerdictKey,
+};
 use weir_ebpf::testing::MemoryTables;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -24,6 +27,7 @@ const ROOM: usize = 8192;
 /// Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h), and its size.
 mod context {
     pub(super) const MARK: usize = 8;
+    pub(super) const INGRESS_IFINDEX: usize = 36;
     pub(super) const IFINDEX: usize = 40;
     pub(super) const TC_INDEX: usize = 44;
     /// How many programs ran on the packet.
@@ -44,6 +48,8 @@ pub struct PacketIn<'a> {
     pub frame: &'a [u8],
     /// The device of the hook, in this thread's network namespace.
     pub ifindex: u32,
+    /// The device by which it came to this node; 0: this node made it.
+    pub came_by: u32,
     /// `tc_index`, which a hook before this one may have written.
     pub note: u32,
     /// Payload of each segment that a device is to make of it, in bytes; 0: it is one.
@@ -118,6 +124,7 @@ impl Trial {
             u32::try_from(packet.frame.len()).map_err(io::Error::other)?.div_ceil(packet.segment_size)
         };
         for (at, value) in [
+            (context::INGRESS_IFINDEX, packet.came_by),
             (context::IFINDEX, packet.ifindex),
             (context::FOUND, packet.note),
             (context::SEGMENTS, segments),
@@ -213,6 +220,42 @@ pub fn pass_at_xdp(device: u32) -> io::Result<OwnedFd> {
     let pass = [instruction(0xb7, 0, 0, 0, 2), instruction(0x95, 0, 0, 0, 0)];
     let program = sys::load_program(ProgramKind::Xdp, &pass)?;
     sys::create_device_link(program.as_fd(), device, LinkPoint::Xdp(XdpFlags::Driver))
+}
+
+/// Makes the tables of policies hold what is in these, and nothing else.
+///
+/// # Errors
+/// The kernel's.
+pub fn fill_policies(generation: &Generation, tables: &MemoryTables) -> anyhow::Result<()> {
+    let policy = &tables.policy;
+    fill::<u32, BoundPod>(generation, "POD_POLICIES", tables.pods.iter())?;
+    fill::<Addr, ClassId>(generation, "ADDRESS_CLASSES", policy.addresses.iter())?;
+    fill::<NetworkKey, ClassId>(generation, "NETWORK_CLASSES", policy.networks.iter())?;
+    fill::<VerdictKey, PortRulesId>(generation, "VERDICTS", policy.verdicts.iter())?;
+    fill::<PortRuleKey, PortRule>(generation, "PORT_RULES", policy.port_rules.iter())?;
+    let mut map: Array<_, Row<Enforcement>> = Map::Array(generation.open("ENFORCEMENT")?).try_into()?;
+    Ok(map.set(0, Row(tables.enforcement), 0)?)
+}
+
+/// The same of `judged`, and of how it is shared.
+///
+/// # Errors
+/// The kernel's.
+pub fn fill_judged(generation: &Generation, tables: &MemoryTables) -> anyhow::Result<()> {
+    fill::<JudgedKey, Judged>(generation, "JUDGED", tables.judged.borrow().iter())?;
+    fill::<u32, u32>(generation, "JUDGED_SHARES", tables.shares.borrow().iter())
+}
+
+/// What the programs left in `judged`, into these tables.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_judged(generation: &Generation, tables: &MemoryTables) -> anyhow::Result<()> {
+    let judged = batch::read_all(generation.open("JUDGED")?.fd().as_fd()).context("reading judged")?;
+    let shares = batch::read_all(generation.open("JUDGED_SHARES")?.fd().as_fd()).context("reading shares")?;
+    *tables.judged.borrow_mut() = judged.into_iter().collect();
+    *tables.shares.borrow_mut() = shares.into_iter().collect();
+    Ok(())
 }
 
 /// Makes `flows` and `fragments` hold what is in these tables, and nothing else.

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use weir_agent::kernel::{PacketIn, PacketOut};
-use weir_ebpf::abi::{Config, Counter};
+use weir_ebpf::abi::{Config, Counter, Judged, JudgedKey};
 use weir_ebpf::testing::{MemoryTables, Outcome};
+use zerocopy::IntoBytes as _;
 
 use super::case::Hook;
 use super::checksums::verify;
@@ -78,7 +79,9 @@ impl Beside for InKernel {
             Hook::ToPod => (Program::ToPod, FIRST_POD),
             Hook::ToL3 => (Program::ToL3, TUNNEL),
         };
-        let packet = PacketIn { frame: passed.before, ifindex, note: 0, segment_size: passed.sent.segment };
+        let came_by = if passed.sent.hook.is_first() { ifindex } else { passed.sent.came_by };
+        let packet =
+            PacketIn { frame: passed.before, ifindex, came_by, note: 0, segment_size: passed.sent.segment };
         let before = MemoryTables::default();
         self.kernel.read_flows(&before)?;
         let expected = self.expected_counts(node, passed);
@@ -95,7 +98,8 @@ impl Beside for InKernel {
         let note = self.note(program, &packet, &before)?;
         let expected = expected_note(passed);
         ensure!(expected.is_none_or(|expected| note == expected), "it leaves the note {note:#x}");
-        if !passed.sent.hook.is_first() {
+        // With policies it is judged all the same.
+        if !passed.sent.hook.is_first() && !node.tables.enforcement.is_on() {
             self.leave_finished_alone(program, &packet)?;
         }
         Ok(())
@@ -192,7 +196,21 @@ fn check_too_long(passed: &Passed<'_>, out: &PacketOut) -> Result<()> {
     Ok(())
 }
 
-fn compare_tables(expected: &MemoryTables, found: &MemoryTables) -> Result<()> {
+/// Without the moments, in an order of their own.
+fn judged(tables: &MemoryTables) -> Vec<(JudgedKey, Judged)> {
+    let rows = tables.judged.borrow();
+    let timeless = |(key, row): (&JudgedKey, &Judged)| {
+        let mut row = *row;
+        (row.seen_s, row.begun_s) = (0, 0);
+        (*key, row)
+    };
+    let mut rows: Vec<_> = rows.iter().map(timeless).collect();
+    rows.sort_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
+    rows
+}
+
+fn compare_tables(expected_tables: &MemoryTables, found_tables: &MemoryTables) -> Result<()> {
+    let (expected, found) = (expected_tables, found_tables);
     let (expected_rows, rows) =
         (timeless(expected.flows.borrow().iter()), timeless(found.flows.borrow().iter()));
     ensure!(expected_rows == rows, "flows are {rows:#?}\ninstead of {expected_rows:#?}");
@@ -200,5 +218,9 @@ fn compare_tables(expected: &MemoryTables, found: &MemoryTables) -> Result<()> {
     let same =
         |key| expected.get(key).zip(found.get(key)).is_some_and(|(a, b)| (a.src, a.dst) == (b.src, b.dst));
     ensure!(expected.len() == found.len() && expected.keys().all(same), "fragments are {found:?}");
+    let (judged, kernels) = (judged(expected_tables), judged(found_tables));
+    ensure!(judged == kernels, "judged are {kernels:#?}\ninstead of {judged:#?}");
+    let (shares, kernels) = (expected_tables.shares.borrow(), found_tables.shares.borrow());
+    ensure!(*shares == *kernels, "shares are {kernels:?} instead of {shares:?}");
     Ok(())
 }

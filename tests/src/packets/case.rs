@@ -2,7 +2,7 @@
 
 use weir_ebpf::abi::DropReason;
 
-use super::node::Node;
+use super::node::{Node, UPLINK};
 
 /// Packets one after the other, in a state, and the state afterwards.
 pub struct Case {
@@ -34,6 +34,8 @@ pub struct Sent {
     /// Payload of each segment of a packet that a device is to cut; 0: it is one.
     #[cfg_attr(not(feature = "kernel"), expect(dead_code, reason = "only the kernel knows such packets"))]
     pub(super) segment: u32,
+    /// The device by which it came to this node; 0: this node made it. Of the first hook it is its own.
+    pub(super) came_by: u32,
     pub(super) becomes: Becomes,
 }
 
@@ -114,6 +116,14 @@ pub enum What {
     Piece(u16, usize),
     /// An echo request.
     Echo,
+    /// An ARP request of whoever has the source's address; nothing but IPv4 has it.
+    Arp,
+    /// Neighbour discovery says where an address is; nothing but IPv6 has it.
+    Advertisement(Who),
+    /// What routers send: a redirect.
+    Redirect,
+    /// A frame of a protocol that nobody knows.
+    Strange,
     /// An ICMP error about a TCP segment between these two: it is too big for 1280 bytes.
     TooBig(Who, Who),
     /// The same about a UDP datagram that found no port.
@@ -150,6 +160,8 @@ pub enum Becomes {
 pub enum Ends {
     /// A flow begins: its client's address is seen, with a port of ours. It is [`Who::Source`] from here on.
     Shown(Who),
+    /// The same of a client that is this one.
+    ShownAs(Who, Who),
     /// A flow begins: its client is hidden behind the node's address and a port of ours.
     Hidden(Who),
     /// From and to.
@@ -161,7 +173,7 @@ pub enum Ends {
 /// A packet at a hook.
 #[must_use]
 pub const fn at(hook: Hook, what: What, src: Who, dst: Who, becomes: Becomes) -> Step {
-    Step::Packet(Sent { hook, what, src, dst, ttl: None, segment: 0, becomes })
+    Step::Packet(Sent { hook, what, src, dst, ttl: None, segment: 0, came_by: UPLINK, becomes })
 }
 
 impl Step {
@@ -170,6 +182,15 @@ impl Step {
     pub fn with_ttl(self, ttl: u8) -> Self {
         match self {
             Self::Packet(sent) => Self::Packet(Sent { ttl: Some(ttl), ..sent }),
+            change @ Self::Change(_) => change,
+        }
+    }
+
+    /// The same of a packet that came to this node by another device.
+    #[must_use]
+    pub fn that_came_by(self, device: u32) -> Self {
+        match self {
+            Self::Packet(sent) => Self::Packet(Sent { came_by: device, ..sent }),
             change @ Self::Change(_) => change,
         }
     }

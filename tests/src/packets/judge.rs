@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use weir_agent::source::Family;
-use weir_ebpf::abi::{DropReason, Flow, HopRow, Origin, Peer, Protocol, Tuple};
-use weir_ebpf::datapath::{Tables as _, packet};
+use weir_ebpf::abi::{DropReason, Flow, HopRow, Peer, Tuple};
+use weir_ebpf::datapath::Tables as _;
+use weir_ebpf::datapath::enforce::{self, PodHook};
+use weir_ebpf::datapath::packet::{self, Verdict};
 use weir_ebpf::testing::frame::{self, ETHERNET};
 use weir_ebpf::testing::{Outcome, apply};
 use weir_ebpf::wire::{self, Kind, Packet, TCP_RST, Unusable, parse_quoted};
@@ -14,7 +16,8 @@ use zerocopy::IntoBytes as _;
 
 use super::case::{Becomes, Case, Ends, Hook, Sent, Step, What, Who};
 use super::checksums::{verify, verify_pieces};
-use super::node::{Node, workload};
+use super::frames::{advertisement, arp, complete_ipv4, mapped, redirect, strange, with_options};
+use super::node::{FIRST_POD, Node, TUNNEL, UPLINK, workload};
 
 /// Another way to run packets, beside the one in pure Rust.
 pub trait Beside {
@@ -108,7 +111,7 @@ impl Running {
             }
             Step::Packet(sent) => {
                 let before = self.build(sent)?;
-                let (outcome, after) = self.pass(sent.hook, &before);
+                let (outcome, after) = self.pass(sent, &before);
                 self.check(sent, outcome, &before, &after)?;
                 beside.compare(&self.node, &Passed { sent, before: &before, after: &after, outcome })
             }
@@ -141,6 +144,10 @@ impl Running {
                 frame::fragments(&whole, 1000, id).into_iter().nth(number).context("no such piece")?
             }
             What::Echo => frame::echo_request(src.ip(), dst.ip(), b"anybody there?"),
+            What::Arp => arp(src.ip(), dst.ip()),
+            What::Advertisement(whose) => advertisement(src.ip(), dst.ip(), self.peer(whose)?.addr),
+            What::Redirect => redirect(src.ip(), dst.ip()),
+            What::Strange => strange(frame::udp(src, dst, b"in a wrapping")),
             What::TooBig(from, to) => {
                 let (from, to) = ends(from, to)?;
                 frame::icmp_error(reporter, &frame::tcp(from, to, wire::TCP_ACK, &[1; 100]), true)
@@ -160,28 +167,35 @@ impl Running {
     }
 
     /// In pure Rust.
-    fn pass(&self, hook: Hook, before: &[u8]) -> (Outcome, Vec<u8>) {
+    fn pass(&self, sent: &Sent, before: &[u8]) -> (Outcome, Vec<u8>) {
         let mut after = before.to_vec();
-        let packet = match parse(hook, before) {
-            Ok(packet) => packet,
-            Err(Unusable::MappedAddress) => {
-                // As the programs do, which parse before they ask.
-                self.node.tables.count(DropReason::MappedAddress.into());
-                return (Outcome::Dropped(Some(DropReason::MappedAddress)), after);
-            }
-            Err(Unusable::NotIp | Unusable::Malformed) => return (Outcome::Untouched, after),
-        };
+        let read = parse(sent.hook, before);
         let node = packet::Node {
             tables: &self.node.tables,
             moment: &self.node.moment,
             network: &self.node.network,
         };
-        let verdict = match hook {
-            Hook::FromPod => packet::arrive(&node, Origin::Inside, &packet, before),
-            Hook::FromNet | Hook::FromL3 => packet::arrive(&node, Origin::Outside, &packet, before),
-            Hook::ToNet | Hook::ToPod | Hook::ToL3 => packet::leave(&node, &packet, before),
+        let ether_type = before.get(12..14).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+        let came_by = if sent.hook.is_first() { FIRST_POD } else { sent.came_by };
+        let at_pod = PodHook { device: FIRST_POD, came_by, ether_type, read, bytes: before };
+        let verdict = match (sent.hook, &read) {
+            (Hook::FromPod, _) => enforce::arrive_from_pod(&node, &at_pod),
+            (Hook::ToPod, _) => enforce::leave_to_pod(&node, &at_pod, false),
+            (_, Err(Unusable::MappedAddress)) => {
+                // As the programs do, which parse before they ask.
+                self.node.tables.count(DropReason::MappedAddress.into());
+                Verdict::Drop(DropReason::MappedAddress)
+            }
+            (_, Err(Unusable::NotIp | Unusable::Malformed)) => Verdict::Pass,
+            (Hook::FromNet, Ok(packet)) => enforce::arrive_from_net(&node, UPLINK, packet, before),
+            (Hook::FromL3, Ok(packet)) => enforce::arrive_from_net(&node, TUNNEL, packet, before),
+            (Hook::ToNet | Hook::ToL3, Ok(packet)) => packet::leave(&node, packet, before),
         };
-        let outcome = apply(&mut after, &packet, &verdict);
+        let outcome = match (&verdict, &read) {
+            (Verdict::Drop(reason), _) => Outcome::Dropped(Some(*reason)),
+            (verdict, Ok(packet)) => apply(&mut after, packet, verdict),
+            (_, Err(_)) => Outcome::Untouched,
+        };
         (outcome, after)
     }
 
@@ -227,8 +241,12 @@ impl Running {
 
     fn check_ends(&mut self, ends: Ends, is: &Packet, after: &[u8]) -> Result<()> {
         let (src, dst) = match ends {
-            Ends::Shown(to) | Ends::Hidden(to) => {
-                let seen = if matches!(ends, Ends::Shown(_)) { Who::Client(0) } else { Who::Node };
+            Ends::Shown(to) | Ends::ShownAs(_, to) | Ends::Hidden(to) => {
+                let seen = match ends {
+                    Ends::Shown(_) => Who::Client(0),
+                    Ends::ShownAs(client, _) => client,
+                    _ => Who::Node,
+                };
                 let config = self.node.tables.config.context("no config")?;
                 let ports =
                     u32::from(config.first_port)..u32::from(config.first_port) + u32::from(config.ports);
@@ -339,33 +357,4 @@ fn set_ttl(frame: &mut [u8], ttl: u8) {
     } else {
         frame[ETHERNET + 7] = ttl;
     }
-}
-
-/// Options that say nothing: four of one byte in IPv4, a hop-by-hop header of padding in IPv6.
-fn with_options(mut frame: Vec<u8>) -> Vec<u8> {
-    let is_v4 = frame[ETHERNET] >> 4 == 4;
-    let (at, length_at, length) =
-        if is_v4 { (ETHERNET + 20, ETHERNET + 2, 4) } else { (ETHERNET + 40, ETHERNET + 4, 8) };
-    let options: &[u8] = if is_v4 { &[1, 1, 1, 0] } else { &[Protocol::Udp as u8, 0, 1, 4, 0, 0, 0, 0] };
-    frame.splice(at..at, options.iter().copied());
-    let before = u16::from_be_bytes([frame[length_at], frame[length_at + 1]]);
-    frame[length_at..length_at + 2].copy_from_slice(&(before + length).to_be_bytes());
-    if is_v4 {
-        frame[ETHERNET] = 0x46;
-        complete_ipv4(&mut frame);
-    } else {
-        frame[ETHERNET + 6] = 0;
-    }
-    frame
-}
-
-fn complete_ipv4(frame: &mut [u8]) {
-    let header = etherparse::Ipv4Header::from_slice(&frame[ETHERNET..]);
-    let checksum = header.map_or(0, |(header, _)| header.calc_header_checksum());
-    frame[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&checksum.to_be_bytes());
-}
-
-fn mapped(src: u16, dst: u16) -> Vec<u8> {
-    let addr = |last: u8| IpAddr::from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 0, last]);
-    frame::udp(SocketAddr::new(addr(1), src), SocketAddr::new(addr(2), dst), b"in disguise")
 }

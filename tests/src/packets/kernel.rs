@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use weir_agent::kernel::{
     Generation, Grace, Hooks, KernelStore, NodeTables, PacketIn, PacketOut, PinRoot, Trial, View, cleanup,
-    fill_flows, read_flows, run_at_xdp,
+    fill_flows, fill_judged, fill_policies, read_flows, read_judged, run_at_xdp,
 };
 use weir_agent::network::{NodeRows, Xdp};
 use weir_agent::tables::{Sizes, Store as _};
@@ -143,6 +143,8 @@ impl Kernel {
         let (put, pruned) = (self.node.put(&rows), self.node.prune(&rows));
         ensure!(put.is_empty() && pruned.is_empty(), "{put:?} {pruned:?}");
         fill_flows(&self.generation, tables)?;
+        fill_policies(&self.generation, tables)?;
+        fill_judged(&self.generation, tables)?;
         self.filled = tables.clone();
         Ok(())
     }
@@ -174,20 +176,22 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes `flows` and `fragments` alone the same as these.
+    /// Makes what the programs themselves write the same as in these tables.
     ///
     /// # Errors
     /// The kernel's.
     pub fn fill_flows(&self, tables: &MemoryTables) -> Result<()> {
-        fill_flows(&self.generation, tables)
+        fill_flows(&self.generation, tables)?;
+        fill_judged(&self.generation, tables)
     }
 
-    /// What the programs left in `flows` and `fragments`, into these tables.
+    /// What the programs left in `flows`, `fragments`, `judged` and `judged_shares`, into these tables.
     ///
     /// # Errors
     /// The kernel's.
     pub fn read_flows(&self, tables: &MemoryTables) -> Result<()> {
-        read_flows(&self.generation, tables)
+        read_flows(&self.generation, tables)?;
+        read_judged(&self.generation, tables)
     }
 
     /// What the programs counted so far.

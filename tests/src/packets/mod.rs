@@ -3,6 +3,8 @@
 //! * [`case`]: the words in which cases are written.
 //! * [`table`]: the cases.
 //! * [`node`]: the node that they are about, as tables in memory.
+//! * `guard`: policies on it.
+//! * `frames`: frames that no library builds.
 //! * [`judge`]: runs a case in pure Rust, and something else beside it that has to do the same.
 //! * [`beside`]: the kernel, beside it.
 //! * [`checksums`]: every checksum of a packet, by another library.
@@ -14,6 +16,8 @@
 pub mod beside;
 pub mod case;
 pub mod checksums;
+mod frames;
+mod guard;
 pub mod judge;
 #[cfg(feature = "kernel")]
 pub mod kernel;

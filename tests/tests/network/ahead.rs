@@ -78,7 +78,7 @@ fn packet(protocol: Protocol, src: &str, dst: &str, length: usize) -> Vec<u8> {
 /// may have ended in between.
 fn run_at_xdp_in_one_window(kernel: &mut Kernel, frame: &[u8]) -> PacketOut {
     for _ in 0..1000 {
-        let packet = PacketIn { frame, ifindex: UPLINK, note: 0, segment_size: 0 };
+        let packet = PacketIn { frame, ifindex: UPLINK, came_by: UPLINK, note: 0, segment_size: 0 };
         assert_eq!(kernel.run(&[Program::FromNet], &packet).unwrap().code, REDIRECTED);
         let out = kernel.run_at_xdp(frame, UPLINK).unwrap();
         if out.code != PASS {
@@ -152,7 +152,7 @@ fn xdp_makes_the_same_bytes_or_leaves_it() {
     let (mut kernel, tables) = known("xdp");
     let mut for_another = packet(Protocol::Tcp, V4[0], V4[1], 5);
     for_another[5] = 0;
-    let seen = PacketIn { frame: &for_another, ifindex: UPLINK, note: 0, segment_size: 0 };
+    let seen = PacketIn { frame: &for_another, ifindex: UPLINK, came_by: UPLINK, note: 0, segment_size: 0 };
     let out = kernel.run(&[Program::FromNet], &seen).unwrap();
     assert_eq!((out.code, out.frame), (NEXT, for_another), "a promiscuous device shows it");
     let untouched = |kernel: &Kernel, frame: &[u8], why: &str| {

@@ -81,18 +81,21 @@ impl PolicyRows {
     /// Writes what a batch of changes makes of the tables. The first one says everything that is true; what it does not say
     /// of what was found is removed. `has_policies`: whether there are any, in the whole cluster.
     pub fn apply(&mut self, update: Update, has_policies: bool, store: &mut impl PolicyStore) {
-        let mut moved = false;
+        let (mut moved, mut pods_moved) = (false, false);
         for change in &update.changes {
             match *change {
                 Change::Pod(addr, policy) => {
                     self.pods.set_policy(addr, policy, self.lacks_networks());
+                    pods_moved = true;
                     continue;
                 }
                 Change::Address(..) | Change::Network(..) => moved = true,
                 Change::PortRule(..) | Change::Verdict(..) | Change::Name(..) => {}
             }
             // What comes after pods have moved may take away what the sets had that they left.
-            self.bind_pods(store);
+            if std::mem::take(&mut pods_moved) {
+                self.bind_pods(store);
+            }
             self.write(change, store);
         }
         self.bind_pods(store);
@@ -114,7 +117,10 @@ impl PolicyRows {
         store: &mut impl PolicyStore,
     ) {
         self.pods.set_workloads(workloads);
-        self.bind_pods(store);
+        // Until it is known what is true, what was found stays in force.
+        if self.found.is_none() {
+            self.bind_pods(store);
+        }
     }
 
     /// What is due after a grace period, if anything is.

@@ -4,6 +4,7 @@ mod begin;
 mod errors;
 mod life;
 mod pieces;
+mod policy;
 mod ways;
 
 use super::case::Case;
@@ -11,7 +12,7 @@ use super::case::Case;
 /// All of them, each for both families.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    [ways::cases(), begin::cases(), life::cases(), pieces::cases(), errors::cases()]
+    [ways::cases(), begin::cases(), life::cases(), pieces::cases(), errors::cases(), policy::cases()]
         .into_iter()
         .flatten()
         .collect()
@@ -38,7 +39,7 @@ mod tests {
     /// What is never the same as the expectation.
     fn other(becomes: Becomes) -> Becomes {
         let stranger = |ends| match ends {
-            Ends::Shown(_) => Ends::Shown(Who::Pod(99)),
+            Ends::Shown(_) | Ends::ShownAs(..) => Ends::Shown(Who::Pod(99)),
             Ends::Hidden(to) => Ends::Shown(to),
             Ends::Of(src, _) => Ends::Of(src, Who::Pod(99)),
             Ends::Quoting(ends, [_, to]) => Ends::Quoting(ends, [Who::Pod(99), to]),

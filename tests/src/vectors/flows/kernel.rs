@@ -139,7 +139,7 @@ fn walk(
         Origin::Outside => (Program::FromNet, UPLINK),
     };
     let bytes = build(packet);
-    let given = PacketIn { frame: &bytes, ifindex, note: 0, segment_size: 0 };
+    let given = PacketIn { frame: &bytes, ifindex, came_by: ifindex, note: 0, segment_size: 0 };
     kernel.read_flows(tables)?;
     let mut out = kernel.run(&[first], &given)?;
     if out.code == NEXT {
