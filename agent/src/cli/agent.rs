@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::network::NetworkArgs;
 use super::{PinArgs, RunArgs};
@@ -43,6 +43,10 @@ pub(super) struct AgentArgs {
     /// Where `/healthz` and `/livez` are served, as kube-proxy serves them.
     #[arg(long, env = "WEIR_HEALTHZ_ADDRESS", default_value = "0.0.0.0:10256", value_name = "ADDRESS")]
     healthz_address: SocketAddr,
+    /// What becomes of packets of and for pods of this node that the cluster's objects do not tell of yet, while there are
+    /// NetworkPolicies.
+    #[arg(long, env = "WEIR_UNKNOWN_PODS", value_enum, default_value_t, value_name = "WHAT")]
+    unknown_pods: UnknownPods,
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
@@ -117,13 +121,22 @@ struct SizeArgs {
     /// Ports in policies that apply here; a range is up to 30 rows.
     #[arg(long, env = "WEIR_MAX_PORT_RULES", default_value_t = Sizes::default().port_rules, value_parser = rows(), value_name = "ROWS")]
     max_port_rules: u32,
-    /// Flows of pods that policies isolate; one pod has an eighth of them at most, and new ones are refused beyond.
+    /// Flows of pods that policies isolate; one pod has a quarter of them at most, and new ones are refused beyond.
     #[arg(long, env = "WEIR_MAX_JUDGED", default_value_t = Sizes::default().judged, value_parser = rows(), value_name = "ROWS")]
     max_judged: u32,
 }
 
 fn rows() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=MOST)
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum UnknownPods {
+    /// They are dropped.
+    #[default]
+    Hold,
+    /// They pass.
+    Allow,
 }
 
 #[derive(Clone, Debug)]
@@ -182,6 +195,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         sizes,
         network: args.network.options()?,
         rows: args.network.rows(),
+        holds_unknown_pods: args.unknown_pods == UnknownPods::Hold,
         node_ports: args.network.node_port_addresses,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

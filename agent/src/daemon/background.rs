@@ -8,12 +8,11 @@ use anyhow::Context as _;
 use tokio::task::JoinHandle;
 use weir_ebpf::abi::Connection;
 
-use super::reconcile::Reconciler;
+use super::reconcile::{Reconciler, Superseded};
 use crate::kernel::{
     Closed, FlowBackend, FlowRow, Generation, Grace, backend_of, close_sockets, connected_sockets,
     flow_backends, flows_to, remove_flows,
 };
-use crate::tables::Retired;
 
 /// By their cookies.
 type Sockets = Vec<(u64, Connection)>;
@@ -59,7 +58,7 @@ pub(super) struct Background {
     generation: Generation,
     grace: Grace,
     job: Option<JoinHandle<anyhow::Result<Outcome>>>,
-    retired: Option<Retired>,
+    retired: Option<Superseded>,
     /// The last job failed, and nobody has said that it is time to try again.
     failed: bool,
     /// What is to be looked for: sockets, and the backends of flows.

@@ -5,6 +5,7 @@
 
 mod background;
 mod node;
+mod policies;
 mod reconcile;
 mod start;
 mod sweeper;
@@ -113,6 +114,8 @@ pub struct Config {
     pub network: network::Options,
     /// What holds for the whole node.
     pub rows: RowOptions,
+    /// Whether pods that nobody knows yet are held while there are policies.
+    pub holds_unknown_pods: bool,
     /// At which addresses node ports are served.
     pub node_ports: NodePortAddresses,
 }
@@ -188,6 +191,7 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
                 changed?;
                 node.refresh();
                 node.sync();
+                reconciler.set_workloads(node.workloads());
                 reconciler.reconcile(node.event(), &mut events);
             }
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use weir_ebpf::abi::Addr;
+
 use super::Config;
 use crate::kernel::{DeviceKind, Generation, Hooks, NodeTables, PinRoot};
 use crate::network::{Facts, NodeRows, RowOptions, Watch};
@@ -50,6 +52,12 @@ impl Node {
     /// What the state is to know of it.
     pub(super) fn event(&self) -> Event {
         Event::NodeAddresses(self.facts.addresses.clone())
+    }
+
+    /// Where the pods of this node are: each address, and the device that it is behind.
+    pub(super) fn workloads(&self) -> impl Iterator<Item = (Addr, u32)> {
+        let rows = NodeRows::compile(&self.facts, &self.options);
+        rows.workloads.into_iter().map(|(addr, row)| (addr, row.ifindex))
     }
 
     /// Looks again.

@@ -6,23 +6,48 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
-use weir_ebpf::abi::{AddressUses, Connection, Peer, Protocol, ServiceId};
+use weir_ebpf::abi::{Addr, AddressUses, Connection, Peer, Protocol, ServiceId};
 
+use super::policies::Policies;
 use crate::compile::compile_service;
 use crate::kernel::KernelStore;
 use crate::observe::{Health, HealthCheck, ReportedProblem, SharedReport};
 use crate::source::{Announcer, Event, ObjectKey, ObjectRef, PolicyDemand, Problem, Reason};
 use crate::state::State;
-use crate::tables::{Retired, Tables};
+use crate::tables::{Retired, RetiredPolicy, Tables};
 
 /// An object, what is wrong with it, and whether that is the object's fault.
 type Ill = (ObjectRef, Problem, Reason);
+
+/// What was given up in the tables, of Services and of policies.
+pub(super) struct Superseded {
+    services: Option<Retired>,
+    policies: Option<RetiredPolicy>,
+}
+
+impl Superseded {
+    /// Both.
+    pub(super) fn and(self, more: Self) -> Self {
+        Self {
+            services: both(self.services, more.services, Retired::and),
+            policies: both(self.policies, more.policies, RetiredPolicy::and),
+        }
+    }
+}
+
+fn both<T>(one: Option<T>, other: Option<T>, and: impl FnOnce(T, T) -> T) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(and(one, other)),
+        (one, other) => one.or(other),
+    }
+}
 
 /// State, tables and store, and what was said about them.
 pub(super) struct Reconciler {
     state: State,
     tables: Tables,
     store: KernelStore,
+    policies: Policies,
     report: SharedReport,
     problems: BTreeSet<Ill>,
     /// That sockets stay open in a network namespace.
@@ -38,13 +63,14 @@ impl Reconciler {
         state: State,
         tables: Tables,
         store: KernelStore,
+        policies: Policies,
         report: SharedReport,
         health: watch::Sender<Health>,
     ) -> Self {
         let announcer = Announcer::default();
         let demand = watch::Sender::new(PolicyDemand::default());
         let problems = BTreeSet::new();
-        Self { state, tables, store, report, problems, unsearched: None, announcer, health, demand }
+        Self { state, tables, store, policies, report, problems, unsearched: None, announcer, health, demand }
     }
 
     /// Whom to tell, from now on, of each problem that begins.
@@ -93,7 +119,13 @@ impl Reconciler {
         self.ask();
         let dirty = self.state.take_dirty();
         self.write(&dirty);
+        self.policies.apply(&mut self.state);
         self.tell(begun.elapsed());
+    }
+
+    /// Takes in where the pods of this node are: each address, and the device that it is behind.
+    pub(super) fn set_workloads(&mut self, workloads: impl Iterator<Item = (Addr, u32)>) {
+        self.policies.set_workloads(workloads);
     }
 
     /// Every Service that is known, and every one that only the tables know.
@@ -105,6 +137,7 @@ impl Reconciler {
         self.write(&gone);
         let dirty = self.state.take_dirty();
         self.write(&dirty);
+        self.policies.apply_all(&mut self.state);
         self.tell(begun.elapsed());
     }
 
@@ -122,8 +155,6 @@ impl Reconciler {
     }
 
     fn write(&mut self, services: &[ObjectKey]) {
-        // Nothing is made of them yet.
-        drop(self.state.take_policy_update());
         if self.state.take_addresses_changed()
             && let Some(addresses) = self.state.addresses()
         {
@@ -142,12 +173,18 @@ impl Reconciler {
     }
 
     /// What was given up, for a grace period to pass.
-    pub(super) fn take_retired(&mut self) -> Option<Retired> {
-        self.tables.take_retired()
+    pub(super) fn take_retired(&mut self) -> Option<Superseded> {
+        let superseded =
+            Superseded { services: self.tables.take_retired(), policies: self.policies.take_retired() };
+        (superseded.services.is_some() || superseded.policies.is_some()).then_some(superseded)
     }
 
     /// A grace period after [`Reconciler::take_retired`].
-    pub(super) fn release(&mut self, retired: Retired) {
+    pub(super) fn release(&mut self, superseded: Superseded) {
+        if let Some(retired) = superseded.policies {
+            self.policies.release(retired);
+        }
+        let Some(retired) = superseded.services else { return };
         let starved = self.tables.release(retired);
         if !starved.is_empty() {
             let begun = Instant::now();
@@ -164,7 +201,7 @@ impl Reconciler {
 
     /// Whether the kernel refused something that is to be tried again.
     pub(super) fn has_refused(&self) -> bool {
-        self.tables.has_refused()
+        self.tables.has_refused() || self.policies.has_refused()
     }
 
     /// Tries again what the kernel refused.
@@ -172,6 +209,7 @@ impl Reconciler {
         let begun = Instant::now();
         let refused = self.tables.retry(&mut self.store);
         self.write(&refused);
+        self.policies.retry();
         self.tell(begun.elapsed());
     }
 
@@ -229,7 +267,8 @@ impl Reconciler {
     /// Logs and reports what a batch came to.
     fn tell(&mut self, took: Duration) {
         // With thousands of problems, looking at them takes longer than a batch.
-        if self.state.take_problems_changed() | self.tables.take_problems_changed() {
+        let changed = self.state.take_problems_changed() | self.tables.take_problems_changed();
+        if changed | self.policies.take_problems_changed() {
             self.tell_problems();
         }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -253,7 +292,8 @@ impl Reconciler {
             (object, problem, Reason::NotServed)
         });
         let node = ObjectRef { kind: "Node", namespace: "".into(), name: self.state.node().name.clone() };
-        let of_node = self.tables.node_problems().chain(self.unsearched.clone());
+        let of_node =
+            self.tables.node_problems().chain(self.unsearched.clone()).chain(self.policies.problems());
         let of_node = of_node.map(|problem| (node.clone(), problem, Reason::NotServed));
         let problems: BTreeSet<Ill> = known.chain(tables).chain(of_node).collect();
         for (object, problem, reason) in problems.difference(&self.problems) {

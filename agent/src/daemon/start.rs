@@ -11,12 +11,15 @@ use tokio::sync::watch;
 
 use super::Config;
 use super::node::Node;
+use super::policies::Policies;
 use super::reconcile::Reconciler;
-use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients};
+use crate::kernel::{
+    Generation, Grace, Hooks, KernelPolicyStore, KernelStore, migrate_clients, migrate_judged,
+};
 use crate::observe::{Health, SharedReport};
 use crate::source::Event;
 use crate::state::State;
-use crate::tables::Tables;
+use crate::tables::{PolicyOptions, Tables};
 
 /// After this long without the first full lists, somebody is told; the old tables stay in force meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,10 +76,12 @@ pub(super) fn start(
     if adopt {
         tracing::info!(services = usage.services, backends = usage.backends, "adopted the pinned tables");
     }
+    let options = PolicyOptions { judged: config.sizes.judged, holds_unknown: config.holds_unknown_pods };
+    let policies = Policies::adopt(options, KernelPolicyStore::open(&generation)?)?;
     let node = Node::start(config, &generation, hooks, report.clone())?;
     let state = State::new(config.node_name.as_str()).with_node_ports(config.node_ports.clone());
     Ok(Started {
-        reconciler: Reconciler::new(state, tables, store, report, health),
+        reconciler: Reconciler::new(state, tables, store, policies, report, health),
         generation,
         grace,
         node,
@@ -117,14 +122,17 @@ impl Started {
         let listed = Instant::now();
         self.node.refresh();
         self.reconciler.take(self.node.event());
+        self.reconciler.set_workloads(self.node.workloads());
         self.reconciler.reconcile_all();
         if let Some(earlier) = &self.earlier {
             migrate_clients(earlier, &self.generation)?;
+            migrate_judged(earlier, &self.generation)?;
         }
         // The rows of devices and pods before what reads them.
         self.node.sync();
         self.node.hooks().attach(&self.config.pin_root, &self.config.cgroup_root)?;
         if let Some(earlier) = &self.earlier {
+            migrate_judged(earlier, &self.generation)?;
             let cut = migrate_clients(earlier, &self.generation)?.cut;
             if cut > 0 {
                 tracing::warn!("{cut} flows did not fit into --max-flows and are cut");

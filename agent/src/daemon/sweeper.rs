@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::kernel::{Generation, Swept, sweep_flows};
+use crate::kernel::{Generation, Swept, SweptJudged, sweep_flows, sweep_judged};
 use crate::observe::SharedReport;
 
 /// A reset connection is kept for as long; sooner there is nothing to sweep.
@@ -22,23 +22,27 @@ const SHARE: u32 = 50;
 
 /// Sweeps until the process ends.
 pub(super) async fn sweep(generation: Generation, report: SharedReport) -> anyhow::Result<()> {
-    let mut before = Swept::default();
+    let (mut before, mut judged_before) = (Swept::default(), SweptJudged::default());
     loop {
         let begun = Instant::now();
         let generation = generation.clone();
-        let swept = tokio::task::spawn_blocking(move || sweep_flows(&generation, before));
+        let swept = tokio::task::spawn_blocking(move || {
+            anyhow::Ok((sweep_flows(&generation, before)?, sweep_judged(&generation, judged_before)?))
+        });
         let pause = match swept.await.context("sweeping panicked")? {
-            Ok(swept) => {
+            Ok((swept, judged)) => {
                 report.update(|report| {
                     report.flows.rows = swept.rows;
                     report.flows.oldest_s = swept.oldest_s;
                     report.flows.swept += swept.flows as u64;
                 });
-                before = swept;
-                match swept {
-                    Swept { rows: 0, .. } => IDLE,
-                    Swept { in_need: true, .. } => PAUSE_IN_NEED,
-                    _ => PAUSE,
+                (before, judged_before) = (swept, judged);
+                if swept.in_need || judged.in_need {
+                    PAUSE_IN_NEED
+                } else if swept.rows == 0 && !judged.is_on {
+                    IDLE
+                } else {
+                    PAUSE
                 }
             }
             Err(error) => {

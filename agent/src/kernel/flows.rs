@@ -272,7 +272,7 @@ fn is_same(one: &Flow, other: &Flow) -> bool {
 }
 
 /// Seconds since boot, suspended time excluded: the clock of the programs.
-fn seconds() -> anyhow::Result<u32> {
+pub(super) fn seconds() -> anyhow::Result<u32> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("reading the clock")?;
     u32::try_from(time.tv_sec()).context("136 years after boot")
 }

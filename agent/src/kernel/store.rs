@@ -173,14 +173,14 @@ fn page_size() -> i64 {
 }
 
 /// A row that was not there is no error when it is to go.
-fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(error) if is_missing(&error) => Ok(()),
         other => other,
     }
 }
 
-fn refused(table: &'static str, capacity: u32, error: &MapError) -> StoreError {
+pub(super) fn refused(table: &'static str, capacity: u32, error: &MapError) -> StoreError {
     match errno(error) {
         _ if is_full(error) => StoreError::Full { table, capacity },
         Some(code) => StoreError::Io { table, source: io::Error::from_raw_os_error(code) },

@@ -151,6 +151,12 @@ impl PolicyState {
         self.policies.get(namespace).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// Whether there are policies at all.
+    #[must_use]
+    pub fn has_policies(&self) -> bool {
+        !self.policies.is_empty()
+    }
+
     fn is_here(&self, pod: &Pod) -> bool {
         pod.node.as_deref() == Some(&*self.node)
     }

@@ -10,6 +10,7 @@ mod claims;
 mod entry;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+mod policy;
 mod ports;
 mod rows;
 mod runs;
@@ -20,5 +21,6 @@ mod store;
 mod tests;
 
 pub use adopt::Snapshot;
+pub use policy::{PolicyOptions, PolicyRows, PolicySnapshot, PolicyStore, PolicyWrite, RetiredPolicy};
 pub use service_tables::{Retired, Tables, Usage};
 pub use store::{Sizes, Store, StoreError};

@@ -68,7 +68,7 @@ sizes! {
     /// Ports in policies: a range is up to 30 rows.
     port_rules = 65_536,
     /// Flows of pods that policies isolate.
-    judged = 131_072,
+    judged = 262_144,
 }
 
 impl Sizes {

@@ -18,10 +18,11 @@ use crate::compile::policy::{Change, Update};
 use crate::source::Problem;
 pub use found::PolicySnapshot;
 use pods::Pods;
-pub use store::{PolicyStore, PolicyWrite, Row};
+use store::Row;
+pub use store::{PolicyStore, PolicyWrite};
 
 /// What one pod may have of the `judged` table: one part of so many.
-const SHARES: u32 = 8;
+const SHARES: u32 = 4;
 
 /// What holds for all policies of this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +59,16 @@ pub struct PolicyRows {
 pub struct RetiredPolicy {
     garbage: Vec<Change>,
     moved: bool,
+}
+
+impl RetiredPolicy {
+    /// Both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.garbage.extend(other.garbage);
+        self.moved |= other.moved;
+        self
+    }
 }
 
 impl PolicyRows {
@@ -197,6 +208,12 @@ impl PolicyRows {
             });
         }
         problems
+    }
+
+    /// Whether policies are in force.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.enforcement.is_on()
     }
 
     /// Pods that are known, by their devices.

@@ -55,7 +55,7 @@ pub(super) const fn name_row(name: Fingerprint) -> PolicyName {
 
 /// What a row of the tables is about, in the order in which rows are tried again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Row {
+pub(super) enum Row {
     /// `policy_names`
     Name(u32, u32),
     /// `port_rules`

@@ -1,0 +1,72 @@
+//! Policies in the running agent: what changed of them through the compiler into the tables, batch by batch.
+
+use weir_ebpf::abi::Addr;
+
+use crate::compile::policy::PolicyCompiler;
+use crate::kernel::KernelPolicyStore;
+use crate::source::Problem;
+use crate::state::State;
+use crate::tables::{PolicyOptions, PolicyRows, RetiredPolicy};
+
+/// Compiler, rows and store of policies.
+pub(super) struct Policies {
+    compiler: PolicyCompiler,
+    rows: PolicyRows,
+    store: KernelPolicyStore,
+}
+
+impl Policies {
+    /// Over what an earlier agent left.
+    pub(super) fn adopt(options: PolicyOptions, store: KernelPolicyStore) -> anyhow::Result<Self> {
+        let found = store.snapshot()?;
+        let compiler = PolicyCompiler::adopting(found.named());
+        Ok(Self { compiler, rows: PolicyRows::new(options, found), store })
+    }
+
+    /// What changed since the last time.
+    pub(super) fn apply(&mut self, state: &mut State) {
+        let changes = state.take_policy_changes();
+        let has_policies = state.policy().has_policies();
+        // Most batches are about Services alone.
+        if changes.peers.is_empty() && changes.workloads.is_empty() && has_policies == self.rows.is_on() {
+            return;
+        }
+        let update = self.compiler.update(state.policy(), &changes);
+        self.rows.apply(update, has_policies, &mut self.store);
+    }
+
+    /// The first time: whatever the state says, and nothing else, is in the tables afterwards.
+    pub(super) fn apply_all(&mut self, state: &mut State) {
+        let changes = state.take_policy_changes();
+        let update = self.compiler.update(state.policy(), &changes);
+        self.rows.apply(update, state.policy().has_policies(), &mut self.store);
+    }
+
+    pub(super) fn set_workloads(&mut self, workloads: impl Iterator<Item = (Addr, u32)>) {
+        self.rows.set_workloads(workloads, &mut self.store);
+    }
+
+    pub(super) fn take_retired(&mut self) -> Option<RetiredPolicy> {
+        self.rows.take_retired()
+    }
+
+    pub(super) fn release(&mut self, retired: RetiredPolicy) {
+        self.rows.release(retired, &mut self.store);
+    }
+
+    pub(super) fn has_refused(&self) -> bool {
+        self.rows.has_refused()
+    }
+
+    pub(super) fn retry(&mut self) {
+        self.rows.retry(&mut self.store);
+    }
+
+    pub(super) fn take_problems_changed(&mut self) -> bool {
+        self.rows.take_problems_changed()
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        self.rows.problems()
+    }
+}
