@@ -105,7 +105,7 @@ fn table_status(view: &View) -> anyhow::Result<TableStatus> {
     let sizes = view.generation().sizes();
     let mut capacity: BTreeMap<String, u32> =
         sizes.rows().into_iter().map(|(table, rows)| (table.into(), rows)).collect();
-    for fill in view.fills()?.into_iter().chain([view.fill_of_flows()?]) {
+    for fill in view.fills()?.into_iter().chain(view.fills_of_flows()?) {
         rows.insert(fill.table.clone(), fill.rows);
         capacity.insert(fill.table, fill.capacity);
     }
@@ -177,6 +177,15 @@ fn print_network(agent: &Report) {
         "flows     {} rows, the oldest began {} s ago, {} swept",
         flows.rows, flows.oldest_s, flows.swept
     );
+    let policies = agent.policies;
+    if policies.is_on {
+        println!(
+            "policies  {} of {} known pods are isolated; {} flows of theirs, {} swept",
+            policies.isolated, policies.pods, policies.judged, policies.swept
+        );
+    } else {
+        println!("policies  none");
+    }
 }
 
 /// Where the source watches, and whether it hears of changes.

@@ -4,6 +4,7 @@ use weir_ebpf::abi::Addr;
 
 use crate::compile::policy::PolicyCompiler;
 use crate::kernel::KernelPolicyStore;
+use crate::observe::PolicyReport;
 use crate::source::Problem;
 use crate::state::State;
 use crate::tables::{PolicyOptions, PolicyRows, RetiredPolicy};
@@ -44,6 +45,12 @@ impl Policies {
 
     pub(super) fn set_workloads(&mut self, workloads: impl Iterator<Item = (Addr, u32)>) {
         self.rows.set_workloads(workloads, &mut self.store);
+    }
+
+    /// What is in force.
+    pub(super) fn tell(&self, report: &mut PolicyReport) {
+        report.is_on = self.rows.is_on();
+        (report.pods, report.isolated) = (self.rows.bound(), self.rows.isolated());
     }
 
     pub(super) fn take_retired(&mut self) -> Option<RetiredPolicy> {

@@ -275,6 +275,7 @@ impl Reconciler {
         self.report.update(|report| {
             report.objects = self.state.counts();
             report.usage = self.tables.usage();
+            self.policies.tell(&mut report.policies);
             report.syncs += 1;
             report.last_sync_us = micros;
             report.slowest_sync_us = report.slowest_sync_us.max(micros);

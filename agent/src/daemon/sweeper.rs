@@ -35,6 +35,8 @@ pub(super) async fn sweep(generation: Generation, report: SharedReport) -> anyho
                     report.flows.rows = swept.rows;
                     report.flows.oldest_s = swept.oldest_s;
                     report.flows.swept += swept.flows as u64;
+                    report.policies.judged = judged.rows - judged.flows;
+                    report.policies.swept += judged.flows as u64;
                 });
                 (before, judged_before) = (swept, judged);
                 if swept.in_need || judged.in_need {

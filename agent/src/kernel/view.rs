@@ -5,8 +5,9 @@ use std::os::fd::AsFd as _;
 use anyhow::Context as _;
 use aya::maps::{MapData, PerCpuArray};
 use weir_ebpf::abi::{
-    Addr, AffinityKey, AffinityRow, Connection, Counter, DatagramKey, DatagramRow, Device, Flow, FragmentKey,
-    FragmentRow, Netns, Tuple, Workload,
+    Addr, AffinityKey, AffinityRow, BoundPod, ClassId, Connection, Counter, DatagramKey, DatagramRow, Device,
+    Flow, FragmentKey, FragmentRow, Judged, JudgedKey, Netns, NetworkKey, PortRule, PortRuleKey, PortRulesId,
+    Tuple, VerdictKey, Workload,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -88,15 +89,20 @@ impl View {
             self.fill::<Addr, Workload>("WORKLOADS")?,
             self.fill::<u64, Netns>("NETNS")?,
             self.fill::<u32, Device>("DEVICES")?,
+            self.fill::<u32, BoundPod>("POD_POLICIES")?,
+            self.fill::<Addr, ClassId>("ADDRESS_CLASSES")?,
+            self.fill::<NetworkKey, ClassId>("NETWORK_CLASSES")?,
+            self.fill::<VerdictKey, PortRulesId>("VERDICTS")?,
+            self.fill::<PortRuleKey, PortRule>("PORT_RULES")?,
         ])
     }
 
-    /// How full the table of flows is.
+    /// How full the tables of flows are.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn fill_of_flows(&self) -> anyhow::Result<Fill> {
-        self.fill::<Tuple, Flow>("FLOWS")
+    pub fn fills_of_flows(&self) -> anyhow::Result<[Fill; 2]> {
+        Ok([self.fill::<Tuple, Flow>("FLOWS")?, self.fill::<JudgedKey, Judged>("JUDGED")?])
     }
 
     fn fill<K, V>(&self, name: &str) -> anyhow::Result<Fill>

@@ -107,6 +107,9 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         ("devices", "Devices that lead to other nodes and the world", gauge(report.network.devices.len())),
         ("pods", "Pods of this node", gauge(report.network.pods)),
         ("pod_addresses", "Addresses of this node's pods", gauge(report.network.pod_addresses)),
+        ("policies_in_force", "Whether there are NetworkPolicies", i64::from(report.policies.is_on)),
+        ("policy_pods", "Pods of this node that policies know", gauge(report.policies.pods)),
+        ("isolated_pods", "Pods of this node that some policy isolates", gauge(report.policies.isolated)),
         ("oldest_flow_seconds", "How long ago the oldest flow began", report.flows.oldest_s.into()),
     ];
     for (name, help, value) in gauges {
@@ -119,6 +122,11 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
     let counters = [
         ("syncs", "Batches of changes that were written", report.syncs),
         ("swept_flows", "Flows forgotten because their lifetime was over", report.flows.swept),
+        (
+            "swept_judged",
+            "Flows of isolated pods forgotten because their lifetime was over",
+            report.policies.swept,
+        ),
         ("stale_flows", "Flows forgotten because their backend is gone", report.flows.stale),
         ("closed_sockets", "Sockets closed because their backend is gone", report.closed_sockets),
     ];
@@ -146,6 +154,7 @@ fn encode_tables(encoder: &mut DescriptorEncoder<'_>, report: &Report, fills: &[
         ("backends", usage.backends.into()),
         ("source_ranges", rows(usage.source_ranges)),
         ("flows", rows(report.flows.rows)),
+        ("judged", rows(report.policies.judged)),
     ];
     used.extend(fills.iter().map(|fill| (fill.table.as_str(), rows(fill.rows))));
     let sizes = report.sizes.rows();

@@ -7,5 +7,7 @@ mod serve;
 
 pub use health::{Health, HealthCheck, serve_health, serve_health_checks};
 pub use metrics::{InKernel, Metrics};
-pub use report::{FlowReport, NetworkReport, Report, ReportedDevice, ReportedProblem, SharedReport};
+pub use report::{
+    FlowReport, NetworkReport, PolicyReport, Report, ReportedDevice, ReportedProblem, SharedReport,
+};
 pub use serve::{ask, serve_metrics, serve_report, socket_path};

@@ -44,6 +44,8 @@ pub struct Report {
     pub network: NetworkReport,
     /// Flows that are translated per packet.
     pub flows: FlowReport,
+    /// Policies in force.
+    pub policies: PolicyReport,
     /// What is wrong, in the order of the objects. `weir status --json` has it beside the report, not in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,
@@ -96,6 +98,22 @@ pub struct FlowReport {
     pub stale: u64,
     /// How long ago the oldest began, in seconds.
     pub oldest_s: u32,
+}
+
+/// Policies on this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyReport {
+    /// Whether the cluster has any.
+    pub is_on: bool,
+    /// Pods of this node that are known by their device and by their Pod.
+    pub pods: usize,
+    /// Those of them that something isolates.
+    pub isolated: usize,
+    /// Rows of `judged` when it was last swept: one for each flow of an isolated pod.
+    pub judged: usize,
+    /// Rows that were forgotten since the agent started, because their lifetime was over.
+    pub swept: u64,
 }
 
 /// Something wrong with an object.

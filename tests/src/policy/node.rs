@@ -67,6 +67,11 @@ impl Node {
         }
     }
 
+    /// One that begins with tables in which numbers have these meanings.
+    pub fn adopting(placement: Placement, names: impl IntoIterator<Item = (Named, Fingerprint)>) -> Self {
+        Self { compiler: PolicyCompiler::adopting(names), ..Self::new(placement) }
+    }
+
     /// Takes in the cluster as it is now, and writes what is different; returns what was written.
     pub fn sync(&mut self, cluster: &Cluster) -> Update {
         let update = self.compile(cluster);

@@ -222,6 +222,12 @@ impl PolicyRows {
         self.bound.len()
     }
 
+    /// Those of them that something isolates.
+    #[must_use]
+    pub fn isolated(&self) -> usize {
+        self.bound.values().filter(|pod| !pod.policy.is_open()).count()
+    }
+
     /// Whether a network of some policy has no row: what is more specific would be judged as what is less so.
     fn lacks_networks(&self) -> bool {
         self.refused.values().any(|(change, _)| matches!(change, Change::Network(..)))
