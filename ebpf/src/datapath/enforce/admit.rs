@@ -35,7 +35,7 @@ fn admit_from<T: EnforceTables>(
     if matches!(read, Err(Unusable::MappedAddress)) {
         return Err(DropReason::MappedAddress);
     }
-    let Some(pod) = tables.lookup_pod(device) else { return unknown(tables).map(|()| PodPolicy::OPEN) };
+    let Some(pod) = tables.lookup_pod(device) else { return admit_unknown(tables, device, read) };
     let packet = match read {
         Ok(packet) => packet,
         Err(Unusable::NotIp) if ether_type == ARP => {
@@ -57,6 +57,21 @@ fn admit_from<T: EnforceTables>(
         _ => {}
     }
     Ok(pod.policy)
+}
+
+/// Of a pod that nobody knows yet, where such are let pass: but not under the address of another.
+#[inline(always)]
+fn admit_unknown<T: EnforceTables>(
+    tables: &T,
+    device: u32,
+    read: Result<&Packet, Unusable>,
+) -> Result<PodPolicy, DropReason> {
+    unknown(tables)?;
+    let owner = read.ok().and_then(|packet| tables.lookup_workload(packet.src.addr));
+    match owner {
+        Some(owner) if owner.ifindex != device => Err(DropReason::SpoofedSource),
+        _ => Ok(PodPolicy::OPEN),
+    }
 }
 
 /// An address of the pod, or one that means nothing beyond the link.

@@ -21,8 +21,10 @@ const SPOOFED: Becomes = Dropped(DropReason::SpoofedSource);
 pub(super) fn cases() -> Vec<Case> {
     [
         flows(),
+        in_mid_stream_and_without_room(),
         changes(),
         services(),
+        answers(),
         the_node_and_the_pod_itself(),
         what_a_pod_may_send(),
         messages_and_pieces(),
@@ -73,6 +75,12 @@ fn flows() -> Vec<Case> {
             ],
             rows: 0,
         },
+    ]
+}
+
+fn in_mid_stream_and_without_room() -> Vec<Case> {
+    let friend = Pod(3);
+    vec![
         Case {
             name: "policy: in mid-stream either direction is enough",
             given: |node| {
@@ -177,6 +185,12 @@ fn services() -> Vec<Case> {
             ],
             rows: 0,
         },
+    ]
+}
+
+fn answers() -> Vec<Case> {
+    let client = PodPort(0, 4000);
+    vec![
         Case {
             name: "policy: an error about a flow past the stack reaches the pod",
             given: |node| {

@@ -64,6 +64,7 @@ fn unknown_pods_are_held_or_let_pass() {
         assert_eq!(world.counted(Counter::UnknownPod), 3);
         unknown_pods_are_let_pass(&mut world);
         assert_eq!(world.sends(0, &tcp(pod, peer, SYN)), Verdict::Pass);
+        assert_eq!(world.sends(0, &tcp(world.pod(1), peer, SYN)), SPOOFED, "but not as somebody else");
         assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, SYN)), Verdict::Pass);
     }
 }
