@@ -15,6 +15,7 @@ use weir_ebpf::datapath::policy::{Access, judge, judge_rules};
 use weir_ebpf::testing::MemoryPolicy;
 
 use super::cluster::{Cluster, Flow, Name};
+use super::hooks::Hooks;
 use super::reference::Answer;
 
 /// Which pods are on a node.
@@ -124,6 +125,19 @@ impl Node {
         let ends = ends(flow);
         let is_pod = |access: &&Access| self.tables.pods.contains_key(&access.pod);
         ends.iter().filter(is_pod).all(|access| judge(&self.tables, access).passes())
+    }
+
+    /// The same by packets at the hooks, replies included.
+    #[must_use]
+    pub fn passes_hooks(&self, flow: &Flow) -> bool {
+        Hooks::new(&self.tables).pass(flow)
+    }
+
+    /// The same of many flows.
+    #[must_use]
+    pub fn pass_hooks(&self, flows: &[Flow]) -> Vec<bool> {
+        let hooks = Hooks::new(&self.tables);
+        flows.iter().map(|flow| hooks.pass(flow)).collect()
     }
 
     /// All that is wrong with the objects.

@@ -211,6 +211,7 @@ impl World {
             whole == (source == dest || together.passes()),
             "{flow}: {whole} in all, by the rules {together:?}"
         );
+        ensure!(one_node.passes_hooks(flow) == whole, "{flow}: {whole} by the rules, and not at the hooks");
         // What is no pod has no node, and nobody to ask.
         let at = |end: &str| self.nodes.get(&split(end)?).map(|node| node.judge(flow));
         let apart = Answer {

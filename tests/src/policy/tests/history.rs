@@ -93,8 +93,12 @@ pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), S
 
 fn ask_everything(n: usize, cluster: &Cluster, node: &Node, tally: &mut Tally) -> Result<(), String> {
     tally.states += 1;
-    for flow in flows(n) {
-        let (found, expected) = (node.judge(&flow), answer(cluster, &flow));
+    let flows: Vec<Flow> = flows(n).collect();
+    for (flow, at_hooks) in flows.iter().zip(node.pass_hooks(&flows)) {
+        if at_hooks != node.passes(flow) {
+            return Err(format!("batch {n}, {flow}: {at_hooks} at the hooks, and not by the rules"));
+        }
+        let (found, expected) = (node.judge(flow), answer(cluster, flow));
         if found != expected {
             return Err(format!("batch {n}, {flow}: {found:?}, the API says {expected:?}"));
         }
