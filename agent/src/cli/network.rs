@@ -13,6 +13,10 @@ pub(super) struct NetworkArgs {
     /// Devices that lead to other nodes and the world, by name or glob, with commas between them. Default: found out.
     #[arg(long, env = "WEIR_DEVICES", value_delimiter = ',', value_name = "NAME")]
     devices: Vec<String>,
+    /// Devices of pods whose packets may have any source while there are NetworkPolicies, by name or glob, with commas between
+    /// them: of pods that forward for others.
+    #[arg(long, env = "WEIR_TRUSTED_DEVICES", value_delimiter = ',', value_name = "NAME")]
+    trusted_devices: Vec<String>,
     /// The node's own addresses, at most one of each family. Default: the one towards the default route.
     #[arg(long, env = "WEIR_NODE_IP", value_delimiter = ',', value_name = "ADDRESS")]
     node_ip: Vec<IpAddr>,
@@ -94,7 +98,11 @@ impl NetworkArgs {
             anyhow::ensure!(count <= 1, "--node-ip: {count} addresses of one family; give at most one");
         }
         anyhow::ensure!(self.service_cidrs.len() <= 4, "--service-cidrs: more than four networks");
-        Ok(Options { devices: Options::devices(&self.devices)?, node_ips: self.node_ip.clone() })
+        Ok(Options {
+            devices: Options::devices("--devices", &self.devices)?,
+            trusted: Options::devices("--trusted-devices", &self.trusted_devices)?,
+            node_ips: self.node_ip.clone(),
+        })
     }
 
     pub(super) fn rows(&self) -> RowOptions {

@@ -191,7 +191,7 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
                 changed?;
                 node.refresh();
                 node.sync();
-                reconciler.set_workloads(node.workloads());
+                reconciler.set_workloads(node.workloads(), node.trusted());
                 reconciler.reconcile(node.event(), &mut events);
             }
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),

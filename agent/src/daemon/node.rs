@@ -1,7 +1,8 @@
 //! This node's devices and pods: what `network` says becomes rows and attached programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use globset::GlobSet;
 use weir_ebpf::abi::Addr;
 
 use super::Config;
@@ -18,6 +19,7 @@ pub(super) struct Node {
     tables: NodeTables,
     pin_root: PinRoot,
     options: RowOptions,
+    trusted: Option<GlobSet>,
     report: SharedReport,
     problems: Vec<ReportedProblem>,
 }
@@ -39,6 +41,7 @@ impl Node {
             tables: NodeTables::open(generation)?,
             pin_root: config.pin_root.clone(),
             options: config.rows.clone(),
+            trusted: config.network.trusted.clone(),
             report,
             problems: Vec::new(),
         })
@@ -58,6 +61,13 @@ impl Node {
     pub(super) fn workloads(&self) -> impl Iterator<Item = (Addr, u32)> {
         let rows = NodeRows::compile(&self.facts, &self.options);
         rows.workloads.into_iter().map(|(addr, row)| (addr, row.ifindex))
+    }
+
+    /// The devices of pods that may send with any source.
+    pub(super) fn trusted(&self) -> BTreeSet<u32> {
+        let Some(trusted) = &self.trusted else { return BTreeSet::new() };
+        let pods = self.facts.pods.iter().filter(|(_, pod)| trusted.is_match(&pod.name));
+        pods.map(|(index, _)| *index).collect()
     }
 
     /// Looks again.

@@ -1,5 +1,7 @@
 //! Policies in the running agent: what changed of them through the compiler into the tables, batch by batch.
 
+use std::collections::BTreeSet;
+
 use weir_ebpf::abi::Addr;
 
 use crate::compile::policy::PolicyCompiler;
@@ -43,8 +45,12 @@ impl Policies {
         self.rows.apply(update, state.policy().has_policies(), &mut self.store);
     }
 
-    pub(super) fn set_workloads(&mut self, workloads: impl Iterator<Item = (Addr, u32)>) {
-        self.rows.set_workloads(workloads, &mut self.store);
+    pub(super) fn set_workloads(
+        &mut self,
+        workloads: impl Iterator<Item = (Addr, u32)>,
+        trusted: BTreeSet<u32>,
+    ) {
+        self.rows.set_workloads(workloads, trusted, &mut self.store);
     }
 
     /// What is in force.

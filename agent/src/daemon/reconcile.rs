@@ -123,9 +123,14 @@ impl Reconciler {
         self.tell(begun.elapsed());
     }
 
-    /// Takes in where the pods of this node are: each address, and the device that it is behind.
-    pub(super) fn set_workloads(&mut self, workloads: impl Iterator<Item = (Addr, u32)>) {
-        self.policies.set_workloads(workloads);
+    /// Takes in where the pods of this node are: each address, and the device that it is behind; and which of these devices
+    /// may send with any source.
+    pub(super) fn set_workloads(
+        &mut self,
+        workloads: impl Iterator<Item = (Addr, u32)>,
+        trusted: BTreeSet<u32>,
+    ) {
+        self.policies.set_workloads(workloads, trusted);
     }
 
     /// Every Service that is known, and every one that only the tables know.

@@ -122,7 +122,7 @@ impl Started {
         let listed = Instant::now();
         self.node.refresh();
         self.reconciler.take(self.node.event());
-        self.reconciler.set_workloads(self.node.workloads());
+        self.reconciler.set_workloads(self.node.workloads(), self.node.trusted());
         self.reconciler.reconcile_all();
         if let Some(earlier) = &self.earlier {
             migrate_clients(earlier, &self.generation)?;

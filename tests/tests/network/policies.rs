@@ -1,7 +1,7 @@
 //! Policies between real sockets in real namespaces: objects through state, compiler and rows into the kernel, programs on the
 //! devices, and who reaches whom.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -71,6 +71,7 @@ impl World {
         let workloads = [SERVER, FRIEND, STRANGER].into_iter().zip(devices);
         rows.set_workloads(
             workloads.flat_map(|(pod, device)| pod.map(|address| (addr(address), device))),
+            BTreeSet::new(),
             &mut store,
         );
         let (cluster, compiled) = (Cluster::default(), Compiled::new(Placement::Named(HERE.to_owned())));
@@ -389,6 +390,7 @@ fn another_agent_finds_the_same_policies_in_force() {
     let workloads = [SERVER, FRIEND, STRANGER].into_iter().zip(devices);
     world.rows.set_workloads(
         workloads.flat_map(|(pod, device)| pod.map(|address| (addr(address), device))),
+        BTreeSet::new(),
         &mut world.store,
     );
     assert!(speaks(&mut connection) && !reaches(&world.stranger, server, 8080), "while it hears of nothing");

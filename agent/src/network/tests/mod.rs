@@ -170,7 +170,8 @@ fn what_is_node_facing() {
 #[test]
 fn devices_can_be_named() {
     let options = |patterns: &[&str]| Options {
-        devices: Options::devices(&patterns.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap(),
+        devices: Options::devices("--devices", &patterns.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .unwrap(),
         ..Options::default()
     };
     assert_eq!(facing(&ordinary(), &options(&["eth*", "docker0"])), ["eth0", "eth1", "docker0"]);
@@ -178,8 +179,8 @@ fn devices_can_be_named() {
     // A veth that is named leads to no pod.
     let named = options(&["vethpod1"]);
     assert_eq!(pod_ends(&ordinary(), &named).into_keys().collect::<Vec<_>>(), [8]);
-    assert!(Options::devices(&["[".into()]).is_err());
-    assert!(Options::devices(&[]).unwrap().is_none());
+    assert!(Options::devices("--devices", &["[".into()]).is_err());
+    assert!(Options::devices("--devices", &[]).unwrap().is_none());
 }
 
 /// Messages about an ordinary node's addresses, and its primary address of IPv4 then.

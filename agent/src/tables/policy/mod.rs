@@ -9,7 +9,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use weir_ebpf::abi::{Addr, BoundPod, Enforcement};
 
@@ -121,13 +121,15 @@ impl PolicyRows {
         self.say_enforcement(has_policies, moved, store);
     }
 
-    /// Takes in where the pods of this node are: each address, and the device that it is behind.
+    /// Takes in where the pods of this node are: each address, and the device that it is behind; what comes by `trusted`
+    /// devices may have any source.
     pub fn set_workloads(
         &mut self,
         workloads: impl Iterator<Item = (Addr, u32)>,
+        trusted: BTreeSet<u32>,
         store: &mut impl PolicyStore,
     ) {
-        self.pods.set_workloads(workloads);
+        self.pods.set_workloads(workloads, trusted);
         // Until it is known what is true, what was found stays in force.
         if self.found.is_none() {
             self.bind_pods(store);

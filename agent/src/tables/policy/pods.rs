@@ -14,6 +14,8 @@ pub(super) struct Pods {
     devices: HashMap<Addr, u32>,
     /// In the order of the addresses as a person reads them.
     addresses: BTreeMap<u32, BTreeSet<IpAddr>>,
+    /// Devices of pods that forward for others.
+    trusted: BTreeSet<u32>,
     /// Devices whose row may not be what it should be.
     touched: BTreeSet<u32>,
 }
@@ -40,8 +42,14 @@ impl Pods {
         self.touched.extend(closed.iter().filter_map(|addr| self.devices.get(addr)));
     }
 
-    pub(super) fn set_workloads(&mut self, workloads: impl Iterator<Item = (Addr, u32)>) {
+    pub(super) fn set_workloads(
+        &mut self,
+        workloads: impl Iterator<Item = (Addr, u32)>,
+        trusted: BTreeSet<u32>,
+    ) {
         let devices: HashMap<Addr, u32> = workloads.collect();
+        self.touched.extend(self.trusted.symmetric_difference(&trusted));
+        self.trusted = trusted;
         if devices == self.devices {
             return;
         }
@@ -69,7 +77,8 @@ impl Pods {
             let addr = Addr::from(*addr);
             let Some(policy) = self.policy(addr) else { continue };
             let none = Addr::from_words([0; 4]);
-            let row = row.get_or_insert(BoundPod::new(none, none, policy, 0));
+            let flags = if self.trusted.contains(&device) { BoundPod::ANY_SOURCE } else { 0 };
+            let row = row.get_or_insert(BoundPod::new(none, none, policy, flags));
             // Of two in one family the first has it, whichever the network names first.
             let place = if addr.is_v4() { &mut row.v4 } else { &mut row.v6 };
             if place.words() == [0; 4] {

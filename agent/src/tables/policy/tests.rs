@@ -106,16 +106,16 @@ fn a_pod_is_bound_when_both_its_device_and_its_sets_are_known() {
     for device_first in [false, true] {
         let (mut rows, mut store) = (rows(), Store::default());
         if device_first {
-            rows.set_workloads(here(), &mut store);
+            rows.set_workloads(here(), BTreeSet::new(), &mut store);
         }
         rows.apply(update(), true, &mut store);
         assert_eq!(bound(&store).is_some(), device_first);
-        rows.set_workloads(here(), &mut store);
+        rows.set_workloads(here(), BTreeSet::new(), &mut store);
         assert_eq!(bound(&store), Some((addr("10.0.0.1"), guarded())));
         assert_eq!(rows.bound(), 1);
-        rows.set_workloads([].into_iter(), &mut store);
+        rows.set_workloads([].into_iter(), BTreeSet::new(), &mut store);
         assert_eq!((bound(&store), rows.bound()), (None, 0), "its device is gone");
-        rows.set_workloads(here(), &mut store);
+        rows.set_workloads(here(), BTreeSet::new(), &mut store);
         let gone = vec![Change::Pod(addr("10.0.0.1"), None)];
         rows.apply(Update { changes: gone, garbage: Vec::new() }, true, &mut store);
         assert_eq!(bound(&store), None, "its Pod is gone");
@@ -125,7 +125,11 @@ fn a_pod_is_bound_when_both_its_device_and_its_sets_are_known() {
 #[test]
 fn both_addresses_of_a_pod_are_one_row_and_two_pods_behind_one_device_are_closed() {
     let (mut rows, mut store) = (rows(), Store::default());
-    rows.set_workloads([(addr("10.0.0.1"), DEVICE), (addr("fd00::1"), DEVICE)].into_iter(), &mut store);
+    rows.set_workloads(
+        [(addr("10.0.0.1"), DEVICE), (addr("fd00::1"), DEVICE)].into_iter(),
+        BTreeSet::new(),
+        &mut store,
+    );
     let mut update = update();
     update.changes.push(Change::Pod(addr("fd00::1"), Some(guarded())));
     rows.apply(update, true, &mut store);
@@ -139,9 +143,19 @@ fn both_addresses_of_a_pod_are_one_row_and_two_pods_behind_one_device_are_closed
 }
 
 #[test]
+fn a_trusted_device_is_said_to_be_one() {
+    let (mut rows, mut store) = (rows(), Store::default());
+    rows.set_workloads(here(), BTreeSet::from([DEVICE]), &mut store);
+    rows.apply(update(), true, &mut store);
+    assert_eq!(store.snapshot.pods[&DEVICE].flags, BoundPod::ANY_SOURCE);
+    rows.set_workloads(here(), BTreeSet::new(), &mut store);
+    assert_eq!(store.snapshot.pods[&DEVICE].flags, 0);
+}
+
+#[test]
 fn pods_move_before_what_they_left_is_taken_away() {
     let (mut rows, mut store) = (rows(), Store::default());
-    rows.set_workloads(here(), &mut store);
+    rows.set_workloads(here(), BTreeSet::new(), &mut store);
     rows.apply(update(), true, &mut store);
     store.writes.clear();
     let network = NetworkKey::new(addr("192.0.2.8"), 125);
@@ -181,7 +195,7 @@ fn a_generation_begins_when_classes_have_moved_and_another_a_grace_period_later(
 #[test]
 fn a_network_without_room_closes_the_pods_that_ask_for_it() {
     let (mut rows, mut store) = (rows(), Store::default());
-    rows.set_workloads(here(), &mut store);
+    rows.set_workloads(here(), BTreeSet::new(), &mut store);
     store.full.insert("network_classes");
     rows.apply(update(), true, &mut store);
     assert_eq!(store.snapshot.pods[&DEVICE].policy, closed_to_all());
@@ -203,7 +217,7 @@ fn a_network_without_room_closes_the_pods_that_ask_for_it() {
 fn other_rows_without_room_allow_less_and_are_tried_again() {
     for table in ["port_rules", "verdicts", "policy_names", "pod_policies"] {
         let (mut rows, mut store) = (rows(), Store::default());
-        rows.set_workloads(here(), &mut store);
+        rows.set_workloads(here(), BTreeSet::new(), &mut store);
         store.full.insert(table);
         rows.apply(update(), true, &mut store);
         assert!(rows.has_refused(), "{table}");
@@ -221,7 +235,7 @@ fn other_rows_without_room_allow_less_and_are_tried_again() {
 #[test]
 fn what_an_agent_before_left_stays_in_force_until_it_is_known_what_is_true() {
     let (mut first, mut store) = (rows(), Store::default());
-    first.set_workloads(here(), &mut store);
+    first.set_workloads(here(), BTreeSet::new(), &mut store);
     first.apply(update(), true, &mut store);
     // Something of which nobody will speak again.
     let stale = VerdictKey { set: PolicySetId(9), class: ClassId(9) };
@@ -231,7 +245,7 @@ fn what_an_agent_before_left_stays_in_force_until_it_is_known_what_is_true() {
     let found = store.snapshot.clone();
     store.writes.clear();
     let mut second = PolicyRows::new(OPTIONS, found.clone());
-    second.set_workloads(here(), &mut store);
+    second.set_workloads(here(), BTreeSet::new(), &mut store);
     assert!(store.writes.is_empty(), "{:?}", store.writes);
     second.apply(update(), true, &mut store);
     assert_eq!(store.snapshot.pods.keys().collect::<Vec<_>>(), [&DEVICE]);
