@@ -7,7 +7,7 @@ use weir_ebpf::abi::Addr;
 use crate::compile::policy::PolicyCompiler;
 use crate::kernel::KernelPolicyStore;
 use crate::observe::PolicyReport;
-use crate::source::Problem;
+use crate::source::{PolicySync, Problem};
 use crate::state::State;
 use crate::tables::{PolicyOptions, PolicyRows, RetiredPolicy};
 
@@ -26,23 +26,21 @@ impl Policies {
         Ok(Self { compiler, rows: PolicyRows::new(options, found), store })
     }
 
-    /// What changed since the last time.
+    /// What changed since the last time. The first time whatever the state says, and nothing else, is in the tables
+    /// afterwards.
     pub(super) fn apply(&mut self, state: &mut State) {
-        let changes = state.take_policy_changes();
-        let has_policies = state.policy().has_policies();
-        // Most batches are about Services alone.
-        if changes.peers.is_empty() && changes.workloads.is_empty() && has_policies == self.rows.is_on() {
+        // That none is known does not mean that there is none: what is pinned stays in force.
+        if !matches!(state.policy().sync(), Some(PolicySync::Told(_))) {
             return;
         }
-        let update = self.compiler.update(state.policy(), &changes);
-        self.rows.apply(update, has_policies, &mut self.store);
-    }
-
-    /// The first time: whatever the state says, and nothing else, is in the tables afterwards.
-    pub(super) fn apply_all(&mut self, state: &mut State) {
         let changes = state.take_policy_changes();
-        let update = self.compiler.update(state.policy(), &changes);
-        self.rows.apply(update, state.policy().has_policies(), &mut self.store);
+        let has_policies = state.policy().has_policies();
+        let is_news = !changes.peers.is_empty() || !changes.workloads.is_empty();
+        // Most batches are about Services alone.
+        if is_news || has_policies != self.rows.is_on() || !self.rows.has_begun() {
+            let update = self.compiler.update(state.policy(), &changes);
+            self.rows.apply(update, has_policies, &mut self.store);
+        }
     }
 
     pub(super) fn set_workloads(

@@ -142,7 +142,7 @@ impl Reconciler {
         self.write(&gone);
         let dirty = self.state.take_dirty();
         self.write(&dirty);
-        self.policies.apply_all(&mut self.state);
+        self.policies.apply(&mut self.state);
         self.tell(begun.elapsed());
     }
 

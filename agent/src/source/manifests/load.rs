@@ -251,12 +251,7 @@ fn parse_object(object: &ApiObject) -> (Content, Vec<Problem>) {
         ApiObject::Node(api) => of_parsed(parse_node(api), Content::Node),
         ApiObject::Pod(api) => of_parsed(parse_pod(api), Content::Pod),
         ApiObject::Namespace(api) => of_parsed(parse_namespace(api), Content::Namespace),
-        ApiObject::NetworkPolicy(api) => {
-            let (content, mut problems) = of_parsed(parse_network_policy(api), Content::NetworkPolicy);
-            let message = "this version of Weir enforces no NetworkPolicy: the pods that it selects are open";
-            problems.insert(0, Problem { field: "kind".into(), message: message.into() });
-            (content, problems)
-        }
+        ApiObject::NetworkPolicy(api) => of_parsed(parse_network_policy(api), Content::NetworkPolicy),
         ApiObject::List(_) | ApiObject::Unknown(..) => (Content::Nothing, Vec::new()),
     }
 }

@@ -212,6 +212,12 @@ impl PolicyRows {
         problems
     }
 
+    /// Whether it is known what is true; until then what was found is in force.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.found.is_none()
+    }
+
     /// Whether policies are in force.
     #[must_use]
     pub fn is_on(&self) -> bool {

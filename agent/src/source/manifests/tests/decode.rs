@@ -21,6 +21,7 @@ fn every_kind() {
         "apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/zone: a}}\n".into(),
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: ns}\n".into(),
         "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}]}\n".into(),
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny}\nspec: {podSelector: {}}\n".into(),
         "kind: Service\nmetadata: {name: late}\napiVersion: v1\nspec: {clusterIP: None}\n".into(),
     ]
     .join("---\n");
@@ -30,22 +31,10 @@ fn every_kind() {
         "Node n1",
         "Namespace ns",
         "Pod default/p",
+        "NetworkPolicy default/deny",
         "Service default/late (nothing)",
     ];
     assert_eq!(outcome(parse_yaml(&text)), (want.map(String::from).into(), vec![], false));
-}
-
-#[test]
-fn a_policy_is_not_silent() {
-    let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny}\n\
-                spec: {podSelector: {}}\n";
-    let content = parse_yaml(text);
-    let [object] = &content.objects[..] else { panic!("{content:?}") };
-    assert_eq!(object.id.to_string(), "NetworkPolicy default/deny");
-    assert_eq!(
-        object.problems[0].to_string(),
-        "kind: this version of Weir enforces no NetworkPolicy: the pods that it selects are open"
-    );
 }
 
 /// A bad document, as the second of three, and what is said of it. The others count.
