@@ -10,6 +10,7 @@ mod http;
 mod lifecycle;
 mod node;
 mod outside;
+mod policies;
 mod reach;
 mod refusals;
 mod sizes;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn trials(shared: &Shared) -> Vec<Trial> {
-    let single: [(&str, Single); 27] = [
+    let single: [(&str, Single); 29] = [
         ("traces/direct-traffic-then-nothing-left", traces::direct_traffic_then_nothing_left),
         ("traces/interrupted", traces::interrupted),
         ("traces/killed-and-swept", traces::killed_and_swept),
@@ -71,6 +72,8 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         ("outside/tcp-backend-terminates", outside::tcp_backend_terminates),
         ("outside/no-tracked-flow-moves", outside::no_tracked_flow_moves),
         ("outside/refusals", refusals::from_outside),
+        ("policies/everybody", policies::everybody_by_policies),
+        ("policies/connections", policies::connections_end_with_what_allowed_them),
         ("tuples/one-client-by-several-ways", tuples::one_client_by_several_ways),
         ("tuples/echoes", tuples::echoes),
         ("sizes/narrow-towards-client", sizes::narrow_towards_client),

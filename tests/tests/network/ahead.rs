@@ -195,13 +195,15 @@ fn tc_makes_the_same_bytes() {
     let (mut kernel, tables) = known("ahead");
     for before in frames(&[0, 5, 1400]) {
         for altered in [before.clone(), as_if_put_off(&before)] {
-            let packet = PacketIn { frame: &altered, ifindex: UPLINK, note: 0, segment_size: 0 };
+            let packet =
+                PacketIn { frame: &altered, ifindex: UPLINK, came_by: UPLINK, note: 0, segment_size: 0 };
             let out = run_at_tc_in_one_window(&mut kernel, &packet);
             assert_eq!(out.frame, expected(&tables, &altered), "{altered:x?}");
         }
     }
     for before in frames(&[1400]) {
-        let packet = PacketIn { frame: &before, ifindex: UPLINK, note: 0, segment_size: 700 };
+        let packet =
+            PacketIn { frame: &before, ifindex: UPLINK, came_by: UPLINK, note: 0, segment_size: 700 };
         let out = run_at_tc_in_one_window(&mut kernel, &packet);
         assert_eq!(out.frame, expected(&tables, &before), "in segments: {before:x?}");
     }
