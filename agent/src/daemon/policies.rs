@@ -7,7 +7,7 @@ use weir_ebpf::abi::Addr;
 use crate::compile::policy::PolicyCompiler;
 use crate::kernel::KernelPolicyStore;
 use crate::observe::PolicyReport;
-use crate::source::{PolicySync, Problem};
+use crate::source::Problem;
 use crate::state::State;
 use crate::tables::{PolicyOptions, PolicyRows, RetiredPolicy};
 
@@ -26,14 +26,10 @@ impl Policies {
         Ok(Self { compiler, rows: PolicyRows::new(options, found), store })
     }
 
-    /// What changed since the last time. The first time whatever the state says, and nothing else, is in the tables
-    /// afterwards.
+    /// What changed since the last time. Nothing until it is known what policies here ask for: what is pinned stays in force.
+    /// The first time then whatever the state says, and nothing else, is in the tables afterwards.
     pub(super) fn apply(&mut self, state: &mut State) {
-        // That none is known does not mean that there is none: what is pinned stays in force.
-        if !matches!(state.policy().sync(), Some(PolicySync::Told(_))) {
-            return;
-        }
-        let changes = state.take_policy_changes();
+        let Some(changes) = state.take_policy_update() else { return };
         let has_policies = state.policy().has_policies();
         let is_news = !changes.peers.is_empty() || !changes.workloads.is_empty();
         // Most batches are about Services alone.
