@@ -5,6 +5,7 @@
 mod ahead;
 mod devices;
 mod flows;
+mod guarded;
 mod policies;
 mod stage;
 mod watch;
