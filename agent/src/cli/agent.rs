@@ -133,9 +133,9 @@ fn rows() -> clap::builder::RangedI64ValueParser<u32> {
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum UnknownPods {
     /// They are dropped.
-    #[default]
     Hold,
-    /// They pass.
+    /// They pass, but not under another's address.
+    #[default]
     Allow,
 }
 

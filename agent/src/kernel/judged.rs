@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use aya::maps::{Array, HashMap, Map, MapData};
-use weir_ebpf::abi::{BoundPod, Enforcement, Judged, JudgedKey, Protocol, Side};
+use weir_ebpf::abi::{BoundPod, Enforcement, Judged, JudgedKey, Protocol, Side, Signs};
 use weir_ebpf::datapath::lifetime::{lifetime_in_need_s, lifetime_s};
 
 use super::batch;
@@ -116,7 +116,7 @@ fn write_shares(generation: &Generation, shares: &Counts<u32, u32>) -> anyhow::R
     Ok(())
 }
 
-type Lifetime = fn(Protocol, weir_ebpf::abi::Signs, weir_ebpf::abi::Signs, u32) -> u32;
+type Lifetime = fn(Protocol, Signs, Signs, u32) -> u32;
 
 /// What has no ports lives as datagrams do.
 fn is_over(key: &JudgedKey, row: &Judged, now_s: u32, lifetime: Lifetime) -> bool {
@@ -125,6 +125,30 @@ fn is_over(key: &JudgedKey, row: &Judged, now_s: u32, lifetime: Lifetime) -> boo
         Side::Egress => (row.outward, row.inward),
         Side::Ingress => (row.inward, row.outward),
     };
+    // Of whoever is said to have begun it nothing was seen: a segment in mid-stream, which anybody can send.
+    let other = if first.contains(Signs::SEEN) { other } else { Signs(0) };
     let lasted_s = row.seen_s.saturating_sub(row.begun_s);
     now_s.saturating_sub(row.seen_s) >= lifetime(protocol, first, other, lasted_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_ebpf::abi::{Addr, ClassId, Peer, PolicySetId, Port};
+
+    use super::*;
+
+    #[test]
+    fn a_segment_that_anybody_can_send_is_not_remembered_for_a_day() {
+        let peer = Peer { addr: Addr::from_v4(0xc000_0201), port: Port::new(4000) };
+        let key = JudgedKey::new(7, Port::new(80), peer, Protocol::Tcp as u8);
+        let mut row = Judged::new(Side::Egress, PolicySetId::OPEN, ClassId::EVERYBODY, 1, 1000);
+        row.seen_s = 1000;
+        // In mid-stream, from the peer: the pod is taken for who began it, and has said nothing.
+        row.inward = Signs::SEEN;
+        assert!(!is_over(&key, &row, 1060, lifetime_s) && is_over(&key, &row, 1130, lifetime_s));
+        assert!(is_over(&key, &row, 1015, lifetime_in_need_s));
+        row.outward = Signs::SEEN;
+        assert!(!is_over(&key, &row, 40_000, lifetime_s));
+        assert!(!is_over(&key, &row, 40_000, lifetime_in_need_s));
+    }
 }

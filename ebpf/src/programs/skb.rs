@@ -28,11 +28,12 @@ const FOR_OTHERS: u32 = 3;
 const VLAN_ID: u32 = 0x0fff;
 
 /// What a hook of this program left in a packet for the hooks that follow, in `tc_index`. It goes with the packet through
-/// forwarding, redirection and encapsulation (`skb_scrub_packet` leaves it alone); what the node sends itself has zero.
+/// forwarding, redirection and encapsulation (`skb_scrub_packet` leaves it alone), and into its pieces; what the node sends
+/// itself has zero.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// The last hook looks at the packet.
-    LookAgain = 0,
+    /// It came to this node by a device, and the last hook looks at it.
+    LookAgain = 0x5764,
     /// Nobody need look at it again.
     Done = 0x5765,
 }
@@ -106,11 +107,14 @@ impl Skb {
         (black_box(start), black_box(end))
     }
 
-    /// The device by which it came to this node; 0: this node made it.
+    /// The device by which it came to this node; 0: this node made it. Of a piece of an IPv6 packet that it cut the kernel does
+    /// not know the device (`ip6_copy_metadata` leaves out `skb_iif`), but there is the note.
     #[inline(always)]
     pub(crate) fn came_by(self) -> u32 {
         // SAFETY: the kernel's context.
-        unsafe { (*self.0).ingress_ifindex }
+        let (device, note) = unsafe { ((*self.0).ingress_ifindex, (*self.0).tc_index) };
+        let has_note = note == Note::LookAgain as u32 || note == Note::Done as u32;
+        if device == 0 && has_note { u32::MAX } else { device }
     }
 
     /// Payload of each segment that a device is to make of it; 0: it is one.

@@ -17,6 +17,8 @@ use super::node::{FIRST_POD, FLOWS, Node, TUNNEL, UPLINK};
 
 /// The note of a hook that nobody need look at the packet again (`Note` in ebpf/src/programs/skb.rs).
 const DONE: u32 = 0x5765;
+/// The note of the first hooks on what goes through the stack.
+const FORWARDED_BY_US: u32 = 0x5764;
 
 /// Of packets that the stack forwards (`FORWARDED` in ebpf/src/programs/act.rs).
 const FORWARDED: u32 = 0x4000;
@@ -102,6 +104,9 @@ impl Beside for InKernel {
         if !passed.sent.hook.is_first() && !node.tables.enforcement.is_on() {
             self.leave_finished_alone(program, &packet)?;
         }
+        if passed.sent.hook == Hook::ToPod && ![0, ifindex].contains(&came_by) {
+            self.judge_a_piece(program, &packet, out.code)?;
+        }
         Ok(())
     }
 }
@@ -116,6 +121,13 @@ impl InKernel {
         }
         self.counted = counted;
         counts
+    }
+
+    /// Of a piece that the node cut the kernel may not know by which device it came: it is no packet of the node for that.
+    fn judge_a_piece(&mut self, program: Program, packet: &PacketIn<'_>, code: i32) -> Result<()> {
+        let out = self.kernel.run(&[program], &PacketIn { came_by: 0, note: FORWARDED_BY_US, ..*packet })?;
+        ensure!(out.code == code, "as a piece whose device is forgotten it returns {}", out.code);
+        Ok(())
     }
 
     /// A packet that another hook finished is none of the last one's.
@@ -144,8 +156,8 @@ fn expected_note(passed: &Passed<'_>) -> Option<u32> {
     let is_first = passed.sent.hook.is_first();
     match passed.outcome {
         Outcome::Dropped(_) => None,
+        Outcome::Untouched | Outcome::Stack if is_first => Some(FORWARDED_BY_US),
         Outcome::Untouched => Some(0),
-        Outcome::Stack if is_first => Some(0),
         Outcome::Stack | Outcome::Routed | Outcome::Delivered(_) | Outcome::Answered => Some(DONE),
     }
 }

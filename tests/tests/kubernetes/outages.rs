@@ -109,6 +109,7 @@ async fn answers_that_break_off() {
             world.server.put(&service(1, 8000 + u16::from(fault))).unwrap();
             world.delete(20 + usize::from(fault));
             world.server.until(|server| server.counts().connections_accepted > before + 3).await;
+            watcher.drain().await;
             assert!(!has_port(&watcher, 8000 + u16::from(fault)));
             world.server.heal().await.unwrap();
             watcher.until_true(&world.server).await;

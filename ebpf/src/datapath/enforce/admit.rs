@@ -40,50 +40,80 @@ fn admit_from<T: EnforceTables>(
         Ok(packet) => packet,
         Err(Unusable::NotIp) if ether_type == ARP => {
             let sender = load_arp_sender(bytes).ok_or(DropReason::Unreadable)?;
-            check_source(&pod, sender)?;
+            check_source(tables, device, &pod, sender)?;
             // There is nothing in it to judge.
             return Ok(PodPolicy::OPEN);
         }
         Err(_) if pod.policy.is_open() => return Ok(PodPolicy::OPEN),
         Err(_) => return Err(DropReason::Unreadable),
     };
-    check_source(&pod, packet.src.addr)?;
-    match Message::of(packet, bytes) {
+    check_source(tables, device, &pod, packet.src.addr)?;
+    let message = Message::of(packet, bytes);
+    match message {
         Message::OfRouter => return Err(DropReason::RouterMessage),
         // Whoever says where an address is, says it of its own.
         Message::Neighbour { advertises: true } => {
-            check_source(&pod, load_target(bytes, packet).ok_or(DropReason::Unreadable)?)?;
+            let target = load_target(bytes, packet).ok_or(DropReason::Unreadable)?;
+            check_source(tables, device, &pod, target)?;
         }
         _ => {}
+    }
+    let strays = is_of_link(packet.src.addr) && !message.is_for_links() && leaves_link(packet.dst.addr);
+    if strays && pod.flags & BoundPod::ANY_SOURCE == 0 {
+        return Err(DropReason::SpoofedSource);
     }
     Ok(pod.policy)
 }
 
-/// Of a pod that nobody knows yet, where such are let pass: but not under the address of another.
+/// Of a pod that nobody knows yet.
 #[inline(always)]
 fn admit_unknown<T: EnforceTables>(
     tables: &T,
     device: u32,
     read: Result<&Packet, Unusable>,
 ) -> Result<PodPolicy, DropReason> {
+    match read {
+        Ok(packet) => check_unknown(tables, device, packet.src.addr)?,
+        Err(_) => unknown(tables)?,
+    }
+    Ok(PodPolicy::OPEN)
+}
+
+/// An address that nobody knows to be this pod's: where such are let pass, it is not another's.
+#[inline(always)]
+fn check_unknown<T: EnforceTables>(tables: &T, device: u32, src: Addr) -> Result<(), DropReason> {
     unknown(tables)?;
-    let owner = read.ok().and_then(|packet| tables.lookup_workload(packet.src.addr));
-    match owner {
+    match tables.lookup_workload(src) {
         Some(owner) if owner.ifindex != device => Err(DropReason::SpoofedSource),
-        _ => Ok(PodPolicy::OPEN),
+        _ => Ok(()),
     }
 }
 
 /// An address of the pod, or one that means nothing beyond the link.
 #[inline(always)]
-fn check_source(pod: &BoundPod, src: Addr) -> Result<(), DropReason> {
+fn check_source<T: EnforceTables>(
+    tables: &T,
+    device: u32,
+    pod: &BoundPod,
+    src: Addr,
+) -> Result<(), DropReason> {
     match pod.address_like(src) {
         Some(own) if own == src => Ok(()),
         _ if is_of_link(src) || pod.flags & BoundPod::ANY_SOURCE != 0 => Ok(()),
         Some(_) => Err(DropReason::SpoofedSource),
         // It may have one in this family that nobody has heard of yet.
-        None => Err(DropReason::UnknownPod),
+        None => check_unknown(tables, device, src),
     }
+}
+
+/// Whether a destination is beyond the link that a pod has with its node. A source that means nothing there has no class of
+/// its own: it would pass for the rest of the world.
+#[inline(always)]
+fn leaves_link(dst: Addr) -> bool {
+    let [first, _, _, last] = dst.words().map(u32::from_be);
+    // Groups (224.0.0.0/4, ff00::/8), and everybody (255.255.255.255).
+    let is_group = if dst.is_v4() { last >= 0xe000_0000 } else { first >> 24 == 0xff };
+    !is_group && !is_of_link(dst)
 }
 
 /// No address yet (0.0.0.0, ::), or one of this link alone (169.254.0.0/16, fe80::/10).

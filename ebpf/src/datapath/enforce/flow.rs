@@ -200,17 +200,27 @@ fn create<T: EnforceTables>(
     replaces: bool,
 ) -> Result<(), DropReason> {
     if !replaces && tables.lookup_share(view.device) >= tables.enforcement().most_per_pod {
-        return Err(DropReason::JudgedFull);
+        return without_row(view);
     }
     match view.side {
         Side::Egress => row.outward = view.signs(),
         Side::Ingress => row.inward = view.signs(),
     }
-    tables.put_judged(key, &row).map_err(|_| DropReason::JudgedFull)?;
+    if tables.put_judged(key, &row).is_err() {
+        return without_row(view);
+    }
     if !replaces {
         tables.add_share(view.device);
     }
     Ok(())
+}
+
+/// What is allowed, and finds no room to be remembered. Of a pod that is isolated in one direction only, replies in the other
+/// need nobody's memory; and what leaves in that other direction is allowed, whatever becomes of its replies.
+#[inline(always)]
+fn without_row(view: &View) -> Result<(), DropReason> {
+    let is_half_open = view.policy.ingress == PolicySetId::OPEN || view.policy.egress == PolicySetId::OPEN;
+    if is_half_open { Ok(()) } else { Err(DropReason::JudgedFull) }
 }
 
 /// Says that a packet was seen; writes at most once a second, unless there is news.

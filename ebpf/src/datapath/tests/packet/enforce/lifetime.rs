@@ -109,6 +109,31 @@ fn a_full_table_refuses_what_is_new_and_nothing_else() {
 }
 
 #[test]
+fn without_room_a_pod_that_is_isolated_in_one_direction_goes_on() {
+    let ways = [
+        (Allows::Friends, Allows::Everything, INGRESS, Verdict::Pass),
+        (Allows::Everything, Allows::Friends, Verdict::Pass, EGRESS),
+    ];
+    for (ingress, egress, inward, outward) in ways {
+        for mut world in World::guarded() {
+            world.tables.enforcement.most_per_pod = 0;
+            world.isolate(0, ingress, egress);
+            let (pod, friend) = (world.pod(0), world.pod(3));
+            assert_eq!(world.gets(0, UPLINK, &udp(friend, pod)), inward);
+            assert_eq!(world.sends(0, &udp(pod, friend)), outward);
+            world.befriend(friend);
+            for segment in [udp(friend, pod), tcp(friend, pod, SYN)] {
+                assert_eq!(world.gets(0, UPLINK, &segment), Verdict::Pass);
+            }
+            for segment in [udp(pod, friend), tcp(pod, friend, SYN | ACK), tcp(pod, friend, SYN)] {
+                assert_eq!(world.sends(0, &segment), Verdict::Pass);
+            }
+            assert_eq!((world.judged(), world.counted(Counter::JudgedFull)), (0, 0));
+        }
+    }
+}
+
+#[test]
 fn a_pod_has_its_share_and_no_more() {
     for mut world in World::guarded() {
         world.tables.enforcement.most_per_pod = 3;

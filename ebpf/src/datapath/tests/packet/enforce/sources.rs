@@ -17,8 +17,9 @@ fn arp(sender: [u8; 4]) -> Vec<u8> {
     frame
 }
 
-fn link_local(world: &World) -> Peer {
-    let text = if world.pod(0).addr.is_v4() { "169.254.3.4:80" } else { "[fe80::1]:80" };
+fn link_local(world: &World, host: u8) -> Peer {
+    let v4 = world.pod(0).addr.is_v4();
+    let text = if v4 { format!("169.254.3.{host}:80") } else { format!("[fe80::{host}]:80") };
     text.parse::<SocketAddr>().unwrap().into()
 }
 
@@ -42,13 +43,32 @@ fn a_pods_packets_bear_its_own_address() {
 #[test]
 fn addresses_of_the_link_are_the_pods_and_judged_as_such() {
     for mut world in World::guarded() {
-        let (local, friend) = (link_local(&world), world.pod(3));
+        let (local, friend) = (link_local(&world, 4), link_local(&world, 5));
         assert_eq!(world.sends(0, &udp(local, friend)), Verdict::Pass);
         world.isolate(0, Allows::Nothing, Allows::Friends);
-        assert_eq!(world.sends(0, &udp(local, world.client(1))), EGRESS);
+        assert_eq!(world.sends(0, &udp(local, link_local(&world, 6))), EGRESS);
         world.befriend(friend);
         assert_eq!(world.sends(0, &udp(local, friend)), Verdict::Pass);
         assert_eq!(world.gets(0, UPLINK, &udp(local, world.pod(0))), INGRESS);
+    }
+}
+
+#[test]
+fn addresses_of_the_link_stay_on_it() {
+    for mut world in World::guarded() {
+        let (local, group) = (
+            link_local(&world, 4),
+            if world.pod(0).addr.is_v4() { "224.0.0.251:5353" } else { "[ff02::fb]:5353" },
+        );
+        for there in [group.parse::<SocketAddr>().unwrap().into(), link_local(&world, 5)] {
+            assert_eq!(world.sends(0, &udp(local, there)), Verdict::Pass, "{there:?}");
+        }
+        // There they would pass for the rest of the world.
+        for farther in [world.pod(1), world.pod(3), world.client(1), world.vip(), world.node()] {
+            assert_eq!(world.sends(0, &udp(local, farther)), SPOOFED, "{farther:?}");
+        }
+        world.tables.pods.get_mut(&FIRST_POD).unwrap().flags = BoundPod::ANY_SOURCE;
+        assert_eq!(world.sends(0, &udp(local, world.pod(3))), Verdict::Pass);
     }
 }
 
@@ -71,9 +91,14 @@ fn unknown_pods_are_held_or_let_pass() {
 
 #[test]
 fn an_address_of_the_other_family_is_not_known_yet() {
-    let [v4, v6] = World::guarded();
+    let [mut v4, mut v6] = World::guarded();
     for (world, other) in [(&v4, &v6), (&v6, &v4)] {
         assert_eq!(world.sends(0, &tcp(other.pod(0), other.pod(3), SYN)), UNKNOWN);
+    }
+    unknown_pods_are_let_pass(&mut v4);
+    unknown_pods_are_let_pass(&mut v6);
+    for (world, other) in [(&v4, &v6), (&v6, &v4)] {
+        assert_eq!(world.sends(0, &tcp(other.pod(0), other.pod(3), SYN)), Verdict::Pass);
     }
 }
 
