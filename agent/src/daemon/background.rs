@@ -156,7 +156,7 @@ impl Background {
                         reconciler.is_stale(*service, *backend, *protocol)
                     });
                     self.suspects = Translated { sockets: reconciler.select_stale(sockets), flows };
-                    if self.suspects.sockets.is_empty() {
+                    if self.suspects.is_empty() {
                         reconciler.tell_unsearched(&[]);
                     }
                     self.rested = Instant::now() + took * (SHARE - 1);
@@ -171,6 +171,9 @@ impl Background {
                     })
                 });
                 self.stale = Stale { sockets: reconciler.select_stale(sockets), flows };
+                if self.stale.sockets.is_empty() {
+                    reconciler.tell_unsearched(&[]);
+                }
             }
             Ok(Outcome::Closed(closed, flows)) => {
                 self.incomplete = !closed.unreachable.is_empty();

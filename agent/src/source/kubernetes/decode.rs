@@ -9,10 +9,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::fields::{
-    Header, Meta, NodeFields, PodFields, PolicyFields, PolicySelector, ServiceFields, SliceFields,
-};
+use super::fields::{Header, Meta, NodeFields, PodFields, PolicyFields, ServiceFields, SliceFields};
 use super::kind::Kind;
+use crate::source::parse::PolicySelector;
 use crate::source::{
     EndpointSlice, Namespace, NetworkPolicy, Node, ObjectKey, Parsed, Pod, Problem, Service, closed_policy,
     parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
 
 /// What all objects have.
@@ -128,24 +128,6 @@ impl PolicyFields {
         let Self { mut metadata, spec } = self;
         let api = networking::NetworkPolicy { metadata: metadata.take(), spec };
         (metadata, api)
-    }
-}
-
-/// Of a policy that does not decode: whom it selects.
-#[derive(Deserialize)]
-pub(super) struct PolicySelector {
-    spec: Option<PolicySelectorSpec>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PolicySelectorSpec {
-    pod_selector: Option<LabelSelector>,
-}
-
-impl PolicySelector {
-    pub(super) fn split(self) -> Option<LabelSelector> {
-        self.spec?.pod_selector
     }
 }
 

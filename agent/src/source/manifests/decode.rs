@@ -11,7 +11,7 @@ use std::vec;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -66,24 +66,6 @@ pub(super) struct Header {
 pub(super) struct HeaderMeta {
     pub(super) namespace: Option<String>,
     pub(super) name: Option<String>,
-}
-
-/// Of a NetworkPolicy that does not decode: whom it selects.
-#[derive(Debug, Deserialize)]
-pub(super) struct PolicySelector {
-    spec: Option<PolicySelectorSpec>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PolicySelectorSpec {
-    pod_selector: Option<LabelSelector>,
-}
-
-impl PolicySelector {
-    pub(super) fn split(self) -> Option<LabelSelector> {
-        self.spec?.pod_selector
-    }
 }
 
 impl<'a> Input<'a> {

@@ -6,9 +6,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::decode::{ApiObject, Fault, Header, Input, PolicySelector};
+use super::decode::{ApiObject, Fault, Header, Input};
 use super::document::split_documents;
-use crate::source::parse::Problems;
+use crate::source::parse::{PolicySelector, Problems};
 use crate::source::{
     EndpointSlice, Namespace, NetworkPolicy, Node, ObjectRef, Parsed, Pod, Problem, Service, closed_policy,
     parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,

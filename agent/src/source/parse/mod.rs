@@ -20,6 +20,7 @@ mod tests;
 
 pub use node::parse_node;
 pub use pod::{parse_namespace, parse_pod};
+pub(in crate::source) use policy::PolicySelector;
 pub use policy::{closed_policy, parse_network_policy};
 pub use problems::MAX_PROBLEMS;
 pub use service::parse_service;

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::networking::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Deserialize;
 
 use super::addr::parse_network;
 use super::problems::{Problems, quote};
@@ -45,6 +46,24 @@ pub fn parse_network_policy(api: &api::NetworkPolicy) -> Parsed<NetworkPolicy> {
         pods: pods.selector.clone(),
     };
     Parsed { object: Some(policy), problems: problems.finish() }
+}
+
+/// Of a policy that does not decode: whom it selects, if that does.
+#[derive(Debug, Deserialize)]
+pub(in crate::source) struct PolicySelector {
+    spec: Option<PolicySelectorSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PolicySelectorSpec {
+    pod_selector: Option<LabelSelector>,
+}
+
+impl PolicySelector {
+    pub(in crate::source) fn split(self) -> Option<LabelSelector> {
+        self.spec?.pod_selector
+    }
 }
 
 /// What stands for a policy that does not decode, where no version before it is known: its pods are isolated, and nothing
