@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use weir_ebpf::abi::Addr;
 
 use crate::compile::policy::PolicyCompiler;
-use crate::kernel::KernelPolicyStore;
+use crate::kernel::{Generation, KernelPolicyStore};
 use crate::observe::PolicyReport;
 use crate::source::Problem;
 use crate::state::State;
@@ -19,9 +19,25 @@ pub(super) struct Policies {
 }
 
 impl Policies {
-    /// Over what an earlier agent left.
-    pub(super) fn adopt(options: PolicyOptions, store: KernelPolicyStore) -> anyhow::Result<Self> {
-        let found = store.snapshot()?;
+    /// Over what an earlier agent left, be it in tables of other sizes: what is in force stays so until it is known what is
+    /// true.
+    pub(super) fn adopt(
+        options: PolicyOptions,
+        generation: &Generation,
+        earlier: Option<&Generation>,
+    ) -> anyhow::Result<Self> {
+        let mut store = KernelPolicyStore::open(generation)?;
+        let mut found = store.snapshot()?;
+        if let Some(earlier) = earlier.filter(|_| !found.is_said()) {
+            let left_out = KernelPolicyStore::open(earlier)?.snapshot()?.carry_to(&mut store)?;
+            if left_out > 0 {
+                tracing::warn!(
+                    "{left_out} rows of policies find no room in the new tables: pods that are isolated are allowed nothing \
+                     until all policies were told"
+                );
+            }
+            found = store.snapshot()?;
+        }
         let compiler = PolicyCompiler::adopting(found.named());
         Ok(Self { compiler, rows: PolicyRows::new(options, found), store })
     }

@@ -13,9 +13,7 @@ use super::Config;
 use super::node::Node;
 use super::policies::Policies;
 use super::reconcile::Reconciler;
-use crate::kernel::{
-    Generation, Grace, Hooks, KernelPolicyStore, KernelStore, migrate_clients, migrate_judged,
-};
+use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients, migrate_judged};
 use crate::observe::{Health, SharedReport};
 use crate::source::Event;
 use crate::state::State;
@@ -24,6 +22,10 @@ use crate::tables::{PolicyOptions, Tables};
 /// After this long without the first full lists, somebody is told; the old tables stay in force meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same for what policies ask for, where the tables of an agent of another layout are in force: of its policies nothing
+/// can be carried over, so that it is the longer wait, during which Services stay as they were.
+const PATIENCE_OF_UPGRADES: Duration = Duration::from_secs(60);
+
 /// Loaded, adopted, not yet attached.
 pub(super) struct Started {
     pub(super) reconciler: Reconciler,
@@ -31,6 +33,8 @@ pub(super) struct Started {
     pub(super) grace: Grace,
     pub(super) node: Node,
     earlier: Option<Generation>,
+    /// How long policies are waited for once Services are known.
+    patience: Duration,
     config: Config,
 }
 
@@ -62,7 +66,8 @@ pub(super) fn start(
     if !adopt && earlier.is_some() {
         tracing::info!("the tables have another size than before: building new ones beside the old");
     }
-    if !adopt && earlier.is_none() && Generation::has_unreadable(&config.pin_root)? {
+    let is_upgrade = !adopt && earlier.is_none() && Generation::has_unreadable(&config.pin_root)?;
+    if is_upgrade {
         tracing::warn!(
             "the tables are another version's, and nothing is carried over from them: connections that are translated \
              per packet begin anew, as does session affinity"
@@ -77,7 +82,7 @@ pub(super) fn start(
         tracing::info!(services = usage.services, backends = usage.backends, "adopted the pinned tables");
     }
     let options = PolicyOptions { judged: config.sizes.judged, holds_unknown: config.holds_unknown_pods };
-    let policies = Policies::adopt(options, KernelPolicyStore::open(&generation)?)?;
+    let policies = Policies::adopt(options, &generation, earlier.as_ref())?;
     let node = Node::start(config, &generation, hooks, report.clone())?;
     let state = State::new(config.node_name.as_str()).with_node_ports(config.node_ports.clone());
     Ok(Started {
@@ -86,6 +91,7 @@ pub(super) fn start(
         grace,
         node,
         earlier,
+        patience: if is_upgrade { PATIENCE_OF_UPGRADES } else { PATIENCE },
         config: config.clone(),
     })
 }
@@ -97,7 +103,9 @@ impl Started {
         let asked = Instant::now();
         let mut synced = None;
         while !self.reconciler.is_complete() {
-            if self.reconciler.is_synced() && synced.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            if self.reconciler.is_synced()
+                && synced.get_or_insert_with(Instant::now).elapsed() > self.patience
+            {
                 tracing::warn!(
                     "what NetworkPolicies ask for is still to come: Services are served without it"
                 );

@@ -6,12 +6,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 
 use weir_agent::kernel::{
-    Migrated, PinRoot, attached, cleanup, connected_sockets, expected, flow_forms, insert_flow,
-    migrate_clients,
+    KernelPolicyStore, Migrated, PinRoot, attached, cleanup, connected_sockets, expected, flow_forms,
+    insert_flow, migrate_clients,
 };
 use weir_agent::source::{Family, Protocol};
-use weir_agent::tables::Sizes;
-use weir_ebpf::abi::{Flow, Form, Peer, Signs};
+use weir_agent::tables::{PolicySnapshot, Sizes};
+use weir_ebpf::abi::{
+    Addr, BoundPod, ClassId, Enforcement, Flow, Form, NetworkKey, Peer, PodPolicy, PolicyName, PolicyNameKey,
+    PolicySetId, Port, PortRule, PortRuleKey, PortRulesId, Signs, VerdictKey,
+};
 
 use crate::world::{SIZES, World, named, plan, tcp_server, vip};
 
@@ -96,6 +99,42 @@ fn flows_that_do_not_fit_into_a_smaller_table_are_left_out_whole() {
     assert_eq!(left, [0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3], "those that were idle longest are cut, whole");
     // Again, once the programs were replaced.
     assert_eq!(migrate_clients(&old, &world.generation).unwrap(), Migrated { rows: 0, cut: 7 });
+}
+
+/// A pod that may get what eight ports are allowed, from a network and from an address.
+fn policies() -> PolicySnapshot {
+    let (set, ports, class) = (PolicySetId(9), PortRulesId(9), ClassId(9));
+    let addr = |text: &str| Addr::from(text.parse::<std::net::IpAddr>().unwrap());
+    let rule = |port| (PortRuleKey::new(ports, Protocol::Tcp as u8, Port::new(port), 16), PortRule::ALLOW);
+    let isolated = PodPolicy { ingress: set, ..PodPolicy::OPEN };
+    PolicySnapshot {
+        enforcement: Enforcement::new(Enforcement::ON, 3, 16),
+        pods: [(7, BoundPod::new(addr("10.244.1.7"), addr("fd00:10:244:1::7"), isolated, 0))].into(),
+        addresses: [(addr("10.244.2.7"), class)].into(),
+        networks: [(NetworkKey::new(addr("198.51.100.0"), 120), class)].into(),
+        verdicts: [(VerdictKey { set, class }, ports)].into(),
+        port_rules: (80..88).map(rule).collect(),
+        names: [(PolicyNameKey { kind: PolicyNameKey::SET, id: set.0 }, PolicyName([9; 16]))].into(),
+    }
+}
+
+#[test]
+fn other_sizes_keep_policies_in_force() {
+    let mut world = World::new("carry");
+    let old = policies();
+    assert_eq!(old.carry_to(&mut KernelPolicyStore::open(&world.generation).unwrap()).unwrap(), 0);
+    let first = world.generation.clone();
+    let found = || KernelPolicyStore::open(&first).unwrap().snapshot().unwrap();
+    assert_eq!(found(), old);
+    world.restart(Sizes { verdicts: 128, ..SIZES });
+    let mut wider = KernelPolicyStore::open(&world.generation).unwrap();
+    assert_eq!((found().carry_to(&mut wider).unwrap(), wider.snapshot().unwrap()), (0, old));
+    // Where they do not fit, the isolated side is closed, and the other stays open.
+    world.restart(Sizes { port_rules: 4, ..SIZES });
+    let mut narrower = KernelPolicyStore::open(&world.generation).unwrap();
+    assert_eq!(found().carry_to(&mut narrower).unwrap(), 4, "half of the ports");
+    let policy = narrower.snapshot().unwrap().pods[&7].policy;
+    assert_eq!(policy, PodPolicy { ingress: PolicySetId::CLOSED, ..PodPolicy::OPEN });
 }
 
 #[test]

@@ -7,11 +7,13 @@ use weir_ebpf::abi::{
     PortRuleKey, PortRulesId, VerdictKey,
 };
 
-use super::store::{name_key, name_row};
+use super::pods::closed_where_isolated;
+use super::store::{PolicyStore, PolicyWrite, name_key, name_row};
 use crate::compile::policy::{Change, Fingerprint, Named};
+use crate::tables::StoreError;
 
 /// The rows of the tables of policies.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct PolicySnapshot {
     /// `enforcement`
     pub enforcement: Enforcement,
@@ -43,6 +45,43 @@ impl PolicySnapshot {
         })
     }
 
+    /// Whether an agent ever said what is true, be it that there are no policies.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        self.enforcement != Enforcement::default()
+    }
+
+    /// Writes all of it into the empty tables that take the place of these. How many rows found no room: where there are any,
+    /// nothing is allowed to pods on the sides that are isolated, until the first update says what is true.
+    ///
+    /// # Errors
+    /// Anything else than want of room.
+    pub fn carry_to(&self, store: &mut impl PolicyStore) -> Result<usize, StoreError> {
+        let mut left_out = 0;
+        for write in self.rows() {
+            left_out += usize::from(!takes(store, &write)?);
+        }
+        for (device, pod) in &self.pods {
+            let mut pod = *pod;
+            if left_out > 0 {
+                pod.policy = closed_where_isolated(pod.policy);
+            }
+            takes(store, &PolicyWrite::Pod(*device, Some(pod)))?;
+        }
+        store.write_policy(&PolicyWrite::Enforcement(self.enforcement))?;
+        Ok(left_out)
+    }
+
+    /// What policies mean, apart from whom they are about.
+    fn rows(&self) -> impl Iterator<Item = PolicyWrite> {
+        let ports = self.port_rules.iter().map(|(key, row)| PolicyWrite::PortRule(*key, Some(*row)));
+        let verdicts = self.verdicts.iter().map(|(key, row)| PolicyWrite::Verdict(*key, Some(*row)));
+        let names = self.names.iter().map(|(key, row)| PolicyWrite::Name(*key, Some(*row)));
+        let networks = self.networks.iter().map(|(key, row)| PolicyWrite::Network(*key, Some(*row)));
+        let addresses = self.addresses.iter().map(|(key, row)| PolicyWrite::Address(*key, Some(*row)));
+        ports.chain(verdicts).chain(names).chain(networks).chain(addresses)
+    }
+
     /// Whether this row is there already; it is said from now on.
     pub(super) fn take_same(&mut self, change: &Change) -> bool {
         match *change {
@@ -63,6 +102,15 @@ impl PolicySnapshot {
         let verdicts = self.verdicts.into_keys().map(|key| Change::Verdict(key, None));
         let port_rules = self.port_rules.into_keys().map(|key| Change::PortRule(key, None));
         (addresses.chain(networks).collect(), verdicts.chain(port_rules).collect())
+    }
+}
+
+/// Whether there was room for it.
+fn takes(store: &mut impl PolicyStore, write: &PolicyWrite) -> Result<bool, StoreError> {
+    match store.write_policy(write) {
+        Ok(()) => Ok(true),
+        Err(StoreError::Full { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -94,12 +94,7 @@ impl Pods {
 
     fn policy(&self, addr: Addr) -> Option<PodPolicy> {
         let policy = *self.policies.get(&addr)?;
-        let close = |set| if set == PolicySetId::OPEN { set } else { PolicySetId::CLOSED };
-        Some(if self.closed.contains(&addr) {
-            PodPolicy { ingress: close(policy.ingress), egress: close(policy.egress) }
-        } else {
-            policy
-        })
+        Some(if self.closed.contains(&addr) { closed_where_isolated(policy) } else { policy })
     }
 
     /// One of the addresses that are closed for want of rows, and how many there are.
@@ -107,6 +102,12 @@ impl Pods {
         let first = self.closed.iter().map(|addr| IpAddr::from(*addr)).min()?;
         Some((first, self.closed.len()))
     }
+}
+
+/// Nothing is allowed where something isolates.
+pub(super) fn closed_where_isolated(policy: PodPolicy) -> PodPolicy {
+    let close = |set| if set == PolicySetId::OPEN { set } else { PolicySetId::CLOSED };
+    PodPolicy { ingress: close(policy.ingress), egress: close(policy.egress) }
 }
 
 /// A pod has one set for all of its addresses. Where two pods claim addresses behind one device nobody knows whose it is.
