@@ -136,6 +136,12 @@ counters! {
         AffinityLost = "affinity-lost",
         /// Packets that were translated and sent on at XDP; counted as packets of clients or backends as well.
         PacketXdp = "packet-xdp",
+        /// Flows to pods that policies which only watch would deny.
+        WouldDropIngress = "would-drop-ingress",
+        /// Flows of pods that policies which only watch would deny.
+        WouldDropEgress = "would-drop-egress",
+        /// Ends of TCP connections that were told by a reset that policies no longer allow their connection.
+        Reset = "reset",
     }
 }
 

@@ -17,7 +17,6 @@ pub struct BoundPod {
     pub policy: PodPolicy,
     /// The constants below.
     pub flags: u32,
-    pub(super) zero: u32,
 }
 
 impl BoundPod {
@@ -27,7 +26,7 @@ impl BoundPod {
     /// A pod with these addresses.
     #[must_use]
     pub const fn new(v4: Addr, v6: Addr, policy: PodPolicy, flags: u32) -> Self {
-        Self { v4, v6, policy, flags, zero: 0 }
+        Self { v4, v6, policy, flags }
     }
 
     /// Its address in the family of `other`; `None` where it has none.

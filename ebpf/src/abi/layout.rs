@@ -51,8 +51,8 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         Device { v4, v6, mac, flags, mtu }
         Prefix { addr, mask }
         Config { service_networks, v4, v6, first_port, ports, flags }
-        PodPolicy { ingress, egress }
-        BoundPod { v4, v6, policy, flags, zero }
+        PodPolicy { ingress, egress, flags }
+        BoundPod { v4, v6, policy, flags }
         NetworkKey { prefix_len, addr }
         VerdictKey { set, class }
         PortRuleKey { prefix_len, rules, protocol, zero, port }

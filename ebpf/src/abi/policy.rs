@@ -60,8 +60,12 @@ pub struct PortRulesId(pub u32);
 impl PortRulesId {
     /// Every port of every protocol, and what has no ports (ICMP).
     pub const ALL: Self = Self(0);
+    /// The same; but a policy that only watches would deny all of it.
+    pub const AUDIT: Self = Self(1);
+    /// Nothing, whatever the row of [`ClassId::EVERYBODY`] says.
+    pub const NONE: Self = Self(2);
     /// The first that has rows.
-    pub const FIRST: Self = Self(1);
+    pub const FIRST: Self = Self(3);
 }
 
 /// A pod's part in a flow.
@@ -81,17 +85,29 @@ pub struct PodPolicy {
     pub ingress: PolicySetId,
     /// What may leave it.
     pub egress: PolicySetId,
+    /// The constants below.
+    pub flags: u32,
 }
 
 impl PodPolicy {
     /// Of a pod that nothing isolates.
-    pub const OPEN: Self = Self { ingress: PolicySetId::OPEN, egress: PolicySetId::OPEN };
+    pub const OPEN: Self = Self::new(PolicySetId::OPEN, PolicySetId::OPEN);
+    /// What came to the pod while that was allowed goes on when it no longer is.
+    pub const KEEP_INGRESS: u32 = 1;
+    /// The same of what the pod began.
+    pub const KEEP_EGRESS: u32 = 2;
+
+    /// With these sets and no flags.
+    #[must_use]
+    pub const fn new(ingress: PolicySetId, egress: PolicySetId) -> Self {
+        Self { ingress, egress, flags: 0 }
+    }
 
     /// Whether nothing isolates it.
     #[inline(always)]
     #[must_use]
     pub fn is_open(self) -> bool {
-        self == Self::OPEN
+        self.ingress == PolicySetId::OPEN && self.egress == PolicySetId::OPEN
     }
 
     /// What holds for one side of its flows.
@@ -102,6 +118,17 @@ impl PodPolicy {
             Side::Ingress => self.ingress,
             Side::Egress => self.egress,
         }
+    }
+
+    /// Whether flows that began on this side go on when they are no longer allowed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn keeps(self, side: Side) -> bool {
+        let flag = match side {
+            Side::Ingress => Self::KEEP_INGRESS,
+            Side::Egress => Self::KEEP_EGRESS,
+        };
+        self.flags & flag != 0
     }
 }
 
@@ -151,7 +178,8 @@ pub struct VerdictKey {
 )]
 #[repr(C)]
 pub struct PortRuleKey {
-    /// How many of the bits after this field count: [`PortRuleKey::PROTOCOL_BITS`], and those of the port.
+    /// How many of the bits after this field count: [`PortRuleKey::RULES_BITS`], or [`PortRuleKey::PROTOCOL_BITS`] and those
+    /// of the port.
     pub prefix_len: u32,
     /// Of which set.
     pub rules: PortRulesId,
@@ -163,8 +191,18 @@ pub struct PortRuleKey {
 }
 
 impl PortRuleKey {
+    /// The bits of the set alone.
+    pub const RULES_BITS: u32 = 32;
     /// The bits before the port's.
     pub const PROTOCOL_BITS: u32 = 48;
+
+    /// Everything that no longer prefix of the set has: any port of any protocol, and what has no ports.
+    #[inline(always)]
+    #[must_use]
+    pub const fn otherwise(rules: PortRulesId) -> Self {
+        let port = Port::new(0).network().to_ne_bytes();
+        Self { prefix_len: Self::RULES_BITS, rules, protocol: 0, zero: 0, port }
+    }
 
     /// The ports that begin with the first `bits` of `port`, at most 16. The others have to be 0.
     #[inline(always)]
@@ -195,8 +233,12 @@ impl PortRuleKey {
 pub struct PortRule(u32);
 
 impl PortRule {
-    /// These ports may be used. Anything else in a row denies.
+    /// These ports may not be used, as where there is no row.
+    pub const DENY: Self = Self(0);
+    /// They may. Anything but this and the next denies.
     pub const ALLOW: Self = Self(1);
+    /// They may, but a policy that only watches would deny it.
+    pub const AUDIT: Self = Self(2);
 }
 
 /// Key of the `policy_names` table: a number of the tables of policies, and of which kind.
@@ -226,7 +268,7 @@ pub struct PolicyName(pub [u8; 16]);
 
 const _: () = {
     assert!(size_of::<PolicyNameKey>() == 8 && size_of::<PolicyName>() == 16);
-    assert!(size_of::<PodPolicy>() == 8 && offset_of!(PodPolicy, egress) == 4);
+    assert!(size_of::<PodPolicy>() == 12 && offset_of!(PodPolicy, egress) == 4);
     assert!(size_of::<NetworkKey>() == 20 && offset_of!(NetworkKey, addr) == 4);
     assert!(size_of::<VerdictKey>() == 8 && offset_of!(VerdictKey, class) == 4);
     assert!(size_of::<PortRuleKey>() == 12 && offset_of!(PortRuleKey, rules) == 4);

@@ -57,6 +57,8 @@ pub enum Judgement {
     Open,
     /// Some rule allows it.
     Allowed(PolicySetId, ClassId),
+    /// It passes; but a policy that only watches would deny it.
+    Audited(PolicySetId, ClassId),
     /// No rule does.
     Denied(PolicySetId, ClassId),
 }
@@ -66,7 +68,7 @@ impl Judgement {
     #[inline(always)]
     #[must_use]
     pub const fn passes(self) -> bool {
-        matches!(self, Self::Itself | Self::Open | Self::Allowed(..))
+        matches!(self, Self::Itself | Self::Open | Self::Allowed(..) | Self::Audited(..))
     }
 }
 
@@ -97,10 +99,10 @@ pub fn judge_class(
     class: ClassId,
     access: &Access,
 ) -> Judgement {
-    if allows(tables, set, class, access) {
-        Judgement::Allowed(set, class)
-    } else {
-        Judgement::Denied(set, class)
+    match lookup_rule(tables, set, class, access) {
+        PortRule::ALLOW => Judgement::Allowed(set, class),
+        PortRule::AUDIT => Judgement::Audited(set, class),
+        _ => Judgement::Denied(set, class),
     }
 }
 
@@ -115,20 +117,21 @@ pub fn lookup_class(tables: &impl PolicyTables, addr: Addr) -> ClassId {
 }
 
 #[inline(always)]
-fn allows(tables: &impl PolicyTables, set: PolicySetId, class: ClassId, access: &Access) -> bool {
+fn lookup_rule(tables: &impl PolicyTables, set: PolicySetId, class: ClassId, access: &Access) -> PortRule {
     if set == PolicySetId::CLOSED {
-        return false;
+        return PortRule::DENY;
     }
     let mut rules = tables.lookup_verdict(&VerdictKey { set, class });
     if rules.is_none() && class != ClassId::EVERYBODY {
         rules = tables.lookup_verdict(&VerdictKey { set, class: ClassId::EVERYBODY });
     }
     match rules {
-        None => false,
-        Some(PortRulesId::ALL) => true,
+        None | Some(PortRulesId::NONE) => PortRule::DENY,
+        Some(PortRulesId::ALL) => PortRule::ALLOW,
+        Some(PortRulesId::AUDIT) => PortRule::AUDIT,
         Some(rules) => {
             let key = PortRuleKey::new(rules, access.protocol, access.port, 16);
-            tables.lookup_port_rule(&key) == Some(PortRule::ALLOW)
+            tables.lookup_port_rule(&key).unwrap_or(PortRule::DENY)
         }
     }
 }

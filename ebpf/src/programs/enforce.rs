@@ -2,7 +2,7 @@
 //! and finds in the map what those before it left.
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_ebpf::abi::{Origin, PodPolicy};
+use weir_ebpf::abi::Origin;
 use weir_ebpf::datapath::enforce::{
     EnforceTables as _, Passing, admit, cut, judge_in, judge_out, judge_unread,
 };
@@ -103,7 +103,7 @@ fn may_enter_unread(raw: *mut __sk_buff) -> bool {
 /// Out of the pod behind the device of this hook.
 #[inline(always)]
 fn may_leave(raw: *mut __sk_buff, row: &Decision) -> bool {
-    row.policy == PodPolicy::OPEN || may_leave_isolated(raw, row)
+    row.policy.is_open() || may_leave_isolated(raw, row)
 }
 
 #[inline(never)]

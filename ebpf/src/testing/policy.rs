@@ -55,7 +55,9 @@ impl PolicyTables for MemoryPolicy {
             if let Some(rule) = found {
                 return Some(*rule);
             }
-            bits = bits.checked_sub(1)?;
+            let Some(fewer) = bits.checked_sub(1) else { break };
+            bits = fewer;
         }
+        self.port_rules.get(&PortRuleKey::otherwise(key.rules)).copied()
     }
 }

@@ -10,7 +10,7 @@ use weir_agent::source::{
     Event, ObjectKey, Problem, Protocol, parse_namespace, parse_network_policy, parse_pod,
 };
 use weir_agent::state::State;
-use weir_ebpf::abi::{PodPolicy, PolicySetId, Port, Side};
+use weir_ebpf::abi::{PodPolicy, Port, Side};
 use weir_ebpf::datapath::policy::{Access, judge, judge_rules};
 use weir_ebpf::testing::MemoryPolicy;
 
@@ -194,7 +194,7 @@ impl Node {
 /// What tables say by their rules.
 #[must_use]
 pub fn judge_by(tables: &MemoryPolicy, flow: &Flow) -> Answer {
-    let open = PodPolicy { ingress: PolicySetId::OPEN, egress: PolicySetId::OPEN };
+    let open = PodPolicy::OPEN;
     let [egress, ingress] = ends(flow).map(|access| {
         let policy = tables.pods.get(&access.pod).copied().unwrap_or(open);
         judge_rules(tables, policy.set(access.side), &access).passes()

@@ -25,7 +25,7 @@ fn addr(text: &str) -> Addr {
 }
 
 fn open() -> PodPolicy {
-    PodPolicy { ingress: PolicySetId::OPEN, egress: PolicySetId::OPEN }
+    PodPolicy::OPEN
 }
 
 impl World {
@@ -254,7 +254,7 @@ fn all_and_nothing_are_numbers() {
     let server = json!({"matchLabels": {"app": "server"}});
     world.put_policy("serve", &json!({"podSelector": server, "policyTypes": ["Ingress", "Egress"], "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": "no-such"}]}, {}]}));
     world.update();
-    let closed = PodPolicy { ingress: PolicySetId::CLOSED, egress: PolicySetId::OPEN };
+    let closed = PodPolicy::new(PolicySetId::CLOSED, PolicySetId::OPEN);
     assert_eq!(world.policy("10.0.0.1"), closed);
     let nothing = Sizes { networks: 1, workloads: 1, ..Sizes::default() };
     assert_eq!(world.compiler.sizes(), nothing, "what such sets ask for is not told apart");

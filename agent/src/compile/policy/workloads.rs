@@ -26,6 +26,7 @@ impl PolicyCompiler {
             let policy = state.workload(*addr).map(|view| PodPolicy {
                 ingress: self.acquire_set(state, &view, Side::Ingress, out),
                 egress: self.acquire_set(state, &view, Side::Egress, out),
+                flags: 0,
             });
             (*addr, policy)
         };
@@ -42,7 +43,7 @@ impl PolicyCompiler {
             if before != policy {
                 out.push(Change::Pod(addr.into(), policy));
             }
-            if let Some(PodPolicy { ingress, egress }) = before {
+            if let Some(PodPolicy { ingress, egress, .. }) = before {
                 [ingress, egress].into_iter().for_each(|set| self.matrix.release_set(set));
             }
         }

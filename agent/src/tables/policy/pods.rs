@@ -87,6 +87,7 @@ impl Pods {
             row.policy = PodPolicy {
                 ingress: stricter(row.policy.ingress, policy.ingress),
                 egress: stricter(row.policy.egress, policy.egress),
+                flags: row.policy.flags & policy.flags,
             };
         }
         row
@@ -107,7 +108,7 @@ impl Pods {
 /// Nothing is allowed where something isolates.
 pub(super) fn closed_where_isolated(policy: PodPolicy) -> PodPolicy {
     let close = |set| if set == PolicySetId::OPEN { set } else { PolicySetId::CLOSED };
-    PodPolicy { ingress: close(policy.ingress), egress: close(policy.egress) }
+    PodPolicy { ingress: close(policy.ingress), egress: close(policy.egress), ..policy }
 }
 
 /// A pod has one set for all of its addresses. Where two pods claim addresses behind one device nobody knows whose it is.

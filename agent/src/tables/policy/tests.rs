@@ -69,11 +69,11 @@ fn addr(text: &str) -> Addr {
 }
 
 fn closed_to_all() -> PodPolicy {
-    PodPolicy { ingress: PolicySetId::CLOSED, egress: PolicySetId::OPEN }
+    PodPolicy::new(PolicySetId::CLOSED, PolicySetId::OPEN)
 }
 
 fn guarded() -> PodPolicy {
-    PodPolicy { ingress: SET, egress: PolicySetId::OPEN }
+    PodPolicy::new(SET, PolicySetId::OPEN)
 }
 
 /// A set with one class, by a network with an except; and a pod that has it.

@@ -185,7 +185,7 @@ fn judge<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View, began:
     let set = view.policy.set(began);
     let class = match judge_rules(tables, set, &view.access(began)) {
         Judgement::Open | Judgement::Itself => ClassId::EVERYBODY,
-        Judgement::Allowed(_, class) => class,
+        Judgement::Allowed(_, class) | Judgement::Audited(_, class) => class,
         Judgement::Denied(..) | Judgement::NotAPod => return None,
     };
     Some(Judged::new(began, set, class, generation, moment.seconds()))

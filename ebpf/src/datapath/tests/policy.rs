@@ -28,7 +28,7 @@ fn network(text: &str, bits: u32) -> NetworkKey {
 /// 10.0.0.1 takes 8080 to 8083 by TCP from the class of 10.0.0.2 and of 192.0.2.0/24, and sends nothing.
 fn tables() -> MemoryPolicy {
     let mut tables = MemoryPolicy::default();
-    tables.pods.insert(addr("10.0.0.1"), PodPolicy { ingress: SET, egress: PolicySetId::CLOSED });
+    tables.pods.insert(addr("10.0.0.1"), PodPolicy::new(SET, PolicySetId::CLOSED));
     tables.addresses.insert(addr("10.0.0.2"), PEERS);
     tables.networks.insert(network("0.0.0.0", 96), ClassId::EVERYBODY);
     tables.networks.insert(network("192.0.2.0", 120), PEERS);
@@ -124,4 +124,36 @@ fn the_tables_in_memory_find_the_longest_prefix_of_ports() {
     }
     let other = PortRuleKey::new(PortRulesId(4), 17, Port::new(53), 16);
     assert_eq!(tables.lookup_port_rule(&other), None);
+}
+
+#[test]
+fn what_would_be_denied_passes_and_what_is_denied_by_a_row_does_not() {
+    let mut tables = tables();
+    let everybody = VerdictKey { set: SET, class: ClassId::EVERYBODY };
+    let judge = |tables: &MemoryPolicy, peer: &str, protocol, port| {
+        judge(tables, &access(Side::Ingress, peer, protocol, port))
+    };
+    tables.verdicts.insert(everybody, PortRulesId::AUDIT);
+    let audited = judge(&tables, "10.0.0.3", 17, 53);
+    assert_eq!(audited, Judgement::Audited(SET, ClassId::EVERYBODY));
+    assert!(audited.passes());
+    // A row of a class is not made up for by everybody's.
+    tables.verdicts.insert(everybody, PortRulesId::ALL);
+    tables.verdicts.insert(VerdictKey { set: SET, class: PEERS }, PortRulesId::NONE);
+    assert_eq!(judge(&tables, "10.0.0.2", 6, 8080), Judgement::Denied(SET, PEERS));
+    // A verdict for all of a set, another for a protocol, others for ports.
+    let verdict = VerdictKey { set: SET, class: PEERS };
+    tables.verdicts.insert(verdict, WEB);
+    tables.port_rules.insert(PortRuleKey::otherwise(WEB), PortRule::AUDIT);
+    tables.port_rules.insert(PortRuleKey::new(WEB, 17, Port::new(0), 0), PortRule::ALLOW);
+    tables.port_rules.insert(PortRuleKey::new(WEB, 17, Port::new(53), 16), PortRule::DENY);
+    for (protocol, port, want) in [
+        (6, 8080, Judgement::Allowed(SET, PEERS)),
+        (6, 80, Judgement::Audited(SET, PEERS)),
+        (1, 0, Judgement::Audited(SET, PEERS)),
+        (17, 54, Judgement::Allowed(SET, PEERS)),
+        (17, 53, Judgement::Denied(SET, PEERS)),
+    ] {
+        assert_eq!(judge(&tables, "10.0.0.2", protocol, port), want, "{protocol} {port}");
+    }
 }

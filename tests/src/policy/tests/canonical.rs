@@ -58,7 +58,7 @@ pub(super) fn canonical(tables: &MemoryPolicy) -> Result<Canonical, String> {
         let (set, class) = known.ok_or_else(|| format!("{key:?} is nobody's"))?;
         verdicts.insert([*set, *class], *rules);
     }
-    let mut rules = Renamed::new(&[(PortRulesId::ALL, 0)]);
+    let mut rules = Renamed::new(&[(PortRulesId::ALL, 0), (PortRulesId::AUDIT, 1), (PortRulesId::NONE, 2)]);
     let verdicts = verdicts.into_iter().map(|(key, id)| (key, rules.meet(id))).collect();
     let mut port_rules = Vec::new();
     for key in tables.port_rules.keys() {

@@ -79,7 +79,7 @@ impl World {
     fn isolate(&mut self, pod: u32, ingress: Allows, egress: Allows) {
         let (addr, none) = (self.pod(pod).addr, Addr::from_words([0; 4]));
         let (v4, v6) = if addr.is_v4() { (addr, none) } else { (none, addr) };
-        let policy = PodPolicy { ingress: ingress.set(), egress: egress.set() };
+        let policy = PodPolicy::new(ingress.set(), egress.set());
         self.tables.pods.insert(FIRST_POD + pod, BoundPod::new(v4, v6, policy, 0));
     }
 
