@@ -51,6 +51,8 @@ pub(super) fn classify(mirror: &Mirror, options: &Options, host_netns: u64) -> F
         addresses: node_addresses(mirror, &primary),
         primary_v4: primary[0],
         primary_v6: primary[1],
+        // One that is down takes nothing.
+        carriers: mirror.links.values().filter(|link| link.is_up).filter_map(|link| link.carrier).collect(),
     }
 }
 

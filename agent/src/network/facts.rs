@@ -1,6 +1,6 @@
 //! What is known of this node's network, as one value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use weir_ebpf::abi::Mac;
@@ -22,6 +22,19 @@ pub struct Facts {
     pub primary_v4: Option<IpAddr>,
     /// The same in IPv6.
     pub primary_v6: Option<IpAddr>,
+    /// What this node takes packets out of tunnels from.
+    pub carriers: BTreeSet<Carrier>,
+}
+
+/// What packets of a tunnel are in, where whoever sends one may write into it what it likes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Carrier {
+    /// UDP to this port of the node (VXLAN, Geneve, bare UDP).
+    Udp(u16),
+    /// IP.
+    Ip,
+    /// GRE.
+    Gre,
 }
 
 /// A device that leads to other nodes and the world.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use weir_ebpf::abi::Mac;
 
+use super::facts::Carrier;
+
 /// Number of another network namespace, as this one calls it.
 pub(super) type Nsid = i32;
 
@@ -44,6 +46,8 @@ pub(super) struct Link {
     pub(super) lower: Option<u32>,
     /// Where `lower` is, if not here.
     pub(super) lower_netns: Option<Nsid>,
+    /// What it takes packets out of, if it is such a tunnel.
+    pub(super) carrier: Option<Carrier>,
 }
 
 /// An address of a device.

@@ -21,7 +21,7 @@ mod rows;
 mod tests;
 mod watch;
 
-pub use facts::{Facts, NodeDevice, Pod};
+pub use facts::{Carrier, Facts, NodeDevice, Pod};
 pub use options::Options;
 pub use rows::{Forwarding, NodeRows, RowOptions, SocketLb, Xdp};
 pub use watch::{Watch, own_netns};

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoBareUdp, InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::nsid::NsidAttribute;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use weir_ebpf::abi::Mac;
 
+use super::facts::Carrier;
 use super::mirror::{Address, Change, Kind, Link, Route};
 
 /// What a message says. A route with several next hops is several.
@@ -67,6 +69,7 @@ pub(super) fn parse_link(message: &LinkMessage) -> Link {
         master: None,
         lower: None,
         lower_netns: None,
+        carrier: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -103,17 +106,50 @@ fn is_tap(message: &LinkMessage) -> bool {
 fn parse_info(infos: &[LinkInfo], link: &mut Link) {
     for info in infos {
         match info {
-            LinkInfo::Kind(kind) => link.kind = parse_kind(kind),
+            LinkInfo::Kind(kind) => {
+                link.kind = parse_kind(kind);
+                link.carrier = link.carrier.or(carrier_of(kind));
+            }
             // The device that it sends through is no `IFLA_LINK` here.
             LinkInfo::Data(InfoData::Vxlan(data)) => {
+                link.carrier = data.iter().find_map(|info| match info {
+                    InfoVxlan::Port(port) => Some(Carrier::Udp(*port)),
+                    _ => None,
+                });
                 let lower = data.iter().find_map(|info| match info {
                     InfoVxlan::Link(lower) => Some(*lower).filter(|lower| *lower != 0),
                     _ => None,
                 });
                 link.lower = link.lower.or(lower);
             }
+            LinkInfo::Data(InfoData::Geneve(data)) => {
+                link.carrier = data.iter().find_map(|info| match info {
+                    InfoGeneve::Port(port) => Some(Carrier::Udp(*port)),
+                    _ => None,
+                });
+            }
+            LinkInfo::Data(InfoData::BareUdp(data)) => {
+                link.carrier = data.iter().find_map(|info| match info {
+                    InfoBareUdp::Port(port) => Some(Carrier::Udp(*port)),
+                    _ => None,
+                });
+            }
             _ => {}
         }
+    }
+}
+
+/// Of tunnels over UDP the port is said beside.
+fn carrier_of(kind: &InfoKind) -> Option<Carrier> {
+    match kind {
+        InfoKind::IpIp | InfoKind::Ip6Tnl | InfoKind::SitTun => Some(Carrier::Ip),
+        InfoKind::GreTap
+        | InfoKind::GreTap6
+        | InfoKind::GreTun
+        | InfoKind::GreTun6
+        | InfoKind::ErSpan
+        | InfoKind::Ip6ErSpan => Some(Carrier::Gre),
+        _ => None,
     }
 }
 

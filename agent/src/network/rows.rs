@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weir_ebpf::abi::{Addr, Config, Device, Netns, Prefix, Workload};
+use weir_ebpf::abi::{Addr, Config, Device, Netns, Port, Prefix, Workload};
 
-use super::facts::Facts;
+use super::facts::{Carrier, Facts};
 
 /// Which way translated packets go on (`--forwarding`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -85,7 +85,7 @@ impl NodeRows {
             workloads: HashMap::new(),
             netns: HashMap::from([(facts.host_netns, Netns { v4, v6, flags: Netns::HOST })]),
             devices: HashMap::new(),
-            config: compile_config(options, v4, v6),
+            config: compile_config(facts, options, v4, v6),
         };
         for (&index, device) in &facts.devices {
             let ethernet = if device.mac.is_none() { Device::NO_ETHERNET } else { 0 };
@@ -129,7 +129,7 @@ impl NodeRows {
     }
 }
 
-fn compile_config(options: &RowOptions, v4: Addr, v6: Addr) -> Config {
+fn compile_config(facts: &Facts, options: &RowOptions, v4: Addr, v6: Addr) -> Config {
     let mut service_networks = [Prefix::NONE; 4];
     for (place, network) in service_networks.iter_mut().zip(&options.service_networks) {
         let bits = u32::from(network.prefix_len()) + if network.addr().is_ipv4() { 96 } else { 0 };
@@ -142,8 +142,29 @@ fn compile_config(options: &RowOptions, v4: Addr, v6: Addr) -> Config {
         v6,
         first_port: first,
         ports: (last.saturating_sub(first)).saturating_add(1),
-        flags: config_flags(options),
+        flags: config_flags(options) | carrier_flags(facts),
+        tunnel_ports: tunnel_ports(facts),
     }
+}
+
+/// More of them than there is room for has no node that anybody has seen.
+fn tunnel_ports(facts: &Facts) -> [Port; 4] {
+    let mut places = [Port::default(); 4];
+    let ports = facts.carriers.iter().filter_map(|carrier| match carrier {
+        Carrier::Udp(port) => Some(Port::new(*port)),
+        Carrier::Ip | Carrier::Gre => None,
+    });
+    places.iter_mut().zip(ports).for_each(|(place, port)| *place = port);
+    places
+}
+
+fn carrier_flags(facts: &Facts) -> u32 {
+    let flag = |carrier: &Carrier| match carrier {
+        Carrier::Udp(_) => 0,
+        Carrier::Ip => Config::IP_IN_IP,
+        Carrier::Gre => Config::GRE,
+    };
+    facts.carriers.iter().map(flag).fold(0, |all, flag| all | flag)
 }
 
 fn config_flags(options: &RowOptions) -> u32 {

@@ -62,6 +62,9 @@ counters! {
         Unreadable = "unreadable",
         /// A new flow of a pod that has its share of what is remembered for policies, or no room for anybody's (dropped).
         JudgedFull = "judged-full",
+        /// A pod sends what the node itself would take out of a tunnel: it would come in under whatever address stands in it
+        /// (dropped).
+        NodeTunnel = "node-tunnel",
     }
 }
 
@@ -106,6 +109,8 @@ counters! {
         Unreadable = "unreadable",
         /// New flows dropped because their pod has its share of the judged table, or that is full.
         JudgedFull = "judged-full",
+        /// Packets of pods for the node's own tunnels.
+        NodeTunnel = "node-tunnel",
         /// Flows that began on the per-packet path.
         FlowBegun = "flow-begun",
         /// Packets from clients that were translated.
@@ -165,6 +170,7 @@ impl From<DropReason> for Counter {
             DropReason::RouterMessage => Self::RouterMessage,
             DropReason::Unreadable => Self::Unreadable,
             DropReason::JudgedFull => Self::JudgedFull,
+            DropReason::NodeTunnel => Self::NodeTunnel,
         }
     }
 }

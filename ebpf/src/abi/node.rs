@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Addr;
+use super::{Addr, Port};
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -137,6 +137,8 @@ pub struct Config {
     pub ports: u16,
     /// The constants below.
     pub flags: u32,
+    /// The UDP ports at which the node takes packets out of tunnels (VXLAN, Geneve); unused ones are 0.
+    pub tunnel_ports: [Port; 4],
 }
 
 impl Config {
@@ -151,6 +153,10 @@ impl Config {
     /// Clients outside stay visible to every backend of a ClusterIP, for networks that bring its answers back through
     /// this node by themselves (`--cluster-ip-clients show`).
     pub const SHOW_CLUSTER_IP_CLIENTS: u32 = 8;
+    /// The node takes packets out of IP in IP: protocols 4 and 41.
+    pub const IP_IN_IP: u32 = 16;
+    /// The node takes packets out of GRE: protocol 47.
+    pub const GRE: u32 = 32;
 
     /// Before the agent has written one: nothing is refused, nothing hidden.
     pub const EMPTY: Self = Self {
@@ -160,6 +166,7 @@ impl Config {
         first_port: 0,
         ports: 0,
         flags: 0,
+        tunnel_ports: [Port::from_network(0); 4],
     };
 }
 
@@ -169,6 +176,8 @@ const _: () = {
         Config::SOME_WITHOUT_SOCKETS,
         Config::MARK_FORWARDED,
         Config::SHOW_CLUSTER_IP_CLIENTS,
+        Config::IP_IN_IP,
+        Config::GRE,
     ];
     let mut all = 0;
     let mut at = 0;

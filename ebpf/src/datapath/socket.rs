@@ -52,7 +52,8 @@ impl From<DropReason> for Errno {
             | DropReason::SpoofedSource
             | DropReason::RouterMessage
             | DropReason::Unreadable
-            | DropReason::JudgedFull => Self::HostUnreachable,
+            | DropReason::JudgedFull
+            | DropReason::NodeTunnel => Self::HostUnreachable,
         }
     }
 }

@@ -69,6 +69,13 @@ impl Node {
         self.tables.pods.remove(&(FIRST_POD + pod));
     }
 
+    /// The node takes packets out of tunnels at a UDP port.
+    pub(super) fn take_tunnels(&mut self, port: u16) {
+        if let Some(config) = &mut self.tables.config {
+            config.tunnel_ports[1] = Port::new(port);
+        }
+    }
+
     /// Policies know this address from now on.
     pub(super) fn befriend(&mut self, who: Who) {
         self.tables.policy.addresses.insert(self.peer(who).addr, FRIENDS);

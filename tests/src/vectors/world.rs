@@ -63,7 +63,8 @@ pub(super) fn build_world(spec: &Spec<'_>, objects: &Objects<'_>, pods: &[IpAddr
     }
     let flags = if spec.shows_clients { Config::SHOW_CLUSTER_IP_CLIENTS } else { 0 };
     let ports = SOURCE_PORTS.end - SOURCE_PORTS.start;
-    tables.config = Some(Config { service_networks, v4, v6, first_port: SOURCE_PORTS.start, ports, flags });
+    let first_port = SOURCE_PORTS.start;
+    tables.config = Some(Config { service_networks, v4, v6, first_port, ports, flags, ..Config::EMPTY });
     tables.netns.insert(HOST, Netns { v4, v6, flags: Netns::HOST });
     let device = |flags| Device { v4, v6, mac: [2; 6], flags, mtu: 1500 };
     tables.devices.extend([(UPLINK, device(Device::NODE_FACING)), (VETH, device(0))]);

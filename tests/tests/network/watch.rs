@@ -1,8 +1,9 @@
 //! What is heard of devices, addresses and pods, as they come, change and go.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use weir_agent::network::{Facts, Forwarding, NodeRows, RowOptions, SocketLb, Xdp, own_netns};
+use weir_agent::network::{Carrier, Facts, Forwarding, NodeRows, RowOptions, SocketLb, Xdp, own_netns};
 
 use crate::stage::{Stage, run, until};
 
@@ -162,4 +163,17 @@ fn devices_become_node_facing_and_cease_to() {
     });
     stage.ip(&["address del 192.0.2.9/32 dev lo"]);
     until(&mut watch, "none", |facts| facts.addresses.iter().all(|address| address.addr != ip("192.0.2.9")));
+}
+
+#[test]
+fn what_the_node_takes_out_of_tunnels() {
+    let mut stage = Stage::new("carriers");
+    let mut watch = stage.watch();
+    assert_eq!(watch.now().carriers, [].into());
+    let wanted = BTreeSet::from([Carrier::Udp(8472)]);
+    stage.ip(&["link add vx type vxlan external dstport 8472", "link set vx up"]);
+    until(&mut watch, "a tunnel", |facts| facts.carriers == wanted);
+    // Of one that is down nothing is taken out.
+    stage.ip(&["link set vx down"]);
+    until(&mut watch, "no tunnel", |facts| facts.carriers.is_empty());
 }

@@ -39,11 +39,15 @@ impl Announced {
         self
     }
 
-    pub(super) fn vxlan(mut self, lower: u32) -> Self {
-        let data = InfoData::Vxlan(vec![InfoVxlan::Id(1), InfoVxlan::Link(lower)]);
-        let info = vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(data)];
+    pub(super) fn kind_with(mut self, kind: InfoKind, data: InfoData) -> Self {
+        let info = vec![LinkInfo::Kind(kind), LinkInfo::Data(data)];
         self.0.attributes.push(LinkAttribute::LinkInfo(info));
         self
+    }
+
+    pub(super) fn vxlan(self, lower: u32) -> Self {
+        let data = InfoData::Vxlan(vec![InfoVxlan::Id(1), InfoVxlan::Link(lower), InfoVxlan::Port(8472)]);
+        self.kind_with(InfoKind::Vxlan, data)
     }
 
     pub(super) fn master(mut self, master: u32) -> Self {

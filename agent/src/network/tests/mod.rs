@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressFlags, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute};
+use netlink_packet_route::link::{InfoBareUdp, InfoData, InfoGeneve, InfoKind, LinkAttribute};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use weir_ebpf::abi::{Addr, Config, Device, Netns, Prefix};
+use weir_ebpf::abi::{Addr, Config, Device, Netns, Port, Prefix};
 
 use super::classify::{classify, pod_ends};
+use super::facts::Carrier;
 use super::mirror::{Change, Mirror};
 use super::options::Options;
 use super::parse::parse;
@@ -341,9 +342,40 @@ fn facts_become_rows() {
     service_networks[0] = Prefix::new(addr("10.96.0.0"), 108);
     service_networks[1] = Prefix::new(addr("fd00:96::"), 112);
     let (v4, v6) = (host.v4, host.v6);
-    let config =
-        Config { service_networks, v4, v6, first_port: 16384, ports: 13616, flags: Config::NO_REDIRECT };
+    let (flags, mut tunnel_ports) = (Config::NO_REDIRECT, Config::EMPTY.tunnel_ports);
+    tunnel_ports[0] = Port::new(8472);
+    let config = Config { service_networks, v4, v6, first_port: 16384, ports: 13616, flags, tunnel_ports };
     assert_eq!(rows.config, config);
+}
+
+#[test]
+fn what_tunnels_take_packets_out_of() {
+    let mut node = ordinary();
+    let kinds = [
+        InfoKind::IpIp,
+        InfoKind::Ip6Tnl,
+        InfoKind::SitTun,
+        InfoKind::GreTun,
+        InfoKind::GreTap6,
+        InfoKind::Wireguard,
+        InfoKind::Xfrm,
+    ];
+    for (index, kind) in (20..).zip(kinds) {
+        tell(&mut node, [device(index, &format!("tunnel{index}")).kind(kind).there()]);
+    }
+    let udp = [
+        (InfoKind::Geneve, InfoData::Geneve(vec![InfoGeneve::Id(1), InfoGeneve::Port(6081)])),
+        (InfoKind::BareUdp, InfoData::BareUdp(vec![InfoBareUdp::Port(6635)])),
+    ];
+    for (index, (kind, data)) in (30..).zip(udp) {
+        tell(&mut node, [device(index, &format!("tunnel{index}")).kind_with(kind, data).there()]);
+    }
+    let facts = classify(&node, &Options::default(), HOST);
+    let udp = [6081, 6635, 8472].map(Carrier::Udp);
+    assert_eq!(facts.carriers, udp.into_iter().chain([Carrier::Ip, Carrier::Gre]).collect());
+    let config = NodeRows::compile(&facts, &row_options()).config;
+    assert_eq!(config.tunnel_ports, [6081, 6635, 8472, 0].map(Port::new));
+    assert_eq!(config.flags & (Config::IP_IN_IP | Config::GRE), Config::IP_IN_IP | Config::GRE);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Whether a packet is its pod's to send: the addresses that it bears, and what only routers send.
 
 use super::message::{Message, load_arp_sender, load_target};
+use super::tunnel::check_tunnel;
 use super::{EnforceTables, counted, unknown};
 use crate::abi::{Addr, BoundPod, DropReason, PodPolicy};
 use crate::wire::{Bytes, Packet, Unusable};
@@ -34,6 +35,9 @@ fn admit_from<T: EnforceTables>(
 ) -> Result<PodPolicy, DropReason> {
     if matches!(read, Err(Unusable::MappedAddress)) {
         return Err(DropReason::MappedAddress);
+    }
+    if let Ok(packet) = read {
+        check_tunnel(tables, device, packet)?;
     }
     let Some(pod) = tables.lookup_pod(device) else { return admit_unknown(tables, device, read) };
     let packet = match read {

@@ -14,6 +14,7 @@ mod cut;
 mod flow;
 mod hooks;
 mod message;
+mod tunnel;
 
 use core::ops::Deref;
 

@@ -350,7 +350,8 @@ fn deny<T: PacketTables>(tables: &T, reason: DropReason) -> Verdict {
         | DropReason::SpoofedSource
         | DropReason::RouterMessage
         | DropReason::Unreadable
-        | DropReason::JudgedFull => drop(tables, reason),
+        | DropReason::JudgedFull
+        | DropReason::NodeTunnel => drop(tables, reason),
         DropReason::NoEndpoint
         | DropReason::UnknownPort
         | DropReason::FlowsFull

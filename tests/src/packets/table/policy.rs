@@ -270,6 +270,21 @@ fn what_a_pod_may_send() -> Vec<Case> {
             rows: 0,
         },
         Case {
+            name: "policy: what the node would take out of a tunnel is no pod's to send, to whichever node",
+            given: |node| {
+                node.guard(Everything, Everything);
+                node.take_tunnels(8472);
+            },
+            steps: vec![
+                at(FromPod, Udp(9), Pod(0), NodePort(8472), Dropped(DropReason::NodeTunnel)),
+                at(FromPod, Udp(9), Pod(0), PodPort(3, 8472), Dropped(DropReason::NodeTunnel)),
+                at(FromPod, Udp(9), Pod(0), NodePort(4789), Untouched),
+                at(FromPod, Tcp(SYN, 0), Pod(0), NodePort(8472), Untouched),
+                at(ToPod, Udp(9), Client(4000), PodPort(0, 8472), Untouched),
+            ],
+            rows: 0,
+        },
+        Case {
             name: "policy: what nobody can read does not pass where something is isolated",
             given: |node| node.guard(Nothing, Nothing),
             steps: vec![
