@@ -167,7 +167,7 @@ fn devices_become_node_facing_and_cease_to() {
 
 #[test]
 fn what_the_node_takes_out_of_tunnels() {
-    let mut stage = Stage::new("carriers");
+    let stage = Stage::new("carriers");
     let mut watch = stage.watch();
     assert_eq!(watch.now().carriers, [].into());
     let wanted = BTreeSet::from([Carrier::Udp(8472)]);
