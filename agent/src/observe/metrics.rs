@@ -72,21 +72,43 @@ impl Collector for Source {
 fn encode_counters(encoder: &mut DescriptorEncoder<'_>, counters: &[(Counter, u64)]) -> fmt::Result {
     let is_drop = |counter: Counter| DropReason::ALL.iter().any(|&reason| Counter::from(reason) == counter);
     let (drops, others): (Vec<_>, Vec<_>) = counters.iter().partition(|(counter, _)| is_drop(*counter));
-    labelled(encoder, "drops", "Sockets and packets refused or dropped, by reason", "reason", drops)?;
-    labelled(encoder, "events", "What the programs did", "event", others)
+    let (watched, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(counter, _)| direction(*counter).is_some());
+    let label = |counter: Counter| counter.label();
+    labelled(
+        encoder,
+        "drops",
+        "Sockets and packets refused or dropped, by reason",
+        ("reason", label),
+        drops,
+    )?;
+    let label = |counter| direction(counter).unwrap_or_default();
+    let help = "Flows of pods that policies in audit mode would deny";
+    labelled(encoder, "would_drop", help, ("direction", label), watched)?;
+    let label = |counter: Counter| counter.label();
+    labelled(encoder, "events", "What the programs did", ("event", label), others)
+}
+
+/// Of what policies in audit mode would deny: to pods, or from pods.
+const fn direction(counter: Counter) -> Option<&'static str> {
+    match counter {
+        Counter::WouldDropIngress => Some("ingress"),
+        Counter::WouldDropEgress => Some("egress"),
+        _ => None,
+    }
 }
 
 fn labelled(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    label: &'static str,
+    (label, name_of): (&'static str, impl Fn(Counter) -> &'static str),
     values: Vec<(Counter, u64)>,
 ) -> fmt::Result {
     let example = ConstCounter::new(0_u64);
     let mut family = encoder.encode_descriptor(name, help, None, example.metric_type())?;
     for (counter, value) in values {
-        let labels = [(label, counter.label())];
+        let labels = [(label, name_of(counter))];
         ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
@@ -227,6 +249,8 @@ mod tests {
             let drop = DropReason::ALL.iter().any(|reason| reason.label() == counter.label());
             let line = if drop {
                 format!("weir_drops_total{{reason=\"{}\"}} {value}", counter.label())
+            } else if let Some(direction) = counter.label().strip_prefix("would-drop-") {
+                format!("weir_would_drop_total{{direction=\"{direction}\"}} {value}")
             } else {
                 format!("weir_events_total{{event=\"{}\"}} {value}", counter.label())
             };

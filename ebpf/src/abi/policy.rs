@@ -96,6 +96,10 @@ impl PodPolicy {
     pub const KEEP_INGRESS: u32 = 1;
     /// The same of what the pod began.
     pub const KEEP_EGRESS: u32 = 2;
+    /// Only policies that watch isolate the pod as to what comes to it: nothing is denied there, also for want of room.
+    pub const WATCH_INGRESS: u32 = 4;
+    /// The same as to what it begins.
+    pub const WATCH_EGRESS: u32 = 8;
 
     /// With these sets and no flags.
     #[must_use]
@@ -118,6 +122,24 @@ impl PodPolicy {
             Side::Ingress => self.ingress,
             Side::Egress => self.egress,
         }
+    }
+
+    /// Whether anything may be denied on one side of its flows.
+    #[inline(always)]
+    #[must_use]
+    pub fn denies(self, side: Side) -> bool {
+        let watched = match side {
+            Side::Ingress => Self::WATCH_INGRESS,
+            Side::Egress => Self::WATCH_EGRESS,
+        };
+        self.set(side) != PolicySetId::OPEN && self.flags & watched == 0
+    }
+
+    /// Whether anything may be denied on either side.
+    #[inline(always)]
+    #[must_use]
+    pub fn denies_any(self) -> bool {
+        self.denies(Side::Ingress) || self.denies(Side::Egress)
     }
 
     /// Whether flows that began on this side go on when they are no longer allowed.

@@ -5,6 +5,7 @@ use aya_ebpf::bindings::__sk_buff;
 use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Hop, Origin, PodPolicy};
 use weir_ebpf::act::ethernet::addresses;
 use weir_ebpf::datapath::Tables as _;
+use weir_ebpf::datapath::enforce::Ruling;
 use weir_ebpf::datapath::packet::{
     Answer, Known, Node, Stage, Translation, Unreserved, Verdict, choose, enter, find, finish, follow_error,
     forget, give_up, reclaim, recognise, refuse_port, reserve, withdraw,
@@ -29,6 +30,8 @@ pub(crate) struct Decision {
     pub(crate) policy: PodPolicy,
     /// What there is to do, while it is asked whether it may be.
     pub(crate) todo: Todo,
+    /// Why the packet does not go on, or what else is to be told of it: known when it is decided, before it is acted upon.
+    pub(crate) ruling: Ruling,
     frontend: Frontend,
     flow: Flow,
 }
@@ -97,6 +100,7 @@ pub(crate) fn read<const L3: u32>(raw: *mut __sk_buff, row: &mut Decision) -> To
         Err(Unusable::NotIp | Unusable::Malformed) => Todo::Unread,
         Err(Unusable::MappedAddress) => {
             KernelTables.count(Counter::from(DropReason::MappedAddress));
+            row.ruling = DropReason::MappedAddress.into();
             Todo::Drop
         }
     }
@@ -208,10 +212,16 @@ fn conclude(row: &mut Decision, verdict: Verdict) -> Todo {
             Todo::Translate
         }
         Verdict::Answer(answer) => {
+            if let Answer::Refusal(reason) = answer {
+                row.ruling = reason.into();
+            }
             row.answer = answer;
             Todo::Answer
         }
-        Verdict::Drop(_) => Todo::Drop,
+        Verdict::Drop(reason) => {
+            row.ruling = reason.into();
+            Todo::Drop
+        }
     }
 }
 

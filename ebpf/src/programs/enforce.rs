@@ -2,9 +2,9 @@
 //! and finds in the map what those before it left.
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_ebpf::abi::Origin;
+use weir_ebpf::abi::{DropReason, Origin};
 use weir_ebpf::datapath::enforce::{
-    EnforceTables as _, Passing, admit, cut, judge_in, judge_out, judge_unread,
+    EnforceTables as _, Passed, Passing, Ruling, admit, cut, judge_in, judge_out, judge_unread,
 };
 use weir_ebpf::datapath::packet::{Onward, Translation};
 use weir_ebpf::wire::Unusable;
@@ -29,29 +29,39 @@ pub(crate) fn is_on() -> bool {
 pub(crate) fn enforce<H: Hook>(skb: Skb, row: &mut Decision, is_guarded: bool) {
     let raw = skb.raw();
     let leaves_pod = matches!(H::ORIGIN, Some(Origin::Inside));
-    let may = match row.todo {
+    let ruling = match row.todo {
         Todo::Pass | Todo::Translate if is_guarded && leaves_pod => may_leave(raw, row),
         Todo::Pass | Todo::Translate if is_guarded => may_enter_here(raw, row),
         Todo::Unread if is_guarded && !leaves_pod => may_enter_unread(raw),
-        _ => true,
+        _ => Ruling::PASSES,
     };
-    if !may {
-        return deny(row);
+    if !ruling.passes() {
+        return deny(row, ruling);
+    }
+    // What was to be refused or dropped has its reason already.
+    if ruling != Ruling::PASSES {
+        row.ruling = ruling;
     }
     // What goes past the stack into a pod does not meet the hook there.
     if H::ORIGIN.is_some()
         && row.todo == Todo::Translate
         && matches!(row.translation.onward, Onward::Workload(_))
         && (is_guarded || is_on())
-        && !may_be_delivered(raw, row)
     {
-        deny(row);
+        let ruling = may_be_delivered(raw, row);
+        if !ruling.passes() {
+            return deny(row, ruling);
+        }
+        if ruling != Ruling::PASSES {
+            row.ruling = ruling;
+        }
     }
 }
 
 /// Of a translated flow nothing is to be left: its first packet has entered it.
 #[inline(always)]
-fn deny(row: &mut Decision) {
+fn deny(row: &mut Decision, ruling: Ruling) {
+    row.ruling = ruling;
     if row.todo == Todo::Translate {
         cut_flow(row);
     }
@@ -60,7 +70,7 @@ fn deny(row: &mut Decision) {
 
 /// Whether the packet is its pod's to send; how the pod is isolated, into the map.
 #[inline(never)]
-pub(crate) fn admit_packet(raw: *mut __sk_buff, row: &mut Decision) -> bool {
+pub(crate) fn admit_packet(raw: *mut __sk_buff, row: &mut Decision) -> Ruling {
     let skb = Skb::new(raw);
     let read = match row.todo {
         Todo::Unread => Err(Unusable::NotIp),
@@ -69,62 +79,67 @@ pub(crate) fn admit_packet(raw: *mut __sk_buff, row: &mut Decision) -> bool {
     match admit(&KernelTables, skb.ifindex(), skb.ether_type(), read, &skb) {
         Ok(policy) => {
             row.policy = policy;
-            true
+            Ruling::PASSES
         }
-        Err(_) => false,
+        Err(reason) => reason.into(),
     }
 }
 
 /// A packet of a VLAN: no pod has a device for it that we know.
 #[inline(always)]
 pub(crate) fn act_on_tagged<H: Hook>(skb: Skb) -> i32 {
-    let passes = if H::ORIGIN.is_some() { may_leave_tagged(skb.raw()) } else { may_enter_tagged(skb.raw()) };
-    if passes { NEXT } else { DROP }
+    let ruling = if H::ORIGIN.is_some() { may_leave_tagged(skb.raw()) } else { may_enter_tagged(skb.raw()) };
+    if ruling.passes() { NEXT } else { DROP }
 }
 
 #[inline(never)]
-fn may_leave_tagged(raw: *mut __sk_buff) -> bool {
+fn may_leave_tagged(raw: *mut __sk_buff) -> Ruling {
     let skb = Skb::new(raw);
-    admit(&KernelTables, skb.ifindex(), TAGGED, Err(Unusable::NotIp), &skb).is_ok()
+    unread(admit(&KernelTables, skb.ifindex(), TAGGED, Err(Unusable::NotIp), &skb).map(|_| ()))
 }
 
 #[inline(never)]
-fn may_enter_tagged(raw: *mut __sk_buff) -> bool {
+fn may_enter_tagged(raw: *mut __sk_buff) -> Ruling {
     let skb = Skb::new(raw);
-    judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), TAGGED).is_ok()
+    unread(judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), TAGGED))
 }
 
 #[inline(never)]
-fn may_enter_unread(raw: *mut __sk_buff) -> bool {
+fn may_enter_unread(raw: *mut __sk_buff) -> Ruling {
     let skb = Skb::new(raw);
-    judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), skb.ether_type()).is_ok()
+    unread(judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), skb.ether_type()))
+}
+
+#[inline(always)]
+fn unread(judged: Result<(), DropReason>) -> Ruling {
+    judged.map(|()| Passed::Plainly).into()
 }
 
 /// Out of the pod behind the device of this hook.
 #[inline(always)]
-fn may_leave(raw: *mut __sk_buff, row: &Decision) -> bool {
-    row.policy.is_open() || may_leave_isolated(raw, row)
+fn may_leave(raw: *mut __sk_buff, row: &Decision) -> Ruling {
+    if row.policy.is_open() { Ruling::PASSES } else { may_leave_isolated(raw, row) }
 }
 
 #[inline(never)]
-fn may_leave_isolated(raw: *mut __sk_buff, row: &Decision) -> bool {
+fn may_leave_isolated(raw: *mut __sk_buff, row: &Decision) -> Ruling {
     let skb = Skb::new(raw);
-    judge_out(&Here::of(raw).node(), skb.ifindex(), row.policy, &passing(row, &skb)).is_ok()
+    judge_out(&Here::of(raw).node(), skb.ifindex(), row.policy, &passing(row, &skb)).into()
 }
 
 /// Into the pod behind the device of this hook.
 #[inline(never)]
-fn may_enter_here(raw: *mut __sk_buff, row: &Decision) -> bool {
+fn may_enter_here(raw: *mut __sk_buff, row: &Decision) -> Ruling {
     let skb = Skb::new(raw);
-    judge_in(&Here::of(raw).node(), skb.ifindex(), skb.came_by(), &passing(row, &skb)).is_ok()
+    judge_in(&Here::of(raw).node(), skb.ifindex(), skb.came_by(), &passing(row, &skb)).into()
 }
 
 /// Into the pod that it is sent to.
 #[inline(never)]
-fn may_be_delivered(raw: *mut __sk_buff, row: &Decision) -> bool {
-    let Onward::Workload(workload) = row.translation.onward else { return true };
+fn may_be_delivered(raw: *mut __sk_buff, row: &Decision) -> Ruling {
+    let Onward::Workload(workload) = row.translation.onward else { return Ruling::PASSES };
     let skb = Skb::new(raw);
-    judge_in(&Here::of(raw).node(), workload.ifindex, skb.ifindex(), &passing(row, &skb)).is_ok()
+    judge_in(&Here::of(raw).node(), workload.ifindex, skb.ifindex(), &passing(row, &skb)).into()
 }
 
 #[inline(never)]

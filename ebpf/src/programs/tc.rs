@@ -15,6 +15,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weir_ebpf::abi::Origin;
 use weir_ebpf::act::ethernet::ETHERNET;
+use weir_ebpf::datapath::enforce::Ruling;
 
 use crate::act::{NEXT, act};
 use crate::ahead::go_ahead;
@@ -70,6 +71,7 @@ fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
     let Some(row) = DECISION.get_ptr_mut(0) else { return NEXT };
     // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
     let row = unsafe { &mut *row };
+    row.ruling = Ruling::PASSES;
     row.todo = if is_done { read_finished::<L3>(skb, row) } else { decide::<H, L3>(skb, row, is_guarded) };
     enforce::<H>(skb, row, is_guarded);
     let todo = row.todo;
@@ -97,8 +99,12 @@ fn decide<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision, is_guarded: bool
         Todo::LookUp => {}
         _ => {
             row.todo = read::<L3>(raw, row);
-            if is_guarded && H::ORIGIN.is_some() && row.todo != Todo::Drop && !admit_packet(raw, row) {
-                return Todo::Drop;
+            if is_guarded && H::ORIGIN.is_some() && row.todo != Todo::Drop {
+                let ruling = admit_packet(raw, row);
+                if !ruling.passes() {
+                    row.ruling = ruling;
+                    return Todo::Drop;
+                }
             }
             match row.todo {
                 Todo::Follow => return follow::<H>(raw, row),

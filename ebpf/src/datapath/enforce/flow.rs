@@ -5,7 +5,7 @@
 //! that goes. What is denied makes no row, and a row of what is denied now stays until it is swept: so it is not forgotten
 //! who began the flow, and the other direction does not let it live on.
 
-use super::EnforceTables;
+use super::{EnforceTables, Passed};
 use crate::abi::{
     Addr, ClassId, DropReason, Judged, JudgedKey, Peer, PodPolicy, PolicySetId, Port, Side, Signs,
 };
@@ -96,7 +96,7 @@ pub(super) fn pass<T: EnforceTables>(
     tables: &T,
     moment: &impl Moment,
     view: &View,
-) -> Result<(), DropReason> {
+) -> Result<Passed, DropReason> {
     let key = view.key();
     let Some(row) = tables.lookup_judged(&key) else {
         return match view.shape {
@@ -112,9 +112,9 @@ pub(super) fn pass<T: EnforceTables>(
     if begins_anew {
         return begin(tables, moment, view, &key, true);
     }
-    confirm(tables, view, &row, began)?;
+    let passed = confirm(tables, view, &row, began)?;
     touch(tables, moment, view, &row);
-    Ok(())
+    Ok(passed)
 }
 
 /// Whether a flow that was allowed still is.
@@ -124,22 +124,26 @@ fn confirm<T: EnforceTables>(
     view: &View,
     row: &T::JudgedRef<'_>,
     began: Side,
-) -> Result<(), DropReason> {
+) -> Result<Passed, DropReason> {
     let set = view.policy.set(began);
     // Before the class is asked for, which may change meanwhile.
     let generation = tables.enforcement().generation;
     if row.set() == set && (set == PolicySetId::OPEN || row.generation == generation) {
-        return Ok(());
+        return Ok(Passed::Plainly);
     }
     let access = view.access(began);
     let class = if set == PolicySetId::OPEN { ClassId::EVERYBODY } else { lookup_class(tables, access.peer) };
     let basis = Judged::basis_of(set, class);
-    if row.basis() != basis && set != PolicySetId::OPEN && !judge_class(tables, set, class, &access).passes()
-    {
-        return Err(denied(began));
-    }
+    let passed = if row.basis() == basis || set == PolicySetId::OPEN {
+        Passed::Plainly
+    } else {
+        match judge_class(tables, set, class, &access) {
+            Judgement::Denied(..) | Judgement::NotAPod => return Err(denied(began)),
+            judgement => passed(judgement, began),
+        }
+    };
     tables.confirm_judged(row, basis, generation);
-    Ok(())
+    Ok(passed)
 }
 
 /// The first packet of a flow.
@@ -150,9 +154,12 @@ fn begin<T: EnforceTables>(
     view: &View,
     key: &JudgedKey,
     replaces: bool,
-) -> Result<(), DropReason> {
-    let Some(row) = judge(tables, moment, view, view.side) else { return Err(denied(view.side)) };
-    create(tables, view, key, row, replaces)
+) -> Result<Passed, DropReason> {
+    let Some((row, passed)) = judge(tables, moment, view, view.side) else { return Err(denied(view.side)) };
+    match create(tables, view, key, row, replaces) {
+        Ok(()) => Ok(passed),
+        Err(NoRoom) => without_row(view),
+    }
 }
 
 /// A packet of a TCP connection that is not known: it began before there were policies, or was forgotten. It passes if
@@ -164,33 +171,49 @@ fn join<T: EnforceTables>(
     moment: &impl Moment,
     view: &View,
     key: &JudgedKey,
-) -> Result<(), DropReason> {
+) -> Result<Passed, DropReason> {
     let first = if view.policy.ingress == PolicySetId::OPEN { Side::Egress } else { Side::Ingress };
     let found = match judge(tables, moment, view, first) {
-        Some(row) => Some(row),
+        Some(found) => Some(found),
         None => judge(tables, moment, view, other(first)),
     };
-    let Some(row) = found else { return Err(denied(view.side)) };
+    let Some((row, passed)) = found else { return Err(denied(view.side)) };
     // Only what is new is refused for want of room; and of what was reset there is nothing to remember.
-    if view.tcp_flags & TCP_RST == 0 {
-        let _not_remembered = create(tables, view, key, row, false);
+    if view.tcp_flags & TCP_RST == 0 && create(tables, view, key, row, false).is_ok() {
+        return Ok(passed);
     }
-    Ok(())
+    Ok(Passed::Plainly)
 }
 
-/// The row of the flow if the pod has this part in it and that is allowed.
+/// The row of the flow if the pod has this part in it and that is allowed, and whether it would not be.
 #[inline(always)]
-fn judge<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View, began: Side) -> Option<Judged> {
+fn judge<T: EnforceTables>(
+    tables: &T,
+    moment: &impl Moment,
+    view: &View,
+    began: Side,
+) -> Option<(Judged, Passed)> {
     let generation = tables.enforcement().generation;
     let set = view.policy.set(began);
-    let class = match judge_rules(tables, set, &view.access(began)) {
+    let judgement = judge_rules(tables, set, &view.access(began));
+    let class = match judgement {
         Judgement::Open | Judgement::Itself => ClassId::EVERYBODY,
         Judgement::Allowed(_, class) | Judgement::Audited(_, class) => class,
         Judgement::Denied(..) | Judgement::NotAPod => return None,
     };
-    Some(Judged::new(began, set, class, generation, moment.seconds()))
+    Some((Judged::new(began, set, class, generation, moment.seconds()), passed(judgement, began)))
 }
 
+/// What is said of a judgement by which a flow passes.
+#[inline(always)]
+const fn passed(judgement: Judgement, began: Side) -> Passed {
+    if matches!(judgement, Judgement::Audited(..)) { Passed::Audited(began) } else { Passed::Plainly }
+}
+
+/// The table has no room for another row, or the pod has its share of them.
+struct NoRoom;
+
+/// Remembers a flow that is allowed.
 #[inline(always)]
 fn create<T: EnforceTables>(
     tables: &T,
@@ -198,17 +221,15 @@ fn create<T: EnforceTables>(
     key: &JudgedKey,
     mut row: Judged,
     replaces: bool,
-) -> Result<(), DropReason> {
+) -> Result<(), NoRoom> {
     if !replaces && tables.lookup_share(view.device) >= tables.enforcement().most_per_pod {
-        return without_row(view);
+        return Err(NoRoom);
     }
     match view.side {
         Side::Egress => row.outward = view.signs(),
         Side::Ingress => row.inward = view.signs(),
     }
-    if tables.put_judged(key, &row).is_err() {
-        return without_row(view);
-    }
+    tables.put_judged(key, &row).map_err(|_| NoRoom)?;
     if !replaces {
         tables.add_share(view.device);
     }
@@ -216,11 +237,12 @@ fn create<T: EnforceTables>(
 }
 
 /// What is allowed, and finds no room to be remembered. Of a pod that is isolated in one direction only, replies in the other
-/// need nobody's memory; and what leaves in that other direction is allowed, whatever becomes of its replies.
+/// need nobody's memory; and what leaves in that other direction is allowed, whatever becomes of its replies. It is not said
+/// of what would be denied, since nobody knew at its next packet that it was.
 #[inline(always)]
-fn without_row(view: &View) -> Result<(), DropReason> {
-    let is_half_open = view.policy.ingress == PolicySetId::OPEN || view.policy.egress == PolicySetId::OPEN;
-    if is_half_open { Ok(()) } else { Err(DropReason::JudgedFull) }
+fn without_row(view: &View) -> Result<Passed, DropReason> {
+    let denies_both = view.policy.denies(Side::Ingress) && view.policy.denies(Side::Egress);
+    if denies_both { Err(DropReason::JudgedFull) } else { Ok(Passed::Plainly) }
 }
 
 /// Says that a packet was seen; writes at most once a second, unless there is news.

@@ -1,6 +1,6 @@
 //! Whole hooks, as tests and fuzzers call them: translation and policies in the order in which the programs take the steps.
 
-use super::{EnforceTables, Passing, admit, cut, judge_in, judge_out, judge_unread};
+use super::{EnforceTables, Passed, Passing, admit, cut, judge_in, judge_out, judge_unread};
 use crate::abi::{DropReason, Origin};
 use crate::datapath::packet::{Node, Onward, Translation, Verdict, arrive_anywhere, leave, unless_beyond};
 use crate::datapath::{Moment, Network};
@@ -49,8 +49,8 @@ pub fn arrive_from_pod<T: EnforceTables, M: Moment, N: Network>(
     let Some(policy) = policy else { return unless_beyond(packet, verdict) };
     enforced(node, packet, verdict, |translation| {
         let passing = Passing { packet, translation, bytes: hook.bytes };
-        judge_out(node, hook.device, policy, &passing)?;
-        judge_delivery(node, hook.device, &passing)
+        let left = judge_out(node, hook.device, policy, &passing)?;
+        Ok(left.or(judge_delivery(node, hook.device, &passing)?))
     })
 }
 
@@ -102,12 +102,12 @@ fn judge_delivery<T: EnforceTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     came_by: u32,
     passing: &Passing<'_, impl Bytes + ?Sized>,
-) -> Result<(), DropReason> {
+) -> Result<Passed, DropReason> {
     match passing.translation {
         Some(Translation { onward: Onward::Workload(workload), .. }) => {
             judge_in(node, workload.ifindex, came_by, passing)
         }
-        _ => Ok(()),
+        _ => Ok(Passed::Plainly),
     }
 }
 
@@ -115,7 +115,7 @@ fn enforced<T: EnforceTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     packet: &Packet,
     verdict: Verdict,
-    judge: impl FnOnce(Option<&Translation>) -> Result<(), DropReason>,
+    judge: impl FnOnce(Option<&Translation>) -> Result<Passed, DropReason>,
 ) -> Verdict {
     let translation = match &verdict {
         Verdict::Translate(translation) => Some(translation),
@@ -123,7 +123,7 @@ fn enforced<T: EnforceTables, M: Moment, N: Network>(
         Verdict::Answer(_) | Verdict::Drop(_) => return verdict,
     };
     match judge(translation) {
-        Ok(()) => unless_beyond(packet, verdict),
+        Ok(_) => unless_beyond(packet, verdict),
         Err(reason) => {
             if translation.is_some() {
                 cut(node.tables, packet);

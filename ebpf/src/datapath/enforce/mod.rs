@@ -14,6 +14,7 @@ mod cut;
 mod flow;
 mod hooks;
 mod message;
+mod ruling;
 mod tunnel;
 
 use core::ops::Deref;
@@ -21,6 +22,7 @@ use core::ops::Deref;
 pub use admit::admit;
 pub use cut::cut;
 pub use hooks::{PodHook, arrive_from_net, arrive_from_pod, leave_to_pod};
+pub use ruling::{Passed, Ruling};
 
 use super::packet::{Node, Translation, lookup_ends, remember_piece};
 use super::policy::PolicyTables;
@@ -82,16 +84,16 @@ pub fn judge_out<T: EnforceTables, M: Moment, N: Network>(
     device: u32,
     policy: PodPolicy,
     passing: &Passing<'_, impl Bytes + ?Sized>,
-) -> Result<(), DropReason> {
+) -> Result<Passed, DropReason> {
     if policy.is_open() {
-        return Ok(());
+        return Ok(Passed::Plainly);
     }
     let judged = judge(node, device, policy, Side::Egress, passing);
     // A pod may always reach its own node (kubernetes.io, Network Policies). Asked last: hardly any packet needs it.
-    if judged.is_err() && is_node(node.tables, far(Side::Egress, passing)) {
-        return Ok(());
+    if judged != Ok(Passed::Plainly) && is_node(node.tables, far(Side::Egress, passing)) {
+        return Ok(Passed::Plainly);
     }
-    counted(node.tables, judged)
+    counted_both(node.tables, judged)
 }
 
 /// Whether a packet may enter the pod behind a device. `came_by` is the device by which it came to this node; 0: this node
@@ -105,20 +107,23 @@ pub fn judge_in<T: EnforceTables, M: Moment, N: Network>(
     device: u32,
     came_by: u32,
     passing: &Passing<'_, impl Bytes + ?Sized>,
-) -> Result<(), DropReason> {
+) -> Result<Passed, DropReason> {
     // The node's own, by what the kernel says of it and never by an address: a pod that is masqueraded would pass for the
     // node. And what a pod gets back that it sent itself: answers in the place of its packets.
     if came_by == 0 || came_by == device {
-        return Ok(());
+        return Ok(Passed::Plainly);
     }
     let Some(pod) = node.tables.lookup_pod(device) else {
         let message = Message::of(passing.packet, passing.bytes);
-        return if message.is_for_links() { Ok(()) } else { counted(node.tables, unknown(node.tables)) };
+        if !message.is_for_links() {
+            counted(node.tables, unknown(node.tables))?;
+        }
+        return Ok(Passed::Plainly);
     };
     if pod.policy.is_open() {
-        return Ok(());
+        return Ok(Passed::Plainly);
     }
-    counted(node.tables, judge(node, device, pod.policy, Side::Ingress, passing))
+    counted_both(node.tables, judge(node, device, pod.policy, Side::Ingress, passing))
 }
 
 /// Whether bytes that are no packet may go to the pod behind a device: what cannot be judged would pass what is judged by.
@@ -139,7 +144,7 @@ pub fn judge_unread<T: EnforceTables>(
         tables,
         match tables.lookup_pod(device) {
             None => unknown(tables),
-            Some(pod) if pod.policy.is_open() => Ok(()),
+            Some(pod) if !pod.policy.denies_any() => Ok(()),
             Some(_) => Err(DropReason::Unreadable),
         },
     )
@@ -163,6 +168,20 @@ fn counted<T: EnforceTables, R>(tables: &T, judged: Result<R, DropReason>) -> Re
     judged
 }
 
+/// The same, and what passes although it would be denied.
+#[inline(always)]
+fn counted_both<T: EnforceTables>(
+    tables: &T,
+    judged: Result<Passed, DropReason>,
+) -> Result<Passed, DropReason> {
+    if let Ok(passed) = judged
+        && let Some(counter) = passed.counter()
+    {
+        tables.count(counter);
+    }
+    counted(tables, judged)
+}
+
 /// One side of the packet's flow.
 #[inline(always)]
 fn judge<T: EnforceTables, M: Moment, N: Network>(
@@ -171,29 +190,29 @@ fn judge<T: EnforceTables, M: Moment, N: Network>(
     policy: PodPolicy,
     side: Side,
     passing: &Passing<'_, impl Bytes + ?Sized>,
-) -> Result<(), DropReason> {
+) -> Result<Passed, DropReason> {
     let packet = passing.packet;
     let message = Message::of(packet, passing.bytes);
     if message.is_for_links() {
-        return Ok(());
+        return Ok(Passed::Plainly);
     }
     if packet.kind == Kind::IcmpError && quotes_judged(node.tables, device, policy, side, passing) {
-        return Ok(());
+        return Ok(Passed::Plainly);
     }
     let Some((src, dst)) = lookup_piece_ends(node, packet) else {
-        return Err(DropReason::FragmentWithoutFirst);
+        return if policy.denies(side) { Err(DropReason::FragmentWithoutFirst) } else { Ok(Passed::Plainly) };
     };
     let view = view(device, policy, side, (src, dst), message, passing);
     // The only way past its device to its own address is a Service.
     if view.far.addr == view.pod {
-        return Ok(());
+        return Ok(Passed::Plainly);
     }
-    flow::pass(node.tables, node.moment, &view)?;
+    let passed = flow::pass(node.tables, node.moment, &view)?;
     // Where it was translated that is done.
     if let (Kind::Transport(protocol), None) = (packet.kind, passing.translation) {
         remember_piece(node, packet, protocol);
     }
-    Ok(())
+    Ok(passed)
 }
 
 /// The packet as the pod sees it, with the ports that the first piece had.

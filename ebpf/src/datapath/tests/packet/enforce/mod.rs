@@ -3,6 +3,7 @@
 mod flows;
 mod lifetime;
 mod messages;
+mod modes;
 mod sources;
 mod ways;
 
@@ -42,6 +43,8 @@ enum Allows {
     Friends,
     /// What is for [`PORT`], from and to friends.
     FriendsPort,
+    /// Everything, though what is not from and to friends would be denied.
+    Watched,
 }
 
 impl Allows {
@@ -51,6 +54,7 @@ impl Allows {
             Self::Nothing => PolicySetId::CLOSED,
             Self::Friends => PolicySetId(10),
             Self::FriendsPort => PolicySetId(11),
+            Self::Watched => PolicySetId(12),
         }
     }
 }
@@ -60,8 +64,12 @@ impl World {
     fn guarded() -> [Self; 2] {
         Self::both().map(|mut world| {
             world.tables.enforcement = Enforcement::new(Enforcement::ON | Enforcement::HOLD_UNKNOWN, 1, 100);
-            let all = VerdictKey { set: Allows::Friends.set(), class: FRIENDS };
-            world.tables.policy.verdicts.insert(all, PortRulesId::ALL);
+            for set in [Allows::Friends.set(), Allows::Watched.set()] {
+                let all = VerdictKey { set, class: FRIENDS };
+                world.tables.policy.verdicts.insert(all, PortRulesId::ALL);
+            }
+            let watched = VerdictKey { set: Allows::Watched.set(), class: ClassId::EVERYBODY };
+            world.tables.policy.verdicts.insert(watched, PortRulesId::AUDIT);
             let some = VerdictKey { set: Allows::FriendsPort.set(), class: FRIENDS };
             world.tables.policy.verdicts.insert(some, PORTS);
             for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -79,8 +87,18 @@ impl World {
     fn isolate(&mut self, pod: u32, ingress: Allows, egress: Allows) {
         let (addr, none) = (self.pod(pod).addr, Addr::from_words([0; 4]));
         let (v4, v6) = if addr.is_v4() { (addr, none) } else { (none, addr) };
-        let policy = PodPolicy::new(ingress.set(), egress.set());
+        let mut policy = PodPolicy::new(ingress.set(), egress.set());
+        for (allows, flag) in [(ingress, PodPolicy::WATCH_INGRESS), (egress, PodPolicy::WATCH_EGRESS)] {
+            if matches!(allows, Allows::Watched) {
+                policy.flags |= flag;
+            }
+        }
         self.tables.pods.insert(FIRST_POD + pod, BoundPod::new(v4, v6, policy, 0));
+    }
+
+    /// What pods had goes on, on these sides ([`PodPolicy::KEEP_INGRESS`]).
+    fn keep(&mut self, pod: u32, flags: u32) {
+        self.tables.pods.get_mut(&(FIRST_POD + pod)).unwrap().policy.flags |= flags;
     }
 
     fn befriend(&mut self, peer: Peer) {
