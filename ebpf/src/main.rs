@@ -8,6 +8,8 @@ mod act;
 mod ahead;
 #[path = "programs/bind.rs"]
 mod bind;
+#[path = "programs/cut.rs"]
+mod cut;
 #[path = "programs/decision.rs"]
 mod decision;
 #[path = "programs/enforce.rs"]

@@ -92,7 +92,45 @@ pub struct Judged {
     pub outward: Signs,
     /// What was seen on the way in.
     pub inward: Signs,
-    pub(super) zero: u8,
+    /// How the flow stands with the policies.
+    pub standing: Standing,
+}
+
+/// How a flow stands with the policies, beyond being allowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Standing(pub(super) u8);
+
+impl Standing {
+    /// It is allowed, as far as anybody asked.
+    pub const ALLOWED: Self = Self(0);
+    /// It was allowed, is not any more, and goes on ([`PodPolicy::KEEP_INGRESS`]).
+    pub const KEPT: Self = Self(0x80);
+    /// How often its ends may be told that it is over: each reset that they get counts, and more than one may have to be sent
+    /// before one is believed (RFC 5961 section 3.2). Whoever sends resets himself sends no more than so many.
+    const MOST_TOLD: u8 = 16;
+
+    /// Whether it goes on without being allowed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_kept(self) -> bool {
+        self.0 & Self::KEPT.0 != 0
+    }
+
+    /// Whether its ends were told that it is over.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_cut(self) -> bool {
+        self.0 & !Self::KEPT.0 != 0
+    }
+
+    /// Told once more; `None`: often enough.
+    #[inline(always)]
+    #[must_use]
+    pub const fn told(self) -> Option<Self> {
+        let times = self.0 & !Self::KEPT.0;
+        if times < Self::MOST_TOLD { Some(Self(times + 1)) } else { None }
+    }
 }
 
 impl Judged {
@@ -108,7 +146,7 @@ impl Judged {
             began: matches!(began, Side::Egress) as u8,
             outward: Signs(0),
             inward: Signs(0),
-            zero: 0,
+            standing: Standing::ALLOWED,
         }
     }
 

@@ -59,7 +59,7 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         PolicyNameKey { kind, id }
         PolicyName { 0 }
         JudgedKey { peer_addr, device, pod_port, peer_port, protocol, zero }
-        Judged { basis, generation, seen_s, begun_s, began, outward, inward, zero }
+        Judged { basis, generation, seen_s, begun_s, began, outward, inward, standing }
         Enforcement { flags, generation, most_per_pod, zero }
     );
     write!(out, "Counter {}:", size_of::<u64>())?;

@@ -18,7 +18,7 @@ mod socket;
 pub use addr::{Addr, Peer, Port, Protocol};
 pub use backend::{Backend, mix};
 pub use counter::{Counter, DropReason};
-pub use enforce::{BoundPod, Enforcement, Judged, JudgedKey};
+pub use enforce::{BoundPod, Enforcement, Judged, JudgedKey, Standing};
 pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
 pub use hop::{Hop, HopRow, Window};
 pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
@@ -34,4 +34,4 @@ pub use socket::{AffinityKey, AffinityRow, Client, Connection, DatagramKey, Data
 
 /// Version of every row in this module. Pinned maps of another version are never read as this one's: they are
 /// rebuilt beside the old ones and swapped in.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;

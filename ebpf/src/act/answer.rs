@@ -7,11 +7,12 @@ use core::ops::ControlFlow;
 
 use super::checksum::Sum;
 use super::ethernet::{ETHERNET, addresses};
+use super::reset;
 use super::rewrite::{Frame, IPV4, IPV6, Stuck};
 use crate::abi::{Addr, Protocol};
 use crate::datapath::packet::Answer;
 use crate::repeat::repeat;
-use crate::wire::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use crate::wire::{Bytes, Fragment, Kind, Packet, TCP_RST};
 
 /// A frame that can become another packet.
 pub trait Reshape: Frame {
@@ -48,7 +49,6 @@ const ICMPV4_MAX: u32 = 576;
 /// RFC 4443 section 2.4 (c): the least MTU of IPv6.
 const ICMPV6_MAX: u32 = 1280;
 
-const TCP: u32 = 20;
 const ICMP: u32 = 8;
 
 /// In the byte of an IPv4 header that has the flags (RFC 791 section 3.1).
@@ -88,7 +88,7 @@ pub fn answer<F: Reshape>(frame: &mut F, packet: &Packet, answer: Answer) -> Res
         Answer::TimeExceeded => send_error(frame, packet, &TIME_EXCEEDED)?,
         Answer::Refusal(_) => match packet.kind {
             Kind::Transport(Protocol::Tcp) if packet.tcp_flags & TCP_RST != 0 => return Ok(false),
-            Kind::Transport(Protocol::Tcp) => reset(frame, packet)?,
+            Kind::Transport(Protocol::Tcp) => reset::refuse(frame, packet)?,
             _ => send_error(frame, packet, &PORT_UNREACHABLE)?,
         },
     }
@@ -141,58 +141,6 @@ pub const fn is_error(packet: &Packet, answer: &Answer) -> bool {
     }
 }
 
-/// The reset of RFC 9293 section 3.10.7.1 (no connection there): it looks as if sent by whoever was dialled.
-#[inline(always)]
-fn reset<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck> {
-    let [s0, s1, s2, s3, a0, a1, a2, a3, offset, _] = frame.load::<10>(packet.l4 + 4).ok_or(Stuck)?;
-    let segment = ResetTo {
-        sequence: u32::from_be_bytes([s0, s1, s2, s3]),
-        acknowledgment: u32::from_be_bytes([a0, a1, a2, a3]),
-        data: (packet.l3 + packet.length).saturating_sub(packet.l4 + u32::from(offset >> 4) * 4),
-        flags: packet.tcp_flags,
-    };
-    let header = tcp_reset(packet, &segment);
-    let l4 = put_ip_header(frame, packet, Protocol::Tcp as u8, TCP, |frame, l4| frame.resize(l4 + TCP))?;
-    frame.put(l4, header)?;
-    frame.put_checksum(
-        l4 + 16,
-        Sum::pseudo_header(packet.dst.addr, packet.src.addr, Protocol::Tcp as u8, TCP),
-        Sum::ZERO.bytes(&header),
-    )?;
-    swap_ethernet(frame, packet)
-}
-
-/// What a reset takes from the segment that it answers.
-struct ResetTo {
-    sequence: u32,
-    acknowledgment: u32,
-    /// Bytes of payload.
-    data: u32,
-    flags: u8,
-}
-
-/// The TCP header, its checksum zero.
-#[inline(always)]
-fn tcp_reset(packet: &Packet, to: &ResetTo) -> [u8; TCP as usize] {
-    let (sequence, acknowledgment, flags) = if to.flags & TCP_ACK != 0 {
-        (to.acknowledgment, 0, TCP_RST)
-    } else {
-        let counted = u32::from(to.flags & TCP_SYN != 0) + u32::from(to.flags & TCP_FIN != 0);
-        (0, to.sequence.wrapping_add(to.data).wrapping_add(counted), TCP_RST | TCP_ACK)
-    };
-    let [a, b] = packet.dst.port.network().to_ne_bytes();
-    let [c, d] = packet.src.port.network().to_ne_bytes();
-    let words = [
-        u32::from_ne_bytes([a, b, c, d]),
-        sequence.to_be(),
-        acknowledgment.to_be(),
-        // Five words of header; no window.
-        u32::from_ne_bytes([5 << 4, flags, 0, 0]),
-        0,
-    ];
-    zerocopy::transmute!(words)
-}
-
 /// An echo reply has the request's content and another type (RFC 792, RFC 4443 section 4.2).
 #[inline(always)]
 fn reply_to_echo<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck> {
@@ -240,7 +188,8 @@ fn send_error<F: Reshape>(frame: &mut F, packet: &Packet, error: &Error) -> Resu
     let sum = sum.and(pseudo).word(u16::from_ne_bytes([kind, code])).word(error.mtu.to_be());
     let [check_a, check_b] = sum.checksum().to_ne_bytes();
     let [mtu_a, mtu_b] = error.mtu.to_be_bytes();
-    let l4 = put_ip_header(frame, packet, protocol, ICMP + quote, |frame, _| {
+    let ends = (packet.dst.addr, packet.src.addr);
+    let l4 = put_ip_header(frame, packet.l3, ends, protocol, ICMP + quote, |frame, _| {
         frame.resize(packet.l3 + quote)?;
         frame.push(header + ICMP)?;
         // The Ethernet header is now where the quote begins, less its own length.
@@ -255,24 +204,24 @@ fn send_error<F: Reshape>(frame: &mut F, packet: &Packet, error: &Error) -> Resu
 }
 
 /// Makes room with `reshape`, which is told where the transport header will be, then writes the header of an IP packet
-/// from whoever was dialled to the sender. Returns where the transport header goes.
+/// between these ends, from and to. Returns where the transport header goes.
 #[inline(always)]
-fn put_ip_header<F: Reshape>(
+pub(super) fn put_ip_header<F: Reshape>(
     frame: &mut F,
-    packet: &Packet,
+    l3: u32,
+    (src, dst): (Addr, Addr),
     protocol: u8,
     payload: u32,
     reshape: impl FnOnce(&mut F, u32) -> Result<(), Stuck>,
 ) -> Result<u32, Stuck> {
-    let (src, dst) = (packet.dst.addr, packet.src.addr);
     if dst.is_v4() {
-        reshape(frame, packet.l3 + IPV4)?;
-        frame.put(packet.l3, ipv4_header(src, dst, protocol, IPV4 + payload))?;
-        Ok(packet.l3 + IPV4)
+        reshape(frame, l3 + IPV4)?;
+        frame.put(l3, ipv4_header(src, dst, protocol, IPV4 + payload))?;
+        Ok(l3 + IPV4)
     } else {
-        reshape(frame, packet.l3 + IPV6)?;
-        frame.put(packet.l3, ipv6_header(src, dst, protocol, payload))?;
-        Ok(packet.l3 + IPV6)
+        reshape(frame, l3 + IPV6)?;
+        frame.put(l3, ipv6_header(src, dst, protocol, payload))?;
+        Ok(l3 + IPV6)
     }
 }
 
@@ -304,7 +253,7 @@ fn ipv6_header(src: Addr, dst: Addr, next: u8, payload: u32) -> [u8; IPV6 as usi
 
 /// The answer goes back to where the packet came from.
 #[inline(always)]
-fn swap_ethernet<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck> {
+pub(super) fn swap_ethernet<F: Reshape>(frame: &mut F, packet: &Packet) -> Result<(), Stuck> {
     if packet.l3 != ETHERNET {
         return Ok(());
     }

@@ -7,4 +7,5 @@ pub mod answer;
 pub mod checksum;
 mod crc32c;
 pub mod ethernet;
+pub mod reset;
 pub mod rewrite;

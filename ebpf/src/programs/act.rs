@@ -10,6 +10,7 @@ use weir_ebpf::datapath::packet::{Answer, Onward, remember_hop};
 use weir_ebpf::datapath::{Moment as _, Tables as _};
 use weir_ebpf::wire::{Bytes as _, Kind, Packet};
 
+use crate::cut::tell_both;
 use crate::decision::{Decision, Exit, Hook, Todo};
 use crate::kernel_tables::{KernelTables, Now};
 use crate::limit;
@@ -44,6 +45,7 @@ pub(crate) fn act<H: Hook>(skb: Skb, row: &mut Decision, todo: Todo) -> i32 {
         Todo::Translate => translate::<H>(skb, row),
         Todo::Answer => give_answer::<H>(skb.raw(), &row.packet, &row.answer),
         Todo::Drop => DROP,
+        Todo::Cut => cut::<H>(skb, row),
         // Steps, of which `decide` takes the next.
         Todo::Read | Todo::LookUp | Todo::Follow | Todo::Begin | Todo::BeginAgain | Todo::Reclaim => NEXT,
     }
@@ -250,6 +252,15 @@ fn refuse_length(raw: *mut __sk_buff, packet: &Packet, mtu: u16) -> Told {
         return Told::TooOften;
     }
     told(answer_too_long(&mut Skb::new(raw), packet, mtu))
+}
+
+/// The reset in the packet's place: to its sender, or at the last hook to whom it is for.
+#[inline(always)]
+fn cut<H: Hook>(skb: Skb, row: &mut Decision) -> i32 {
+    if !tell_both(skb, row) {
+        return DROP;
+    }
+    if H::ORIGIN.is_some() { send_back::<H>(skb) } else { pass(skb, Note::Done) }
 }
 
 /// To where the packet came from: out by the device of the first hook, and from the last one up into the node.

@@ -4,11 +4,12 @@
 use aya_ebpf::bindings::__sk_buff;
 use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Hop, Origin, PodPolicy};
 use weir_ebpf::act::ethernet::addresses;
+use weir_ebpf::act::reset::Segment;
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::enforce::Ruling;
 use weir_ebpf::datapath::packet::{
-    Answer, Known, Node, Stage, Translation, Unreserved, Verdict, choose, enter, find, finish, follow_error,
-    forget, give_up, reclaim, recognise, refuse_port, reserve, withdraw,
+    Answer, Cut, Known, Node, Stage, Translation, Unreserved, Verdict, choose, enter, find, finish,
+    follow_error, forget, give_up, reclaim, recognise, refuse_port, reserve, withdraw,
 };
 use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
 
@@ -23,6 +24,9 @@ pub(crate) struct Decision {
     pub(crate) packet: Packet,
     pub(crate) translation: Translation,
     pub(crate) answer: Answer,
+    /// What the ends of a connection are told, and what of the packet that takes.
+    pub(crate) cut: Cut,
+    pub(crate) segment: Segment,
     pub(crate) to: To,
     pub(crate) exit: Exit,
     pub(crate) next: NextHop,
@@ -86,6 +90,8 @@ pub(crate) enum Todo {
     Read = 10,
     /// Nobody can say what it is: it stays as it is.
     Unread = 11,
+    /// It goes no further, and both ends of its connection are told.
+    Cut = 12,
 }
 
 /// Reads the packet whose IP header is at `L3` into the map.
@@ -222,6 +228,8 @@ fn conclude(row: &mut Decision, verdict: Verdict) -> Todo {
             row.ruling = reason.into();
             Todo::Drop
         }
+        // No step before policies says so.
+        Verdict::Cut(..) => Todo::Drop,
     }
 }
 

@@ -4,12 +4,13 @@
 use aya_ebpf::bindings::__sk_buff;
 use weir_ebpf::abi::{DropReason, Origin};
 use weir_ebpf::datapath::enforce::{
-    EnforceTables as _, Passed, Passing, Ruling, admit, cut, judge_in, judge_out, judge_unread,
+    EnforceTables as _, Passing, Ruling, admit, cut, judge_in, judge_out, judge_unread,
 };
 use weir_ebpf::datapath::packet::{Onward, Translation};
 use weir_ebpf::wire::Unusable;
 
 use crate::act::{DROP, NEXT};
+use crate::cut::{note_cut, stage};
 use crate::decision::{Decision, Hook, Todo};
 use crate::kernel_tables::KernelTables;
 use crate::network::Here;
@@ -36,7 +37,7 @@ pub(crate) fn enforce<H: Hook>(skb: Skb, row: &mut Decision, is_guarded: bool) {
         _ => Ruling::PASSES,
     };
     if !ruling.passes() {
-        return deny(row, ruling);
+        return deny::<H>(row, ruling);
     }
     // What was to be refused or dropped has its reason already.
     if ruling != Ruling::PASSES {
@@ -50,7 +51,7 @@ pub(crate) fn enforce<H: Hook>(skb: Skb, row: &mut Decision, is_guarded: bool) {
     {
         let ruling = may_be_delivered(raw, row);
         if !ruling.passes() {
-            return deny(row, ruling);
+            return deny::<H>(row, ruling);
         }
         if ruling != Ruling::PASSES {
             row.ruling = ruling;
@@ -60,8 +61,11 @@ pub(crate) fn enforce<H: Hook>(skb: Skb, row: &mut Decision, is_guarded: bool) {
 
 /// Of a translated flow nothing is to be left: its first packet has entered it.
 #[inline(always)]
-fn deny(row: &mut Decision, ruling: Ruling) {
+fn deny<H: Hook>(row: &mut Decision, ruling: Ruling) {
     row.ruling = ruling;
+    if ruling.cuts() {
+        return note_cut(row, stage::<H>());
+    }
     if row.todo == Todo::Translate {
         cut_flow(row);
     }
@@ -112,7 +116,7 @@ fn may_enter_unread(raw: *mut __sk_buff) -> Ruling {
 
 #[inline(always)]
 fn unread(judged: Result<(), DropReason>) -> Ruling {
-    judged.map(|()| Passed::Plainly).into()
+    judged.map_or_else(Ruling::from, |()| Ruling::PASSES)
 }
 
 /// Out of the pod behind the device of this hook.

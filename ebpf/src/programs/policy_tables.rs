@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::maps::lpm_trie::Key;
 use weir_ebpf::abi::{
     Addr, BoundPod, ClassId, Enforcement, Judged, JudgedKey, NetworkKey, PortRule, PortRuleKey, PortRulesId,
-    Side, Signs, VerdictKey,
+    Side, Signs, Standing, VerdictKey,
 };
 use weir_ebpf::datapath::Full;
 use weir_ebpf::datapath::enforce::EnforceTables;
@@ -75,12 +75,19 @@ impl EnforceTables for KernelTables {
     }
 
     #[inline(always)]
-    fn confirm_judged(&self, row: &JudgedRow, basis: u64, generation: u32) {
+    fn confirm_judged(&self, row: &JudgedRow, basis: u64, generation: u32, standing: Standing) {
         // SAFETY: the kernel gave the pointer. Each is written at once.
         unsafe {
+            (&raw mut (*row.0).standing).write_volatile(standing);
             Judged::basis_of_row(row.0).write_volatile(basis);
             (&raw mut (*row.0).generation).write_volatile(generation);
         }
+    }
+
+    #[inline(always)]
+    fn note_standing(&self, row: &JudgedRow, standing: Standing) {
+        // SAFETY: as above. Of two CPUs that count at once one may not be counted.
+        unsafe { (&raw mut (*row.0).standing).write_volatile(standing) };
     }
 
     #[inline(always)]

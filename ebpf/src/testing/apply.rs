@@ -7,8 +7,9 @@ use crate::abi::{DropReason, Workload};
 use crate::act::answer::{Reshape, answer, answer_too_long};
 use crate::act::checksum::Sum;
 use crate::act::ethernet::{ETHERNET, addressed};
+use crate::act::reset::{self, Segment};
 use crate::act::rewrite::{Frame, Stuck, rewrite};
-use crate::datapath::packet::{Onward, Translation, Verdict};
+use crate::datapath::packet::{Cut, Onward, Translation, Verdict};
 use crate::wire::{Bytes, Packet};
 
 /// What happens to a packet after a hook.
@@ -24,6 +25,8 @@ pub enum Outcome {
     Delivered(Workload),
     /// It has become an answer and leaves by the device that it came from.
     Answered,
+    /// It has become a reset that leaves by the device of the hook; another enters by it ([`cut_entering`]).
+    Cut,
     /// It is gone; why, unless for lack of memory or because no answer may be given.
     Dropped(Option<DropReason>),
 }
@@ -38,6 +41,7 @@ pub fn apply(frame: &mut Vec<u8>, packet: &Packet, verdict: &Verdict) -> Outcome
         Verdict::Answer(what) => answer(&mut Buffer(frame), packet, *what)
             .map(|answered| if answered { Outcome::Answered } else { Outcome::Dropped(None) }),
         Verdict::Translate(translation) => translate(frame, packet, translation),
+        Verdict::Cut(_, cut) => tell_both(frame, packet, cut).map(|_entering| Outcome::Cut),
     };
     done.unwrap_or(Outcome::Dropped(None))
 }
@@ -50,6 +54,23 @@ pub fn apply_too_long(frame: &mut Vec<u8>, packet: &Packet, mtu: u16) -> Outcome
         Ok(false) => Outcome::Untouched,
         Err(Stuck) => Outcome::Dropped(None),
     }
+}
+
+/// Of a packet of a connection that policies cut: the reset that enters by the device of the hook. `None`: the packet is too
+/// short.
+#[must_use]
+pub fn cut_entering(frame: &[u8], packet: &Packet, cut: &Cut) -> Option<Vec<u8>> {
+    tell_both(&mut frame.to_vec(), packet, cut).ok()
+}
+
+/// The frame becomes what leaves by the device; returns what enters.
+fn tell_both(frame: &mut Vec<u8>, packet: &Packet, cut: &Cut) -> Result<Vec<u8>, Stuck> {
+    let mut buffer = Buffer(frame);
+    let segment = Segment::load(&buffer, packet)?;
+    reset::cut_entering(&mut buffer, packet, cut, &segment)?;
+    let entering = buffer.0.clone();
+    reset::cut_leaving(&mut buffer, packet, cut, &segment)?;
+    Ok(entering)
 }
 
 fn translate(frame: &mut Vec<u8>, packet: &Packet, translation: &Translation) -> Result<Outcome, Stuck> {

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use super::MemoryTables;
 use crate::abi::{
     Addr, BoundPod, ClassId, Enforcement, Judged, JudgedKey, NetworkKey, PortRule, PortRuleKey, PortRulesId,
-    Side, Signs, VerdictKey,
+    Side, Signs, Standing, VerdictKey,
 };
 use crate::datapath::Full;
 use crate::datapath::enforce::EnforceTables;
@@ -59,10 +59,17 @@ impl EnforceTables for MemoryTables {
         self.judged.borrow().get(key).map(|row| JudgedCopy { key: *key, row: *row })
     }
 
-    fn confirm_judged(&self, row: &JudgedCopy, basis: u64, generation: u32) {
+    fn confirm_judged(&self, row: &JudgedCopy, basis: u64, generation: u32, standing: Standing) {
         if let Some(row) = self.judged.borrow_mut().get_mut(&row.key) {
+            row.standing = standing;
             row.set_basis(basis);
             row.generation = generation;
+        }
+    }
+
+    fn note_standing(&self, row: &JudgedCopy, standing: Standing) {
+        if let Some(row) = self.judged.borrow_mut().get_mut(&row.key) {
+            row.standing = standing;
         }
     }
 

@@ -6,7 +6,7 @@ pub mod frame;
 mod policy;
 mod tables;
 
-pub use apply::{Outcome, apply, apply_too_long};
+pub use apply::{Outcome, apply, apply_too_long, cut_entering};
 pub use enforce::JudgedCopy;
 pub use policy::MemoryPolicy;
 pub use tables::{FakeMoment, FakeNetwork, FakeSocket, FlowCopy, MemoryTables};

@@ -143,6 +143,8 @@ pub enum Becomes {
     Delivered(Ends, u32),
     /// Its sender gets a TCP reset, or ICMP port unreachable.
     Refused,
+    /// Its connection is over: a reset leaves by the device of the hook, from and to here; another enters there.
+    Cut(Who, Who),
     /// Its sender learns that it lived too long.
     Expired,
     /// Its sender learns that it is too long for the way on. That is the kernel's to find out: in pure Rust it is routed.

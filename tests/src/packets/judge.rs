@@ -213,6 +213,7 @@ impl Running {
                 let found = found.map_err(|why| anyhow::anyhow!("an answer that is {why:?}"))?;
                 return self.check_answer(sent, &found, after);
             }
+            (Becomes::Cut(src, dst), Outcome::Cut) => return self.check_reset(sent.hook, src, dst, after),
             (Becomes::TooLong, Outcome::Routed) => return Ok(()),
             (Becomes::Stack(ends), Outcome::Stack) | (Becomes::Routed(ends), Outcome::Routed) => ends,
             (Becomes::Delivered(ends, pod), Outcome::Delivered(found)) if found == workload(pod) => ends,
@@ -269,6 +270,17 @@ impl Running {
         let has_ports =
             matches!(is.kind, Kind::Transport(_)) && !matches!(is.fragment, wire::Fragment::Later(_));
         ensure!(!has_ports || (is.src, is.dst) == (src, dst), "from {} to {}", is.src, is.dst);
+        Ok(())
+    }
+
+    /// A reset and nothing else, between these two.
+    fn check_reset(&self, hook: Hook, src: Who, dst: Who, after: &[u8]) -> Result<()> {
+        verify(&after[l3(hook)..]).context("the reset")?;
+        let found = parse(hook, after).map_err(|why| anyhow::anyhow!("a reset that is {why:?}"))?;
+        let expected = (self.peer(src)?, self.peer(dst)?);
+        ensure!((found.src, found.dst) == expected, "from {} to {}", found.src, found.dst);
+        ensure!(found.tcp_flags & TCP_RST != 0, "{found:?}");
+        ensure!(found.length == found.l4 - found.l3 + 20, "it carries something: {found:?}");
         Ok(())
     }
 

@@ -85,7 +85,7 @@ fn walk(world: &World, draw: &Draw, origin: Origin, packet: &Packet) -> Result<W
         Verdict::Translate(Translation { src, dst, onward: Onward::Stack, .. }) => (src, dst),
         Verdict::Translate(Translation { src, dst, .. }) => return Ok(Walked::Out(src, dst)),
         Verdict::Answer(packet::Answer::Refusal(_)) => return Ok(Walked::Answered(Answer::Refuse)),
-        Verdict::Drop(_) => return Ok(Walked::Answered(Answer::Drop)),
+        Verdict::Drop(_) | Verdict::Cut(..) => return Ok(Walked::Answered(Answer::Drop)),
         Verdict::Answer(answer) => return Err(format!("answered with {answer:?}")),
     };
     match packet::leave(&node, &Packet { src, dst, ..*packet }, nothing) {

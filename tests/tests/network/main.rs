@@ -7,6 +7,7 @@ mod devices;
 mod flows;
 mod guarded;
 mod policies;
+mod resets;
 mod stage;
 mod watch;
 mod xdp;

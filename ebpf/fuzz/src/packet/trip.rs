@@ -74,7 +74,7 @@ fn is_own(peer: Peer) -> bool {
 fn last_hook(world: &World, outcome: Outcome, frame: Frame) -> Option<Frame> {
     match outcome {
         Outcome::Routed | Outcome::Delivered(_) => Some(frame),
-        Outcome::Answered | Outcome::Dropped(_) => None,
+        Outcome::Answered | Outcome::Dropped(_) | Outcome::Cut => None,
         Outcome::Stack | Outcome::Untouched => {
             let (packet, verdict, _) = ask(world, Hook::Last, &frame, false)?;
             let (outcome, frame) = carry_out(&frame, &packet, &verdict);

@@ -4,7 +4,7 @@ use super::*;
 use crate::abi::DropReason;
 use crate::datapath::packet::Verdict;
 use crate::testing::{Outcome, apply};
-use crate::wire::parse;
+use crate::wire::{TCP_ACK, TCP_FIN, TCP_SYN, parse};
 
 const REFUSAL: Verdict = Verdict::Answer(Answer::Refusal(DropReason::NoEndpoint));
 

@@ -1,7 +1,14 @@
-//! A translated flow that policies deny leaves no trace: its first packet has entered it before anybody knew its backend.
+//! What becomes of flows that policies deny.
+//!
+//! A translated flow that is denied from the start leaves no trace: its first packet has entered it before anybody knew its
+//! backend. A TCP connection that was allowed is over, and its ends are told: a packet of it becomes two resets, one to whoever
+//! sent it, one to whom it is for. One of them enters at the device of this hook, as if it had just come by it, and is
+//! translated and sent on as any packet of its flow, so its rows are not taken out; the other leaves by the same device.
+//! Nobody but the pod's own row remembers it (`Standing` of the row), which lets so many resets pass.
 
-use crate::abi::{Flow, Form, Protocol, Tuple};
+use crate::abi::{Flow, Form, Peer, Protocol, Tuple};
 use crate::datapath::PacketTables;
+use crate::datapath::packet::{Stage, Translation};
 use crate::wire::{Kind, Packet};
 
 /// Removes the flow of a packet that was to be translated and is denied; the client's row first.
@@ -36,4 +43,15 @@ fn remove<T: PacketTables>(tables: &T, flow: &Flow, key: &Tuple) {
 fn key_of(flow: &Flow, form: Form, protocol: Protocol) -> Tuple {
     let (client, server) = flow.ends(form);
     Tuple::new(client, server, protocol).0
+}
+
+/// Between whom resets go in the place of a packet, from and to. At the first hook they are what the packet itself could be,
+/// for they are translated like it; at the last one they are what the pod is to see.
+#[inline(always)]
+#[must_use]
+pub fn ends_of_cut(stage: Stage, packet: &Packet, translation: Option<&Translation>) -> (Peer, Peer) {
+    match (stage, translation) {
+        (Stage::Leave, Some(translation)) => (translation.src, translation.dst),
+        _ => (packet.src, packet.dst),
+    }
 }

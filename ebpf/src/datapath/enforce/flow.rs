@@ -5,9 +5,9 @@
 //! that goes. What is denied makes no row, and a row of what is denied now stays until it is swept: so it is not forgotten
 //! who began the flow, and the other direction does not let it live on.
 
-use super::{EnforceTables, Passed};
+use super::{Denied, EnforceTables, Passed};
 use crate::abi::{
-    Addr, ClassId, DropReason, Judged, JudgedKey, Peer, PodPolicy, PolicySetId, Port, Side, Signs,
+    Addr, ClassId, DropReason, Judged, JudgedKey, Peer, PodPolicy, PolicySetId, Port, Side, Signs, Standing,
 };
 use crate::datapath::Moment;
 use crate::datapath::policy::{Access, Judgement, judge_class, judge_rules, lookup_class};
@@ -20,6 +20,10 @@ pub(super) enum Shape {
     Opening,
     /// Any other TCP segment: of a connection that somebody opened.
     Midstream,
+    /// A reset, and nothing else in it.
+    Reset,
+    /// Of a connection as well, but there is no answer to it: a piece, or a reset that carries something.
+    Mute,
     /// It asks for an answer and is none.
     Request,
     /// Neither can be said.
@@ -30,6 +34,11 @@ impl Shape {
     #[inline(always)]
     const fn is_no_reply(self) -> bool {
         matches!(self, Self::Opening | Self::Request)
+    }
+
+    #[inline(always)]
+    const fn is_midstream(self) -> bool {
+        matches!(self, Self::Midstream | Self::Reset | Self::Mute)
     }
 }
 
@@ -96,28 +105,57 @@ pub(super) fn pass<T: EnforceTables>(
     tables: &T,
     moment: &impl Moment,
     view: &View,
-) -> Result<Passed, DropReason> {
+) -> Result<Passed, Denied> {
     let key = view.key();
     let Some(row) = tables.lookup_judged(&key) else {
-        return match view.shape {
-            Shape::Midstream => join(tables, moment, view, &key),
-            _ => begin(tables, moment, view, &key, false),
+        return if view.shape.is_midstream() {
+            join(tables, moment, view, &key)
+        } else {
+            begin(tables, moment, view, &key, false)
         };
     };
     let began = row.began();
     let begins_anew = match view.shape {
-        Shape::Opening => began != view.side || is_over(&row),
+        // Nor does a connection that only goes on let another begin.
+        Shape::Opening => began != view.side || is_over(&row) || row.standing.is_kept(),
         shape => began != view.side && shape.is_no_reply(),
     };
     if begins_anew {
         return begin(tables, moment, view, &key, true);
     }
-    let passed = confirm(tables, view, &row, began)?;
-    touch(tables, moment, view, &row);
-    Ok(passed)
+    match confirm(tables, view, &row, began) {
+        Ok(passed) => {
+            touch(tables, moment, view, &row);
+            Ok(passed)
+        }
+        Err(reason) => end(tables, view, &row, reason),
+    }
 }
 
-/// Whether a flow that was allowed still is.
+/// What becomes of a packet of a flow that was allowed and no longer is. The ends of a TCP connection are told: whoever sent
+/// the packet, and whom it is for. Resets pass, so that they are told wherever it was found out; a few, or a pod could go on
+/// to speak by them.
+#[inline(always)]
+fn end<T: EnforceTables>(
+    tables: &T,
+    view: &View,
+    row: &T::JudgedRef<'_>,
+    reason: DropReason,
+) -> Result<Passed, Denied> {
+    let cuts = match (view.shape, row.standing.told()) {
+        (Shape::Midstream | Shape::Reset, Some(told)) => {
+            tables.note_standing(row, told);
+            true
+        }
+        _ => false,
+    };
+    if cuts && view.shape == Shape::Reset { Ok(Passed::Plainly) } else { Err(Denied { reason, cuts }) }
+}
+
+/// Whether a flow that was allowed still is, or goes on all the same.
+///
+/// # Errors
+/// Why not.
 #[inline(always)]
 fn confirm<T: EnforceTables>(
     tables: &T,
@@ -126,23 +164,24 @@ fn confirm<T: EnforceTables>(
     began: Side,
 ) -> Result<Passed, DropReason> {
     let set = view.policy.set(began);
+    let (is_kept, keeps) = (row.standing.is_kept(), view.policy.keeps(began));
     // Before the class is asked for, which may change meanwhile.
     let generation = tables.enforcement().generation;
-    if row.set() == set && (set == PolicySetId::OPEN || row.generation == generation) {
+    if row.set() == set && (set == PolicySetId::OPEN || row.generation == generation) && (keeps || !is_kept) {
         return Ok(Passed::Plainly);
     }
     let access = view.access(began);
     let class = if set == PolicySetId::OPEN { ClassId::EVERYBODY } else { lookup_class(tables, access.peer) };
     let basis = Judged::basis_of(set, class);
-    let passed = if row.basis() == basis || set == PolicySetId::OPEN {
-        Passed::Plainly
-    } else {
+    let (mut passed, mut standing) = (Passed::Plainly, Standing::ALLOWED);
+    if set != PolicySetId::OPEN && (row.basis() != basis || is_kept) {
         match judge_class(tables, set, class, &access) {
+            Judgement::Denied(..) | Judgement::NotAPod if keeps => standing = Standing::KEPT,
             Judgement::Denied(..) | Judgement::NotAPod => return Err(denied(began)),
-            judgement => passed(judgement, began),
+            judgement => passed = said_of(judgement, began),
         }
-    };
-    tables.confirm_judged(row, basis, generation);
+    }
+    tables.confirm_judged(row, basis, generation, standing);
     Ok(passed)
 }
 
@@ -154,8 +193,10 @@ fn begin<T: EnforceTables>(
     view: &View,
     key: &JudgedKey,
     replaces: bool,
-) -> Result<Passed, DropReason> {
-    let Some((row, passed)) = judge(tables, moment, view, view.side) else { return Err(denied(view.side)) };
+) -> Result<Passed, Denied> {
+    let Some((row, passed)) = judge(tables, moment, view, view.side) else {
+        return Err(denied(view.side).into());
+    };
     match create(tables, view, key, row, replaces) {
         Ok(()) => Ok(passed),
         Err(NoRoom) => without_row(view),
@@ -171,13 +212,13 @@ fn join<T: EnforceTables>(
     moment: &impl Moment,
     view: &View,
     key: &JudgedKey,
-) -> Result<Passed, DropReason> {
+) -> Result<Passed, Denied> {
     let first = if view.policy.ingress == PolicySetId::OPEN { Side::Egress } else { Side::Ingress };
     let found = match judge(tables, moment, view, first) {
         Some(found) => Some(found),
         None => judge(tables, moment, view, other(first)),
     };
-    let Some((row, passed)) = found else { return Err(denied(view.side)) };
+    let Some((row, passed)) = found else { return Err(denied(view.side).into()) };
     // Only what is new is refused for want of room; and of what was reset there is nothing to remember.
     if view.tcp_flags & TCP_RST == 0 && create(tables, view, key, row, false).is_ok() {
         return Ok(passed);
@@ -201,12 +242,12 @@ fn judge<T: EnforceTables>(
         Judgement::Allowed(_, class) | Judgement::Audited(_, class) => class,
         Judgement::Denied(..) | Judgement::NotAPod => return None,
     };
-    Some((Judged::new(began, set, class, generation, moment.seconds()), passed(judgement, began)))
+    Some((Judged::new(began, set, class, generation, moment.seconds()), said_of(judgement, began)))
 }
 
 /// What is said of a judgement by which a flow passes.
 #[inline(always)]
-const fn passed(judgement: Judgement, began: Side) -> Passed {
+const fn said_of(judgement: Judgement, began: Side) -> Passed {
     if matches!(judgement, Judgement::Audited(..)) { Passed::Audited(began) } else { Passed::Plainly }
 }
 
@@ -240,9 +281,9 @@ fn create<T: EnforceTables>(
 /// need nobody's memory; and what leaves in that other direction is allowed, whatever becomes of its replies. It is not said
 /// of what would be denied, since nobody knew at its next packet that it was.
 #[inline(always)]
-fn without_row(view: &View) -> Result<Passed, DropReason> {
+fn without_row(view: &View) -> Result<Passed, Denied> {
     let denies_both = view.policy.denies(Side::Ingress) && view.policy.denies(Side::Egress);
-    if denies_both { Err(DropReason::JudgedFull) } else { Ok(Passed::Plainly) }
+    if denies_both { Err(DropReason::JudgedFull.into()) } else { Ok(Passed::Plainly) }
 }
 
 /// Says that a packet was seen; writes at most once a second, unless there is news.
@@ -256,12 +297,13 @@ fn touch<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View, row: &
     }
 }
 
-/// Whether a TCP connection is over: reset, or closed by both sides.
+/// Whether a TCP connection is over: reset, closed by both sides, or cut.
 #[inline(always)]
 fn is_over(row: &Judged) -> bool {
     row.outward.contains(Signs::RST)
         || row.inward.contains(Signs::RST)
         || (row.outward.contains(Signs::FIN) && row.inward.contains(Signs::FIN))
+        || row.standing.is_cut()
 }
 
 #[inline(always)]

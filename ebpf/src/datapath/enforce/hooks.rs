@@ -1,8 +1,12 @@
 //! Whole hooks, as tests and fuzzers call them: translation and policies in the order in which the programs take the steps.
 
-use super::{EnforceTables, Passed, Passing, admit, cut, judge_in, judge_out, judge_unread};
+use super::{
+    Denied, EnforceTables, Passed, Passing, admit, cut, ends_of_cut, judge_in, judge_out, judge_unread,
+};
 use crate::abi::{DropReason, Origin};
-use crate::datapath::packet::{Node, Onward, Translation, Verdict, arrive_anywhere, leave, unless_beyond};
+use crate::datapath::packet::{
+    Cut, Node, Onward, Stage, Translation, Verdict, arrive_anywhere, leave, unless_beyond,
+};
 use crate::datapath::{Moment, Network};
 use crate::wire::{Bytes, Packet, Unusable};
 
@@ -47,7 +51,7 @@ pub fn arrive_from_pod<T: EnforceTables, M: Moment, N: Network>(
     };
     let verdict = arrive_anywhere(node, Origin::Inside, packet, hook.bytes);
     let Some(policy) = policy else { return unless_beyond(packet, verdict) };
-    enforced(node, packet, verdict, |translation| {
+    enforced(node, Stage::Arrive, packet, verdict, |translation| {
         let passing = Passing { packet, translation, bytes: hook.bytes };
         let left = judge_out(node, hook.device, policy, &passing)?;
         Ok(left.or(judge_delivery(node, hook.device, &passing)?))
@@ -65,7 +69,7 @@ pub fn arrive_from_net<T: EnforceTables, M: Moment, N: Network>(
     if !node.tables.enforcement().is_on() {
         return unless_beyond(packet, verdict);
     }
-    enforced(node, packet, verdict, |translation| {
+    enforced(node, Stage::Arrive, packet, verdict, |translation| {
         judge_delivery(node, device, &Passing { packet, translation, bytes })
     })
 }
@@ -92,7 +96,7 @@ pub fn leave_to_pod<T: EnforceTables, M: Moment, N: Network>(
     if !is_on {
         return verdict;
     }
-    enforced(node, packet, verdict, |translation| {
+    enforced(node, Stage::Leave, packet, verdict, |translation| {
         judge_in(node, hook.device, hook.came_by, &Passing { packet, translation, bytes: hook.bytes })
     })
 }
@@ -102,7 +106,7 @@ fn judge_delivery<T: EnforceTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     came_by: u32,
     passing: &Passing<'_, impl Bytes + ?Sized>,
-) -> Result<Passed, DropReason> {
+) -> Result<Passed, Denied> {
     match passing.translation {
         Some(Translation { onward: Onward::Workload(workload), .. }) => {
             judge_in(node, workload.ifindex, came_by, passing)
@@ -113,18 +117,23 @@ fn judge_delivery<T: EnforceTables, M: Moment, N: Network>(
 
 fn enforced<T: EnforceTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
+    stage: Stage,
     packet: &Packet,
     verdict: Verdict,
-    judge: impl FnOnce(Option<&Translation>) -> Result<Passed, DropReason>,
+    judge: impl FnOnce(Option<&Translation>) -> Result<Passed, Denied>,
 ) -> Verdict {
     let translation = match &verdict {
         Verdict::Translate(translation) => Some(translation),
         Verdict::Pass => None,
-        Verdict::Answer(_) | Verdict::Drop(_) => return verdict,
+        Verdict::Answer(_) | Verdict::Drop(_) | Verdict::Cut(..) => return verdict,
     };
     match judge(translation) {
         Ok(_) => unless_beyond(packet, verdict),
-        Err(reason) => {
+        Err(Denied { reason, cuts: true }) => {
+            let (src, dst) = ends_of_cut(stage, packet, translation);
+            Verdict::Cut(reason, Cut { stage, src, dst })
+        }
+        Err(Denied { reason, cuts: false }) => {
             if translation.is_some() {
                 cut(node.tables, packet);
             }

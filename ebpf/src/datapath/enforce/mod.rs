@@ -20,18 +20,18 @@ mod tunnel;
 use core::ops::Deref;
 
 pub use admit::admit;
-pub use cut::cut;
+pub use cut::{cut, ends_of_cut};
 pub use hooks::{PodHook, arrive_from_net, arrive_from_pod, leave_to_pod};
-pub use ruling::{Passed, Ruling};
+pub use ruling::{Denied, Passed, Ruling};
 
 use super::packet::{Node, Translation, lookup_ends, remember_piece};
 use super::policy::PolicyTables;
 use super::{Full, Moment, Network, PacketTables};
 use crate::abi::{
-    AddressUses, BoundPod, DropReason, Enforcement, Judged, JudgedKey, Peer, PodPolicy, Port, Protocol, Side,
-    Signs,
+    AddressUses, BoundPod, Counter, DropReason, Enforcement, Judged, JudgedKey, Peer, PodPolicy, Port,
+    Protocol, Side, Signs, Standing,
 };
-use crate::wire::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_SYN, parse_quoted};
+use crate::wire::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse_quoted};
 use flow::{Shape, View};
 use message::Message;
 
@@ -48,8 +48,10 @@ pub trait EnforceTables: PacketTables + PolicyTables {
     fn lookup_pod(&self, device: u32) -> Option<BoundPod>;
     /// `judged`
     fn lookup_judged(&self, key: &JudgedKey) -> Option<Self::JudgedRef<'_>>;
-    /// `judged`: says by what the flow is allowed now, first the basis, then the generation.
-    fn confirm_judged(&self, row: &Self::JudgedRef<'_>, basis: u64, generation: u32);
+    /// `judged`: says by what the flow goes on now: first how it stands, then the basis, then the generation.
+    fn confirm_judged(&self, row: &Self::JudgedRef<'_>, basis: u64, generation: u32, standing: Standing);
+    /// `judged`: says how the flow stands.
+    fn note_standing(&self, row: &Self::JudgedRef<'_>, standing: Standing);
     /// `judged`: says when a packet was last seen, and everything that was seen on its way.
     fn touch_judged(&self, row: &Self::JudgedRef<'_>, side: Side, seen_s: u32, signs: Signs);
     /// `judged`: adds or replaces a row.
@@ -84,7 +86,7 @@ pub fn judge_out<T: EnforceTables, M: Moment, N: Network>(
     device: u32,
     policy: PodPolicy,
     passing: &Passing<'_, impl Bytes + ?Sized>,
-) -> Result<Passed, DropReason> {
+) -> Result<Passed, Denied> {
     if policy.is_open() {
         return Ok(Passed::Plainly);
     }
@@ -107,7 +109,7 @@ pub fn judge_in<T: EnforceTables, M: Moment, N: Network>(
     device: u32,
     came_by: u32,
     passing: &Passing<'_, impl Bytes + ?Sized>,
-) -> Result<Passed, DropReason> {
+) -> Result<Passed, Denied> {
     // The node's own, by what the kernel says of it and never by an address: a pod that is masqueraded would pass for the
     // node. And what a pod gets back that it sent itself: answers in the place of its packets.
     if came_by == 0 || came_by == device {
@@ -168,18 +170,23 @@ fn counted<T: EnforceTables, R>(tables: &T, judged: Result<R, DropReason>) -> Re
     judged
 }
 
-/// The same, and what passes although it would be denied.
+/// The same, and what passes although it would be denied, and what is cut.
 #[inline(always)]
-fn counted_both<T: EnforceTables>(
-    tables: &T,
-    judged: Result<Passed, DropReason>,
-) -> Result<Passed, DropReason> {
-    if let Ok(passed) = judged
-        && let Some(counter) = passed.counter()
-    {
-        tables.count(counter);
+fn counted_both<T: EnforceTables>(tables: &T, judged: Result<Passed, Denied>) -> Result<Passed, Denied> {
+    match judged {
+        Ok(passed) => {
+            if let Some(counter) = passed.counter() {
+                tables.count(counter);
+            }
+        }
+        Err(Denied { reason, cuts }) => {
+            tables.count(reason.into());
+            if cuts {
+                tables.count(Counter::Reset);
+            }
+        }
     }
-    counted(tables, judged)
+    judged
 }
 
 /// One side of the packet's flow.
@@ -190,7 +197,7 @@ fn judge<T: EnforceTables, M: Moment, N: Network>(
     policy: PodPolicy,
     side: Side,
     passing: &Passing<'_, impl Bytes + ?Sized>,
-) -> Result<Passed, DropReason> {
+) -> Result<Passed, Denied> {
     let packet = passing.packet;
     let message = Message::of(packet, passing.bytes);
     if message.is_for_links() {
@@ -200,7 +207,11 @@ fn judge<T: EnforceTables, M: Moment, N: Network>(
         return Ok(Passed::Plainly);
     }
     let Some((src, dst)) = lookup_piece_ends(node, packet) else {
-        return if policy.denies(side) { Err(DropReason::FragmentWithoutFirst) } else { Ok(Passed::Plainly) };
+        return if policy.denies(side) {
+            Err(DropReason::FragmentWithoutFirst.into())
+        } else {
+            Ok(Passed::Plainly)
+        };
     };
     let view = view(device, policy, side, (src, dst), message, passing);
     // The only way past its device to its own address is a Service.
@@ -235,9 +246,7 @@ fn view(
     let portless =
         |peer: Peer| if has_ports { peer } else { Peer { addr: peer.addr, port: Port::default() } };
     let shape = match packet.kind {
-        Kind::Transport(Protocol::Tcp) if packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN => Shape::Opening,
-        // A later piece says nothing of flags: it is like one in mid-stream.
-        Kind::Transport(Protocol::Tcp) => Shape::Midstream,
+        Kind::Transport(Protocol::Tcp) => segment_shape(packet, passing.bytes),
         _ if message == Message::EchoRequest => Shape::Request,
         _ => Shape::Other,
     };
@@ -253,6 +262,23 @@ fn view(
         tcp_flags: packet.tcp_flags,
         shape,
     }
+}
+
+#[inline(always)]
+fn segment_shape(packet: &Packet, bytes: &(impl Bytes + ?Sized)) -> Shape {
+    if packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
+        return Shape::Opening;
+    }
+    // A later piece says nothing of flags: it is like one in mid-stream.
+    if packet.fragment != Fragment::Whole {
+        return Shape::Mute;
+    }
+    if packet.tcp_flags & TCP_RST == 0 {
+        return Shape::Midstream;
+    }
+    let headers =
+        bytes.load(packet.l4 + 12).map(|[offset]| packet.l4 - packet.l3 + u32::from(offset >> 4) * 4);
+    if headers == Some(packet.length) { Shape::Reset } else { Shape::Mute }
 }
 
 /// Whom the packet goes to or comes from, beyond what we make of it.

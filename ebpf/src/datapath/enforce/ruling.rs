@@ -34,7 +34,23 @@ impl Passed {
     }
 }
 
-/// The same, and why a packet does not pass, as one number: what a subprogram can return, and the row of a decision keeps.
+/// Why a packet does not pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Denied {
+    /// What counts it.
+    pub reason: DropReason,
+    /// It is of a TCP connection that was allowed: both ends are to be told that it is over.
+    pub cuts: bool,
+}
+
+impl From<DropReason> for Denied {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self { reason, cuts: false }
+    }
+}
+
+/// The same, and how a packet passes, as one number: what a subprogram can return, and the row of a decision keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 #[must_use]
@@ -47,6 +63,7 @@ impl Ruling {
     const REASON: u32 = 0xff;
     const AUDITED_INGRESS: u32 = 1 << 8;
     const AUDITED_EGRESS: u32 = 1 << 9;
+    const CUTS: u32 = 1 << 10;
 
     /// Whether the packet goes on.
     #[inline(always)]
@@ -67,6 +84,13 @@ impl Ruling {
     pub fn reason(self) -> Option<DropReason> {
         let index = usize::try_from(self.reason_index()?).ok()?;
         DropReason::ALL.get(index).copied()
+    }
+
+    /// Whether both ends are to be told that their connection is over.
+    #[inline(always)]
+    #[must_use]
+    pub const fn cuts(self) -> bool {
+        self.0 & Self::CUTS != 0
     }
 
     /// Where a policy that only watches would deny it, if with this packet that is to be told.
@@ -90,14 +114,14 @@ impl From<DropReason> for Ruling {
     }
 }
 
-impl From<Result<Passed, DropReason>> for Ruling {
+impl From<Result<Passed, Denied>> for Ruling {
     #[inline(always)]
-    fn from(judged: Result<Passed, DropReason>) -> Self {
+    fn from(judged: Result<Passed, Denied>) -> Self {
         match judged {
             Ok(Passed::Plainly) => Self::PASSES,
             Ok(Passed::Audited(Side::Ingress)) => Self(Self::AUDITED_INGRESS),
             Ok(Passed::Audited(Side::Egress)) => Self(Self::AUDITED_EGRESS),
-            Err(reason) => reason.into(),
+            Err(Denied { reason, cuts }) => Self((reason as u32 + 1) | if cuts { Self::CUTS } else { 0 }),
         }
     }
 }
@@ -110,9 +134,11 @@ mod tests {
     fn a_ruling_says_what_it_was_made_of() {
         assert!(Ruling::PASSES.passes() && Ruling::from(Ok(Passed::Plainly)) == Ruling::PASSES);
         for &reason in DropReason::ALL {
-            let ruling = Ruling::from(Err(reason));
-            assert!(!ruling.passes() && ruling.audited().is_none());
-            assert_eq!(ruling.reason(), Some(reason));
+            for cuts in [false, true] {
+                let ruling = Ruling::from(Err(Denied { reason, cuts }));
+                assert!(!ruling.passes() && ruling.audited().is_none());
+                assert_eq!((ruling.reason(), ruling.cuts()), (Some(reason), cuts));
+            }
         }
         for side in [Side::Ingress, Side::Egress] {
             let ruling = Ruling::from(Ok(Passed::Audited(side)));

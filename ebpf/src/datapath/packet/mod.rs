@@ -20,7 +20,7 @@ mod verdict;
 pub use ahead::{Ahead, look_ahead};
 pub use hop::remember_hop;
 pub use known::Known;
-pub use verdict::{Answer, Onward, Translation, Verdict};
+pub use verdict::{Answer, Cut, Onward, Translation, Verdict};
 
 use crate::abi::{
     AddressUses, Counter, DropReason, End, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Origin,

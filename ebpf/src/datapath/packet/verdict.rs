@@ -1,5 +1,6 @@
 //! What becomes of a packet.
 
+use super::Stage;
 use crate::abi::{DropReason, Hop, Peer, Workload};
 use crate::wire::{Packet, Quoted};
 
@@ -16,6 +17,19 @@ pub enum Verdict {
     Answer(Answer),
     /// Not delivered, and nobody is told.
     Drop(DropReason),
+    /// Not delivered: its TCP connection is over, and both ends are told by resets.
+    Cut(DropReason, Cut),
+}
+
+/// What the ends of a TCP connection are told by that policies no longer allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// Where it was found out.
+    pub stage: Stage,
+    /// Whom the packet at hand comes from, as who gets it is to see that.
+    pub src: Peer,
+    /// Whom it is for; likewise.
+    pub dst: Peer,
 }
 
 /// Other addresses for a packet, and its way from here.

@@ -51,6 +51,7 @@ mod tests {
             Becomes::Untouched => Becomes::Silenced,
             Becomes::Refused => Becomes::Echoed,
             Becomes::Expired | Becomes::Echoed => Becomes::Dropped(weir_ebpf::abi::DropReason::NoEndpoint),
+            Becomes::Cut(src, _) => Becomes::Cut(src, Who::Pod(99)),
             Becomes::TooLong | Becomes::Dropped(_) | Becomes::Silenced => Becomes::Untouched,
         }
     }

@@ -1,9 +1,9 @@
 //! Policies: the first pod is isolated, the other is not.
 
 use weir_ebpf::abi::DropReason;
-use weir_ebpf::wire::{TCP_ACK, TCP_SYN};
+use weir_ebpf::wire::{TCP_ACK, TCP_RST, TCP_SYN};
 
-use crate::packets::case::Becomes::{self, Delivered, Dropped, Refused, Routed, Stack, Untouched};
+use crate::packets::case::Becomes::{self, Cut, Delivered, Dropped, Refused, Routed, Stack, Untouched};
 use crate::packets::case::Ends::{Hidden, Of, Quoting, Shown, ShownAs};
 use crate::packets::case::Hook::{FromNet, FromPod, ToPod};
 use crate::packets::case::What::{Arp, Echo, Piece, Redirect, Strange, Tcp, TooBig, Udp, UdpMapped};
@@ -14,6 +14,7 @@ use crate::packets::node::{FIRST_POD, UPLINK};
 
 const SYN: u8 = TCP_SYN;
 const ACK: u8 = TCP_ACK;
+const RST: u8 = TCP_RST;
 const INGRESS: Becomes = Dropped(DropReason::PolicyIngress);
 const EGRESS: Becomes = Dropped(DropReason::PolicyEgress);
 const SPOOFED: Becomes = Dropped(DropReason::SpoofedSource);
@@ -126,8 +127,12 @@ fn changes() -> Vec<Case> {
             steps: vec![
                 at(FromPod, Tcp(SYN, 0), client, friend, Untouched),
                 Step::Change(|node| node.isolate(0, Everything, Nothing)),
-                at(ToPod, Tcp(SYN | ACK, 0), friend, client, EGRESS),
-                at(FromPod, Tcp(ACK, 0), client, friend, EGRESS),
+                at(ToPod, Tcp(SYN | ACK, 0), friend, client, Cut(friend, client)),
+                at(FromPod, Tcp(ACK, 9), client, friend, Cut(friend, client)),
+                at(FromPod, Tcp(ACK, 2000), client, friend, Cut(friend, client)).in_segments(1000),
+                at(FromPod, Tcp(RST, 0), client, friend, Untouched),
+                at(FromPod, Tcp(RST, 9), client, friend, EGRESS),
+                at(FromPod, Tcp(SYN, 0), client, friend, EGRESS),
                 Step::Change(|node| node.isolate(0, Everything, FriendsPort)),
                 at(ToPod, Tcp(SYN | ACK, 0), friend, client, Untouched),
             ],
@@ -142,7 +147,7 @@ fn changes() -> Vec<Case> {
             steps: vec![
                 at(ToPod, Tcp(SYN, 0), Client(4000), Pod(0), Untouched),
                 Step::Change(super::super::node::Node::forget_friends),
-                at(FromPod, Tcp(SYN | ACK, 0), Pod(0), Client(4000), INGRESS),
+                at(FromPod, Tcp(SYN | ACK, 0), Pod(0), Client(4000), Cut(Client(4000), Pod(0))),
                 Step::Change(|node| node.befriend(Client(0))),
                 at(FromPod, Tcp(SYN | ACK, 0), Pod(0), Client(4000), Untouched),
             ],
@@ -181,9 +186,12 @@ fn services() -> Vec<Case> {
                 at(FromNet, Tcp(SYN, 0), Client(4000), Node, Delivered(Shown(Pod(0)), 0)),
                 at(FromPod, Tcp(SYN | ACK, 0), Pod(0), Source, Routed(Of(Node, Client(4000)))),
                 Step::Change(super::super::node::Node::forget_friends),
-                at(FromNet, Tcp(ACK, 0), Client(4000), Node, INGRESS),
+                // Its rows are needed until the resets have gone by.
+                at(FromNet, Tcp(ACK, 700), Client(4000), Node, Cut(Node, Client(4000))),
+                at(FromNet, Tcp(RST, 0), Client(4000), Node, Delivered(Of(Source, Pod(0)), 0)),
+                at(FromPod, Tcp(RST, 0), Pod(0), Source, Routed(Of(Node, Client(4000)))),
             ],
-            rows: 0,
+            rows: 2,
         },
     ]
 }

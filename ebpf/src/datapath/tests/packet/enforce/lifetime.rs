@@ -24,13 +24,14 @@ fn connected() -> [(World, Peer, Peer); 2] {
 fn a_revoked_connection_stops_both_ways() {
     for (mut world, pod, friend) in connected() {
         world.isolate(0, Allows::Nothing, Allows::Nothing);
-        for flags in [ACK, ACK | FIN, RST] {
-            assert_eq!(world.sends(0, &tcp(pod, friend, flags)), EGRESS);
-            assert_eq!(world.gets(0, UPLINK, &tcp(friend, pod, flags)), EGRESS, "its replies, too");
+        let because = Some(DropReason::PolicyEgress);
+        for flags in [ACK, ACK | FIN] {
+            assert_eq!(cut(world.sends(0, &tcp(pod, friend, flags))), because);
+            assert_eq!(cut(world.gets(0, UPLINK, &tcp(friend, pod, flags))), because, "its replies, too");
         }
         assert_eq!(world.judged(), 1, "or the way back would look like a flow of the peer's");
         world.isolate(0, Allows::Everything, Allows::Nothing);
-        assert_eq!(world.gets(0, UPLINK, &tcp(friend, pod, ACK)), EGRESS);
+        assert_eq!(cut(world.gets(0, UPLINK, &tcp(friend, pod, ACK))), because);
         // Allowed again, it goes on.
         world.isolate(0, Allows::Nothing, Allows::FriendsPort);
         assert_eq!(world.gets(0, UPLINK, &tcp(friend, pod, ACK)), Verdict::Pass);
@@ -44,8 +45,9 @@ fn a_peer_of_another_class_is_judged_again_in_the_next_generation() {
         world.tables.policy.addresses.remove(&friend.addr);
         assert_eq!(world.sends(0, &tcp(pod, friend, ACK)), Verdict::Pass, "nobody has said so yet");
         world.next_generation();
-        assert_eq!(world.gets(0, UPLINK, &tcp(friend, pod, ACK)), EGRESS);
-        assert_eq!(world.sends(0, &tcp(pod, friend, ACK)), EGRESS);
+        let because = Some(DropReason::PolicyEgress);
+        assert_eq!(cut(world.gets(0, UPLINK, &tcp(friend, pod, ACK))), because);
+        assert_eq!(cut(world.sends(0, &tcp(pod, friend, ACK))), because);
         world.befriend(friend);
         world.next_generation();
         assert_eq!(world.sends(0, &tcp(pod, friend, ACK)), Verdict::Pass);

@@ -1,5 +1,6 @@
 //! Policies in force, at the hooks: packets as they come, and what becomes of them.
 
+mod cuts;
 mod flows;
 mod lifetime;
 mod messages;
@@ -136,6 +137,14 @@ impl World {
 
     fn counted(&self, counter: Counter) -> u64 {
         self.tables.counted(counter)
+    }
+}
+
+/// Whether a packet is one of a connection that is over: its ends are told, and why.
+fn cut(verdict: Verdict) -> Option<DropReason> {
+    match verdict {
+        Verdict::Cut(reason, _) => Some(reason),
+        _ => None,
     }
 }
 

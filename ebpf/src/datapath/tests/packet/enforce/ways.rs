@@ -25,11 +25,14 @@ fn egress_is_judged_by_the_backend() {
         let reply = translated(world.gets(0, UPLINK, &tcp(backend, sent.src, SYN | ACK)));
         assert_eq!((reply.src, reply.dst), (vip, pod));
         assert_eq!(world.judged(), 1);
-        // Revoked, it stops both ways and is forgotten.
+        // Revoked, it stops both ways; what is no TCP segment to tell anybody by, and its flow is forgotten.
         world.isolate(0, Allows::Nothing, Allows::Nothing);
-        assert_eq!(world.gets(0, UPLINK, &tcp(backend, sent.src, ACK)), EGRESS);
+        let because = Some(DropReason::PolicyEgress);
+        assert_eq!(cut(world.gets(0, UPLINK, &tcp(backend, sent.src, ACK))), because);
+        assert_eq!(cut(world.sends(0, &tcp(pod, vip, ACK))), because);
+        assert_eq!(world.rows(), 2);
+        assert_eq!(world.sends(0, &tcp(pod, vip, SYN)), EGRESS);
         assert_eq!(world.rows(), 0);
-        assert_eq!(world.sends(0, &tcp(pod, vip, ACK)), EGRESS);
     }
 }
 
@@ -50,8 +53,8 @@ fn what_goes_past_the_stack_into_a_pod_is_judged_where_it_is_sent() {
         assert_eq!(world.judged(), 1);
         world.tables.policy.addresses.clear();
         world.next_generation();
-        assert_eq!(world.arrives(&tcp(client, node, ACK)), INGRESS);
-        assert_eq!(world.rows(), 0);
+        assert_eq!(cut(world.arrives(&tcp(client, node, ACK))), Some(DropReason::PolicyIngress));
+        assert_eq!(world.rows(), 2, "for the resets");
     }
 }
 
