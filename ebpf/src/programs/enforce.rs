@@ -3,6 +3,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use weir_ebpf::abi::{DropReason, Origin};
+use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::enforce::{
     EnforceTables as _, Passing, Ruling, admit, cut, judge_in, judge_out, judge_unread,
 };
@@ -11,7 +12,7 @@ use weir_ebpf::wire::Unusable;
 
 use crate::act::{DROP, NEXT};
 use crate::cut::{note_cut, stage};
-use crate::decision::{Decision, Hook, Todo};
+use crate::decision::{Decision, Hook, Todo, read};
 use crate::kernel_tables::KernelTables;
 use crate::network::Here;
 use crate::skb::Skb;
@@ -89,17 +90,30 @@ pub(crate) fn admit_packet(raw: *mut __sk_buff, row: &mut Decision) -> Ruling {
     }
 }
 
-/// A packet of a VLAN: no pod has a device for it that we know.
+/// A packet of a VLAN: no pod has a device for it that we know. Where it comes from a pod it bears the pod's address as any
+/// other does, since a bridge may take the tag off.
 #[inline(always)]
-pub(crate) fn act_on_tagged<H: Hook>(skb: Skb) -> i32 {
-    let ruling = if H::ORIGIN.is_some() { may_leave_tagged(skb.raw()) } else { may_enter_tagged(skb.raw()) };
+pub(crate) fn act_on_tagged<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision) -> i32 {
+    let ruling = if H::ORIGIN.is_some() {
+        row.todo = read::<L3>(skb.raw(), row);
+        may_leave_tagged(skb.raw(), row)
+    } else {
+        may_enter_tagged(skb.raw())
+    };
     if ruling.passes() { NEXT } else { DROP }
 }
 
-#[inline(never)]
-fn may_leave_tagged(raw: *mut __sk_buff) -> Ruling {
-    let skb = Skb::new(raw);
-    unread(admit(&KernelTables, skb.ifindex(), TAGGED, Err(Unusable::NotIp), &skb).map(|_| ()))
+#[inline(always)]
+fn may_leave_tagged(raw: *mut __sk_buff, row: &mut Decision) -> Ruling {
+    if row.todo == Todo::Drop {
+        return row.ruling;
+    }
+    let ruling = admit_packet(raw, row);
+    if ruling.passes() && row.policy.denies_any() {
+        KernelTables.count(DropReason::Unreadable.into());
+        return DropReason::Unreadable.into();
+    }
+    ruling
 }
 
 #[inline(never)]

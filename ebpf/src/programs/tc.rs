@@ -57,8 +57,9 @@ fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
     let skb = Skb::new(ctx.skb.skb);
     let is_guarded = H::AT_POD && is_on();
     // A tagged packet is for a device on top of this one, or from it, and meets the hook there.
-    if skb.is_tagged() {
-        return if is_guarded { act_on_tagged::<H>(skb) } else { NEXT };
+    let is_tagged = skb.is_tagged();
+    if is_tagged && !is_guarded {
+        return NEXT;
     }
     let is_done = H::ORIGIN.is_none() && skb.is_done();
     if is_done && !is_guarded {
@@ -72,6 +73,9 @@ fn run<H: Hook, const L3: u32>(ctx: &TcContext) -> i32 {
     // SAFETY: the kernel checked the index, the row is this CPU's own, and each step reads what one before it wrote.
     let row = unsafe { &mut *row };
     row.ruling = Ruling::PASSES;
+    if is_tagged {
+        return act_on_tagged::<H, L3>(skb, row);
+    }
     row.todo = if is_done { read_finished::<L3>(skb, row) } else { decide::<H, L3>(skb, row, is_guarded) };
     enforce::<H>(skb, row, is_guarded);
     let todo = row.todo;

@@ -1,13 +1,19 @@
 //! Whether a packet is its pod's to send: the addresses that it bears, and what only routers send.
 
-use super::message::{Message, load_arp_sender, load_target};
+use super::message::{Message, load_about, load_arp_sender, load_source, load_target};
 use super::tunnel::check_tunnel;
 use super::{EnforceTables, counted, unknown};
 use crate::abi::{Addr, BoundPod, DropReason, PodPolicy};
-use crate::wire::{Bytes, Packet, Unusable};
+use crate::wire::{Bytes, Kind, Packet, Unusable};
 
 /// `ether_type` of ARP (RFC 826).
 pub(super) const ARP: u16 = 0x0806;
+/// `ether_type` of IPv4 (RFC 894).
+pub(super) const IPV4: u16 = 0x0800;
+/// `ether_type` of IPv6 (RFC 2464).
+pub(super) const IPV6: u16 = 0x86dd;
+/// `ether_type` of a VLAN's tag, a customer's or a provider's (IEEE 802.1Q).
+const TAGS: [u16; 2] = [0x8100, 0x88a8];
 
 /// Whether what leaves the pod behind a device is the pod's to send, and how the pod is isolated. `read` is what the bytes
 /// came to; `ether_type` is in host order.
@@ -39,7 +45,14 @@ fn admit_from<T: EnforceTables>(
     if let Ok(packet) = read {
         check_tunnel(tables, device, packet)?;
     }
-    let Some(pod) = tables.lookup_pod(device) else { return admit_unknown(tables, device, read) };
+    // The kernel takes tags that name no VLAN off, one after the other: nobody can say what is left then.
+    let is_tagged_twice = read.is_err() && TAGS.contains(&ether_type);
+    let Some(pod) = tables.lookup_pod(device) else {
+        if is_tagged_twice {
+            return Err(DropReason::Unreadable);
+        }
+        return admit_unknown(tables, device, ether_type, read, bytes);
+    };
     let packet = match read {
         Ok(packet) => packet,
         Err(Unusable::NotIp) if ether_type == ARP => {
@@ -48,10 +61,16 @@ fn admit_from<T: EnforceTables>(
             // There is nothing in it to judge.
             return Ok(PodPolicy::OPEN);
         }
-        Err(_) if pod.policy.is_open() => return Ok(PodPolicy::OPEN),
-        Err(_) => return Err(DropReason::Unreadable),
+        Err(_) => return admit_unread(tables, device, &pod, ether_type, is_tagged_twice, bytes),
     };
     check_source(tables, device, &pod, packet.src.addr)?;
+    // An error is told by who got the packet that it is about.
+    if packet.kind == Kind::IcmpError
+        && let Some(about) = load_about(bytes, packet)
+        && leaves_link(about)
+    {
+        check_source(tables, device, &pod, about)?;
+    }
     let message = Message::of(packet, bytes);
     match message {
         Message::OfRouter => return Err(DropReason::RouterMessage),
@@ -69,16 +88,46 @@ fn admit_from<T: EnforceTables>(
     Ok(pod.policy)
 }
 
+/// What nobody can read leaves a pod that nothing isolates, under its own address. Of IPv6 it does not: behind too many headers
+/// there may be a router's message.
+#[inline(always)]
+fn admit_unread<T: EnforceTables>(
+    tables: &T,
+    device: u32,
+    pod: &BoundPod,
+    ether_type: u16,
+    is_tagged_twice: bool,
+    bytes: &(impl Bytes + ?Sized),
+) -> Result<PodPolicy, DropReason> {
+    if !pod.policy.denies_any() && pod.flags & BoundPod::ANY_SOURCE != 0 {
+        return Ok(PodPolicy::OPEN);
+    }
+    if pod.policy.denies_any() || is_tagged_twice || ether_type == IPV6 {
+        return Err(DropReason::Unreadable);
+    }
+    if ether_type == IPV4 {
+        let source = load_source(bytes, ether_type).ok_or(DropReason::Unreadable)?;
+        check_source(tables, device, pod, source)?;
+    }
+    Ok(PodPolicy::OPEN)
+}
+
 /// Of a pod that nobody knows yet.
 #[inline(always)]
 fn admit_unknown<T: EnforceTables>(
     tables: &T,
     device: u32,
+    ether_type: u16,
     read: Result<&Packet, Unusable>,
+    bytes: &(impl Bytes + ?Sized),
 ) -> Result<PodPolicy, DropReason> {
-    match read {
-        Ok(packet) => check_unknown(tables, device, packet.src.addr)?,
-        Err(_) => unknown(tables)?,
+    let source = match read {
+        Ok(packet) => Some(packet.src.addr),
+        Err(_) => load_source(bytes, ether_type),
+    };
+    match source {
+        Some(source) => check_unknown(tables, device, source)?,
+        None => unknown(tables)?,
     }
     Ok(PodPolicy::OPEN)
 }
@@ -113,7 +162,7 @@ fn check_source<T: EnforceTables>(
 /// Whether a destination is beyond the link that a pod has with its node. A source that means nothing there has no class of
 /// its own: it would pass for the rest of the world.
 #[inline(always)]
-fn leaves_link(dst: Addr) -> bool {
+pub(super) fn leaves_link(dst: Addr) -> bool {
     let [first, _, _, last] = dst.words().map(u32::from_be);
     // Groups (224.0.0.0/4, ff00::/8), and everybody (255.255.255.255).
     let is_group = if dst.is_v4() { last >= 0xe000_0000 } else { first >> 24 == 0xff };

@@ -1,5 +1,6 @@
 //! What ICMP and ARP say, as far as policies ask.
 
+use super::admit::{IPV4, IPV6};
 use crate::abi::Addr;
 use crate::wire::{Bytes, Fragment, Packet};
 
@@ -63,6 +64,35 @@ impl Message {
 pub(super) fn load_target(bytes: &(impl Bytes + ?Sized), packet: &Packet) -> Option<Addr> {
     let target: [u8; 16] = bytes.load(packet.l4 + 8)?;
     Some(zerocopy::transmute!(target))
+}
+
+/// To whom the packet was that an ICMP error is about, as far as it is quoted: behind the error's own 8 bytes.
+#[inline(always)]
+pub(super) fn load_about(bytes: &(impl Bytes + ?Sized), error: &Packet) -> Option<Addr> {
+    if error.src.addr.is_v4() {
+        let dst: [u8; 4] = bytes.load(error.l4 + 8 + 16)?;
+        Some(Addr::from_v4(zerocopy::transmute!(dst)))
+    } else {
+        let dst: [u8; 16] = bytes.load(error.l4 + 8 + 24)?;
+        Some(zerocopy::transmute!(dst))
+    }
+}
+
+/// The source in the IP header behind an Ethernet header, of a packet that is not read beyond it. `None`: it is no IP, or too
+/// short.
+#[inline(always)]
+pub(super) fn load_source(bytes: &(impl Bytes + ?Sized), ether_type: u16) -> Option<Addr> {
+    match ether_type {
+        IPV4 => {
+            let src: [u8; 4] = bytes.load(14 + 12)?;
+            Some(Addr::from_v4(zerocopy::transmute!(src)))
+        }
+        IPV6 => {
+            let src: [u8; 16] = bytes.load(14 + 8)?;
+            Some(zerocopy::transmute!(src))
+        }
+        _ => None,
+    }
 }
 
 /// Who says that it sends an ARP packet behind an Ethernet header: of IPv4 over Ethernet alone (RFC 826).

@@ -200,7 +200,7 @@ fn judge<T: EnforceTables, M: Moment, N: Network>(
 ) -> Result<Passed, Denied> {
     let packet = passing.packet;
     let message = Message::of(packet, passing.bytes);
-    if message.is_for_links() {
+    if message.is_for_links() && stays_on_link(node.tables, message, packet.dst) {
         return Ok(Passed::Plainly);
     }
     if packet.kind == Kind::IcmpError && quotes_judged(node.tables, device, policy, side, passing) {
@@ -321,11 +321,24 @@ fn quotes_judged<T: EnforceTables>(
         },
     };
     let (pod, peer) = match side {
+        // It is told to who sent that packet, and to nobody else.
+        Side::Egress if quoted.src.addr != passing.packet.dst.addr => return false,
         Side::Egress => (quoted.dst, quoted.src),
         Side::Ingress => (quoted.src, quoted.dst),
     };
     let key = JudgedKey::new(device, pod.port, peer, quoted.protocol as u8);
     tables.lookup_judged(&key).is_some_and(|row| row.set() == policy.set(row.began()))
+}
+
+/// Whether a message that no policy is about goes no further than the link: a stack that forwards takes it for any other.
+#[inline(always)]
+fn stays_on_link<T: EnforceTables>(tables: &T, message: Message, dst: Peer) -> bool {
+    if !admit::leaves_link(dst.addr) {
+        return true;
+    }
+    // Who knows its neighbour asks it alone, and answers it alone; reports are for groups.
+    let is_neighbour = matches!(message, Message::Neighbour { .. });
+    is_neighbour && (tables.lookup_workload(dst.addr).is_some() || is_node(tables, dst))
 }
 
 #[inline(always)]

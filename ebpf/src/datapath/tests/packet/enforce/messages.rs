@@ -1,5 +1,7 @@
 //! ICMP, neighbour discovery, and datagrams in pieces.
 
+use std::net::IpAddr;
+
 use super::*;
 
 /// An ICMP packet of another kind; of ICMPv6 with this hop limit, and about this target.
@@ -94,7 +96,7 @@ fn pods_are_no_routers() {
 fn neighbour_discovery_is_for_everybody_about_themselves() {
     let [_, mut world] = World::guarded();
     world.isolate(0, Allows::Nothing, Allows::Nothing);
-    let (pod, other, nobody) = (world.pod(0), world.pod(3), Peer::default());
+    let (pod, other, nobody) = (world.pod(0), world.pod(1), Peer::default());
     let [asks, says] = [135, 136];
     for src in [pod, nobody] {
         assert_eq!(world.sends(0, &icmp(src, other, asks, 255, other.addr)), Verdict::Pass, "also DAD");
@@ -108,9 +110,36 @@ fn neighbour_discovery_is_for_everybody_about_themselves() {
         assert_eq!(world.gets(0, UPLINK, &icmp(other, pod, kind, 64, pod.addr)), INGRESS, "from afar");
         assert_eq!(world.sends(0, &icmp(pod, other, kind, 64, pod.addr)), EGRESS);
     }
+    let group = Peer { addr: IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 0x16]).into(), port: Port::default() };
     for kind in [131, 143] {
-        assert_eq!(world.sends(0, &icmp(pod, other, kind, 1, pod.addr)), Verdict::Pass);
-        assert_eq!(world.sends(0, &icmp(pod, other, kind, 64, pod.addr)), EGRESS);
+        assert_eq!(world.sends(0, &icmp(pod, group, kind, 1, pod.addr)), Verdict::Pass);
+        assert_eq!(world.sends(0, &icmp(pod, group, kind, 64, pod.addr)), EGRESS);
+        assert_eq!(world.sends(0, &icmp(pod, other, kind, 1, pod.addr)), EGRESS, "it is for groups");
+    }
+    // A stack forwards it as anything else.
+    for kind in [asks, says] {
+        assert_eq!(world.sends(0, &icmp(pod, world.client(1), kind, 255, pod.addr)), EGRESS);
+        assert_eq!(world.sends(0, &icmp(pod, world.pod(3), kind, 255, pod.addr)), EGRESS);
+    }
+}
+
+#[test]
+fn errors_are_told_by_who_got_the_packet_to_who_sent_it() {
+    for mut world in World::guarded() {
+        let (pod, friend, stranger) = (with_port(world.pod(0), PORT), world.pod(3), world.client(1));
+        let about = |src, dst| frame::icmp_error(ip(pod), &udp(src, dst), false);
+        let spoofed = Verdict::Drop(DropReason::SpoofedSource);
+        assert_eq!(world.sends(0, &about(friend, world.pod(1))), spoofed, "another pod got it");
+        assert_eq!(world.sends(0, &about(friend, pod)), Verdict::Pass);
+        world.isolate(0, Allows::FriendsPort, Allows::Nothing);
+        world.befriend(friend);
+        assert_eq!(world.gets(0, UPLINK, &udp(friend, pod)), Verdict::Pass);
+        assert_eq!(world.sends(0, &about(friend, pod)), Verdict::Pass);
+        let mut elsewhere = about(friend, pod);
+        let destination = frame::icmp_error(ip(pod), &udp(stranger, pod), false);
+        let (at, long) = if pod.addr.is_v4() { (14 + 16, 4) } else { (14 + 24, 16) };
+        elsewhere[at..at + long].copy_from_slice(&destination[at..at + long]);
+        assert_eq!(world.sends(0, &elsewhere), EGRESS, "it is no answer to whom it goes");
     }
 }
 
