@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod firewall;
 mod ident;
+pub mod kernel_log;
 pub mod manifests;
 pub mod netns;
 mod offload;
@@ -20,14 +21,17 @@ mod overlay;
 pub mod process;
 pub mod teardown;
 pub mod topology;
+pub mod wire;
 
 pub use address::{DualStack, Form};
 pub use agent::Agent;
 pub use cluster::Cluster;
 pub use firewall::Neighbour;
 pub use ident::LabId;
+pub use kernel_log::KernelLog;
 pub use process::Place;
 pub use topology::{Lab, Network, Node, Pod, Settings};
+pub use wire::Wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -3,6 +3,7 @@
 //!
 //! Each trial is listed and filtered like any test. They run one after the other: each measures something.
 
+mod attacks;
 mod bad_input;
 mod churn;
 mod exposed;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn trials(shared: &Shared) -> Vec<Trial> {
-    let single: [(&str, Single); 29] = [
+    let single: [(&str, Single); 30] = [
         ("traces/direct-traffic-then-nothing-left", traces::direct_traffic_then_nothing_left),
         ("traces/interrupted", traces::interrupted),
         ("traces/killed-and-swept", traces::killed_and_swept),
@@ -74,6 +75,7 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         ("outside/refusals", refusals::from_outside),
         ("policies/everybody", policies::everybody_by_policies),
         ("policies/connections", policies::connections_end_with_what_allowed_them),
+        ("attacks/frames", attacks::nothing_gets_through),
         ("tuples/one-client-by-several-ways", tuples::one_client_by_several_ways),
         ("tuples/echoes", tuples::echoes),
         ("sizes/narrow-towards-client", sizes::narrow_towards_client),

@@ -39,9 +39,10 @@ enum To {
     NodePort,
 }
 
-fn pods(cluster: &Cluster) -> Result<Vec<Value>> {
+/// The pods of the cast, each with its label, and their namespace.
+pub(crate) fn pods(cluster: &Cluster, labels: [(&str, &str); 5]) -> Result<Vec<Value>> {
     let mut objects = Vec::new();
-    for ((name, app), (node, _)) in LABELS.into_iter().zip(CAST) {
+    for ((name, app), (node, _)) in labels.into_iter().zip(CAST) {
         let DualStack { v4, v6 } = cluster.addresses(name)?;
         objects.push(json!({
             "apiVersion": "v1",
@@ -139,7 +140,7 @@ fn objects() -> Vec<Value> {
 /// Everybody to everything, before policies, under them, and when they change; with the agents killed as well.
 pub(crate) fn everybody_by_policies() -> Result<()> {
     let mut cluster = cluster()?;
-    cluster.apply("pods.yaml", &pods(&cluster)?)?;
+    cluster.apply("pods.yaml", &pods(&cluster, LABELS)?)?;
     cluster.apply("service.yaml", &objects())?;
     let all: Vec<Row> = rows(true).into_iter().map(|(from, to, _)| (from, to, true)).collect();
     let mut asked = check(&cluster, &all).context("without policies")?;
@@ -176,7 +177,7 @@ pub(crate) fn connections_end_with_what_allowed_them() -> Result<()> {
     for to in [To::Pod("n2-a"), To::Service] {
         let mut cluster = Cluster::create(SETTINGS, &CAST)?;
         cluster.start_agents()?;
-        cluster.apply("pods.yaml", &pods(&cluster)?)?;
+        cluster.apply("pods.yaml", &pods(&cluster, LABELS)?)?;
         cluster.apply("service.yaml", &objects())?;
         cluster.apply("policy.yaml", &[policy("client", &[])])?;
         let at = dialled(&cluster, to, Form::V4)?;
