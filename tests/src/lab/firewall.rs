@@ -89,8 +89,11 @@ impl Neighbour {
     }
 }
 
-/// Adds rules to those that are there.
-fn restore(node: &Netns, program: &str, rules: &str) -> Result<()> {
+/// Adds rules, as `iptables-restore` or `ip6tables-restore` reads them, to those that are there.
+///
+/// # Errors
+/// What the program said.
+pub fn restore(node: &Netns, program: &str, rules: &str) -> Result<()> {
     node.enter(|| {
         let mut child = Command::new(program)
             .arg("--noflush")

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn trials(shared: &Shared) -> Vec<Trial> {
-    let single: [(&str, Single); 30] = [
+    let single: [(&str, Single); 33] = [
         ("traces/direct-traffic-then-nothing-left", traces::direct_traffic_then_nothing_left),
         ("traces/interrupted", traces::interrupted),
         ("traces/killed-and-swept", traces::killed_and_swept),
@@ -76,6 +76,9 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         ("policies/everybody", policies::everybody_by_policies),
         ("policies/connections", policies::connections_end_with_what_allowed_them),
         ("attacks/frames", attacks::nothing_gets_through),
+        ("attacks/backwards", attacks::a_connection_is_not_opened_backwards),
+        ("attacks/own-address", attacks::a_pod_that_changes_its_address_is_not_heard),
+        ("attacks/masquerade", attacks::a_port_of_the_host_does_not_make_a_pod_the_node),
         ("tuples/one-client-by-several-ways", tuples::one_client_by_several_ways),
         ("tuples/echoes", tuples::echoes),
         ("sizes/narrow-towards-client", sizes::narrow_towards_client),

@@ -4,6 +4,8 @@
 //! Each frame bears a mark, and packet sockets in the pods that it is for look for marks. Before there are agents all of it
 //! arrives: so the frames are as they should be, and the observers see what there is to see.
 
+mod borrowed;
+mod denied;
 mod frames;
 mod stories;
 mod table;
@@ -21,6 +23,10 @@ use weir_tests::lab::{Cluster, Form, KernelLog, Neighbour, Wire, address};
 use crate::SETTINGS;
 use crate::policies::pods;
 use frames::{content, mark};
+pub(crate) use stories::{
+    a_connection_is_not_opened_backwards, a_pod_that_changes_its_address_is_not_heard,
+    a_port_of_the_host_does_not_make_a_pod_the_node,
+};
 use table::{ALLOWED, Attack, Cast, PORT, Table, To, Why};
 
 const ATTACKER: &str = "n1-a";
