@@ -14,6 +14,8 @@ mod cut;
 mod decision;
 #[path = "programs/enforce.rs"]
 mod enforce;
+#[path = "programs/events.rs"]
+mod events;
 #[path = "programs/in_place.rs"]
 mod in_place;
 #[path = "programs/kernel_tables.rs"]

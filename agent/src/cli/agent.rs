@@ -47,6 +47,9 @@ pub(super) struct AgentArgs {
     /// NetworkPolicies.
     #[arg(long, env = "WEIR_UNKNOWN_PODS", value_enum, default_value_t, value_name = "WHAT")]
     unknown_pods: UnknownPods,
+    /// Drops that are kept for `weir drops`.
+    #[arg(long, env = "WEIR_KEEP_DROPS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "DROPS")]
+    keep_drops: u32,
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
@@ -124,6 +127,9 @@ struct SizeArgs {
     /// Flows of pods that policies isolate; one pod has a quarter of them at most, and new ones are refused beyond.
     #[arg(long, env = "WEIR_MAX_JUDGED", default_value_t = Sizes::default().judged, value_parser = rows(), value_name = "ROWS")]
     max_judged: u32,
+    /// Drops that wait for the agent to read of them, for `weir drops`; what comes beyond is only counted.
+    #[arg(long, env = "WEIR_MAX_DROP_EVENTS", default_value_t = Sizes::default().drop_events, value_parser = rows(), value_name = "ROWS")]
+    max_drop_events: u32,
 }
 
 fn rows() -> clap::builder::RangedI64ValueParser<u32> {
@@ -183,6 +189,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         verdicts: args.sizes.max_verdicts,
         port_rules: args.sizes.max_port_rules,
         judged: args.sizes.max_judged,
+        drop_events: args.sizes.max_drop_events,
     };
     let config = Config {
         source,
@@ -197,6 +204,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         rows: args.network.rows(),
         holds_unknown_pods: args.unknown_pods == UnknownPods::Hold,
         node_ports: args.network.node_port_addresses,
+        keep_drops: args.keep_drops as usize,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(daemon::run(config))?;

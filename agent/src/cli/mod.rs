@@ -2,6 +2,7 @@
 
 mod agent;
 mod cleanup;
+mod drops;
 mod network;
 mod services;
 mod status;
@@ -31,6 +32,8 @@ enum Command {
     Status(status::StatusArgs),
     /// What each Service resolves to on this node, read from the kernel.
     Services(services::ServicesArgs),
+    /// What was dropped or refused lately, by name, and why; from the agent that runs.
+    Drops(drops::DropsArgs),
     /// Remove every program and table from the kernel.
     Cleanup(cleanup::CleanupArgs),
 }
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => agent::run(*args),
         Command::Status(args) => status::run(&args),
         Command::Services(args) => services::run(&args),
+        Command::Drops(args) => drops::run(&args),
         Command::Cleanup(args) => cleanup::run(&args),
     };
     match result {

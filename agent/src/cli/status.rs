@@ -186,6 +186,7 @@ fn print_network(agent: &Report) {
     } else {
         println!("policies  none");
     }
+    println!("told of   {} drops, one by one (`weir drops` has the last of them)", agent.drops_read);
 }
 
 /// Where the source watches, and whether it hears of changes.

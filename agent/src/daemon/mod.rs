@@ -4,6 +4,7 @@
 //! leave everything in place.
 
 mod background;
+mod drops;
 mod node;
 mod policies;
 mod reconcile;
@@ -24,12 +25,14 @@ use tokio::time::MissedTickBehavior;
 use crate::kernel::{PinRoot, View};
 use crate::network::{self, RowOptions};
 use crate::observe::{
-    Health, InKernel, Metrics, SharedReport, serve_health, serve_health_checks, serve_metrics, serve_report,
+    Health, InKernel, Metrics, SharedDrops, SharedReport, serve_drops, serve_health, serve_health_checks,
+    serve_metrics, serve_report,
 };
 use crate::source::{Announcer, Event, Kubernetes, KubernetesOptions, Manifests, PolicyDemand};
 use crate::state::NodePortAddresses;
 use crate::tables::Sizes;
 use background::Background;
+use drops::Drops;
 use start::Started;
 
 /// Events that may wait: a source that is faster than the tables is slowed down, not buffered without bound.
@@ -118,6 +121,8 @@ pub struct Config {
     pub holds_unknown_pods: bool,
     /// At which addresses node ports are served.
     pub node_ports: NodePortAddresses,
+    /// How many drops are kept for whoever asks.
+    pub keep_drops: usize,
 }
 
 /// How long until what the kernel refused (a full table, no memory) is tried again.
@@ -150,6 +155,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (sender, events) = tokio::sync::mpsc::channel(EVENTS);
     let demand = started.reconciler.demand();
 
+    let drops = SharedDrops::new(config.keep_drops);
     let generation = started.generation.clone();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -158,7 +164,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         result = serve_health(config.healthz, health.subscribe()) => result,
         result = serve_health_checks(health.subscribe()) => result,
         result = serve_report(&config.run_dir, report.clone()) => result,
-        result = sync(started, events) => result,
+        result = serve_drops(&config.run_dir, drops.clone()) => result,
+        result = sync(started, events, drops, report.clone()) => result,
         result = sweeper::sweep(generation, report.clone()) => result,
         _ = terminate.recv() => stopped(),
         _ = interrupt.recv() => stopped(),
@@ -171,9 +178,15 @@ fn stopped() -> anyhow::Result<()> {
 }
 
 /// Brings the tables up to date with every event, as it comes; what waits together is written together.
-async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Result<()> {
+async fn sync(
+    mut started: Started,
+    mut events: Receiver<Event>,
+    drops: SharedDrops,
+    report: SharedReport,
+) -> anyhow::Result<()> {
     started.first_reconcile(&mut events).await?;
     let Started { mut reconciler, mut node, generation, grace, .. } = started;
+    let mut drops = Drops::start(&generation, drops, report);
     let mut background = Background::new(generation, grace);
     // Sockets may have lost their backend while no agent ran.
     reconciler.suspect_sockets();
@@ -194,6 +207,7 @@ async fn sync(mut started: Started, mut events: Receiver<Event>) -> anyhow::Resu
                 reconciler.set_workloads(node.workloads(), node.trusted());
                 reconciler.reconcile(node.event(), &mut events);
             }
+            dropped = drops.next() => drops.tell(&dropped, &reconciler, &node),
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),
             // Not asked, and no wake-up, while all is well.
             _ = retry.tick(), if reconciler.has_refused() || background.has_more() || node.has_problems() => {

@@ -57,6 +57,11 @@ impl Node {
         Event::NodeAddresses(self.facts.addresses.clone())
     }
 
+    /// What is known of the network.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// Where the pods of this node are: each address, and the device that it is behind.
     pub(super) fn workloads(&self) -> impl Iterator<Item = (Addr, u32)> {
         let rows = NodeRows::compile(&self.facts, &self.options);

@@ -123,6 +123,16 @@ impl Reconciler {
         self.tell(begun.elapsed());
     }
 
+    /// The cluster's objects.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What is served.
+    pub(super) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     /// Takes in where the pods of this node are: each address, and the device that it is behind; and which of these devices
     /// may send with any source.
     pub(super) fn set_workloads(

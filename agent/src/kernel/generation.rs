@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use aya::maps::{MapData, MapInfo};
 use aya::{Ebpf, EbpfLoader};
+use nix::unistd::{SysconfVar, sysconf};
 use weir_ebpf::abi::{
     ABI_VERSION, Addr, AffinityKey, AffinityRow, Backend, BoundPod, ClassId, Config, Connection, Counter,
-    DatagramKey, DatagramRow, Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey,
-    Judged, JudgedKey, Netns, NetworkKey, PolicyName, PolicyNameKey, PortRule, PortRuleKey, PortRulesId,
-    ServiceId, ServiceName, SetWord, SourceRangeKey, Tuple, VerdictKey, Workload,
+    DatagramKey, DatagramRow, Device, DropEvent, Enforcement, Flow, FragmentKey, FragmentRow, Frontend,
+    FrontendKey, Judged, JudgedKey, Netns, NetworkKey, PolicyName, PolicyNameKey, PortRule, PortRuleKey,
+    PortRulesId, ServiceId, ServiceName, SetWord, SourceRangeKey, Tuple, VerdictKey, Workload,
 };
 
 use super::bpf_fs::{PinRoot, remove_dir};
@@ -41,7 +42,7 @@ pub(super) struct MapSpec {
 }
 
 /// Every map, under these sizes.
-pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 24] {
+pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 25] {
     let spec = |name, key, value, rows| MapSpec { name, key, value, rows };
     [
         spec("FRONTENDS", size_of::<FrontendKey>(), size_of::<Frontend>(), sizes.frontends),
@@ -67,8 +68,20 @@ pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 24] {
         spec("JUDGED", size_of::<JudgedKey>(), size_of::<Judged>(), sizes.judged),
         spec("JUDGED_SHARES", size_of::<u32>(), size_of::<u32>(), PODS),
         spec("POLICY_NAMES", size_of::<PolicyNameKey>(), size_of::<PolicyName>(), sizes.policy_names()),
+        spec("DROP_EVENTS", 0, 0, ring_bytes(sizes.drop_events)),
         spec("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS),
     ]
+}
+
+/// Size of a ring buffer for so many events. The kernel takes powers of two, and whole pages; each event has a header of 8 bytes
+/// (kernel/bpf/ringbuf.c).
+fn ring_bytes(events: u32) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a hundred bytes")]
+    const EVENT: u32 = size_of::<DropEvent>() as u32 + 8;
+    // Where nobody can say how large a page is: none is larger.
+    const LARGEST: u32 = 64 << 10;
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u32::try_from(bytes).ok());
+    events.saturating_mul(EVENT).clamp(page.unwrap_or(LARGEST), 1 << 31).next_power_of_two()
 }
 
 /// Maps of one layout and size, pinned in a directory of their own.

@@ -5,6 +5,7 @@
 mod batch;
 mod bpf_fs;
 mod clsact;
+mod events;
 mod flows;
 mod generation;
 mod grace;
@@ -27,6 +28,9 @@ mod view;
 mod xdp;
 
 pub use bpf_fs::{PinRoot, cleanup};
+pub use events::DropEvents;
+#[cfg(feature = "testing")]
+pub use events::take_drop_events;
 pub use flows::{
     FlowBackend, FlowRow, Swept, backend_of, flow_backends, flows_to, remove_flows, sweep_flows,
 };

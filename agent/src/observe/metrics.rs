@@ -149,6 +149,7 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
             "Flows of isolated pods forgotten because their lifetime was over",
             report.policies.swept,
         ),
+        ("drops_read", "Drops and refusals of which the agent has read, one by one", report.drops_read),
         ("stale_flows", "Flows forgotten because their backend is gone", report.flows.stale),
         ("closed_sockets", "Sockets closed because their backend is gone", report.closed_sockets),
     ];

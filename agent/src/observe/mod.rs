@@ -1,10 +1,15 @@
 //! What a person or a monitoring system can see of a running agent.
 
+mod drops;
 mod health;
 mod metrics;
 mod report;
 mod serve;
 
+pub use drops::{
+    Clocks, DropEnd, DropRecord, Explainer, Followed, Known, Say, SharedDrops, Talker, read_drops,
+    serve_drops,
+};
 pub use health::{Health, HealthCheck, serve_health, serve_health_checks};
 pub use metrics::{InKernel, Metrics};
 pub use report::{

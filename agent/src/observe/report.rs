@@ -46,6 +46,8 @@ pub struct Report {
     pub flows: FlowReport,
     /// Policies in force.
     pub policies: PolicyReport,
+    /// Drops of which the agent has read, one by one.
+    pub drops_read: u64,
     /// What is wrong, in the order of the objects. `weir status --json` has it beside the report, not in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,

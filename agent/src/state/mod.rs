@@ -190,6 +190,17 @@ impl State {
         Some(ServiceView { key, service, slices: entry.slices.values().collect() })
     }
 
+    /// Some Service that has this address, at whatever port: all are looked at.
+    #[must_use]
+    pub fn service_at(&self, addr: IpAddr) -> Option<&ObjectKey> {
+        let has = |service: &Service| {
+            [&*service.cluster_ips, &service.external_ips, &service.load_balancer_ips]
+                .iter()
+                .any(|addresses| addresses.contains(&addr))
+        };
+        self.entries.iter().find(|(_, entry)| entry.service.as_ref().is_some_and(has)).map(|(key, _)| key)
+    }
+
     /// This node.
     #[must_use]
     pub fn node(&self) -> &NodeView {

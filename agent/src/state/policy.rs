@@ -151,6 +151,17 @@ impl PolicyState {
         self.policies.get(namespace).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// The same with their names.
+    pub fn named_policies(&self, namespace: &str) -> impl Iterator<Item = (&Arc<str>, &NetworkPolicy)> {
+        self.policies.get(namespace).into_iter().flatten()
+    }
+
+    /// A pod by its name.
+    #[must_use]
+    pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
+        self.pods.get(&key.namespace)?.get(&key.name)
+    }
+
     /// Whether there are policies at all.
     #[must_use]
     pub fn has_policies(&self) -> bool {

@@ -230,6 +230,12 @@ impl Tables {
         self.services.keys()
     }
 
+    /// The Service that has this frontend; node ports are under the unspecified address.
+    #[must_use]
+    pub fn service_at(&self, frontend: Peer, protocol: Protocol) -> Option<&ObjectKey> {
+        self.claims.owner(&FrontendKey::new(frontend, protocol)).map(|port| &port.service)
+    }
+
     /// Whether sockets may have lost their backend since this was last asked.
     pub fn take_stale(&mut self) -> bool {
         std::mem::take(&mut self.stale)

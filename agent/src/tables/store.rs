@@ -69,6 +69,8 @@ sizes! {
     port_rules = 65_536,
     /// Flows of pods that policies isolate.
     judged = 262_144,
+    /// Drops that wait for the agent to read of them: 96 bytes each.
+    drop_events = 2_048,
 }
 
 impl Sizes {

@@ -147,6 +147,12 @@ counters! {
         WouldDropEgress = "would-drop-egress",
         /// Ends of TCP connections that were told by a reset that policies no longer allow their connection.
         Reset = "reset",
+        /// Drops and refusals of which the agent was told, one by one (`weir drops`).
+        DropTold = "drop-told",
+        /// Drops and refusals of which the agent was not told, because there were too many.
+        DropUntold = "drop-untold",
+        /// Drops and refusals of which the agent was not told, because it has not read those before (or does not run).
+        DropLost = "drop-lost",
     }
 }
 

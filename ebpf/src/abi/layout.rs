@@ -5,9 +5,9 @@ use core::mem::{offset_of, size_of};
 
 use super::{
     ABI_VERSION, AffinityKey, AffinityRow, Backend, BoundPod, Config, Connection, Counter, DatagramKey,
-    DatagramRow, Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Judged,
-    JudgedKey, Netns, NetworkKey, PodPolicy, PolicyName, PolicyNameKey, PortRuleKey, Prefix, ServiceName,
-    SetWord, SourceRangeKey, Tuple, VerdictKey, Workload,
+    DatagramRow, Device, DropEvent, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey,
+    HopRow, Judged, JudgedKey, Netns, NetworkKey, PodPolicy, PolicyName, PolicyNameKey, PortRuleKey, Prefix,
+    ServiceName, SetWord, SourceRangeKey, Tuple, VerdictKey, Workload,
 };
 
 macro_rules! describe {
@@ -61,6 +61,10 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         JudgedKey { peer_addr, device, pod_port, peer_port, protocol, zero }
         Judged { basis, generation, seen_s, begun_s, began, outward, inward, standing }
         Enforcement { flags, generation, most_per_pod, zero }
+        DropEvent {
+            when_ns, src_addr, dst_addr, new_dst_addr, device, came_by, set, class, src_port, dst_port, new_dst_port,
+            ether_type, hook, side, reason, protocol, detail, flags, zero
+        }
     );
     write!(out, "Counter {}:", size_of::<u64>())?;
     for (index, counter) in Counter::ALL.iter().enumerate() {

@@ -6,6 +6,7 @@
 
 pub mod bind;
 pub mod enforce;
+pub mod events;
 pub mod lifetime;
 pub mod packet;
 pub mod policy;

@@ -12,6 +12,7 @@ use weir_ebpf::wire::{Bytes as _, Kind, Packet};
 
 use crate::cut::tell_both;
 use crate::decision::{Decision, Exit, Hook, Todo};
+use crate::events::tell_packet;
 use crate::kernel_tables::{KernelTables, Now};
 use crate::limit;
 use crate::network::{Here, NextHop, Way};
@@ -43,9 +44,18 @@ pub(crate) fn act<H: Hook>(skb: Skb, row: &mut Decision, todo: Todo) -> i32 {
             give_answer::<H>(skb.raw(), &row.packet, &Answer::TimeExceeded)
         }
         Todo::Translate => translate::<H>(skb, row),
-        Todo::Answer => give_answer::<H>(skb.raw(), &row.packet, &row.answer),
-        Todo::Drop => DROP,
-        Todo::Cut => cut::<H>(skb, row),
+        Todo::Answer => {
+            tell_packet(skb.raw(), row, H::POINT, row.ruling);
+            give_answer::<H>(skb.raw(), &row.packet, &row.answer)
+        }
+        Todo::Drop => {
+            tell_packet(skb.raw(), row, H::POINT, row.ruling);
+            DROP
+        }
+        Todo::Cut => {
+            tell_packet(skb.raw(), row, H::POINT, row.ruling);
+            cut::<H>(skb, row)
+        }
         // Steps, of which `decide` takes the next.
         Todo::Read | Todo::LookUp | Todo::Follow | Todo::Begin | Todo::BeginAgain | Todo::Reclaim => NEXT,
     }

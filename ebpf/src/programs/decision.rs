@@ -2,7 +2,7 @@
 //! whole stack for itself.
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, Hop, Origin, PodPolicy};
+use weir_ebpf::abi::{Counter, DropReason, Flow, Frontend, HookPoint, Hop, Origin, PodPolicy};
 use weir_ebpf::act::ethernet::addresses;
 use weir_ebpf::act::reset::Segment;
 use weir_ebpf::datapath::Tables as _;
@@ -60,6 +60,8 @@ pub(crate) trait Hook {
     const ORIGIN: Option<Origin>;
     /// Whether it is at a pod's device.
     const AT_POD: bool;
+    /// As what it is told of.
+    const POINT: HookPoint;
 }
 
 /// What there is to do.
@@ -106,7 +108,7 @@ pub(crate) fn read<const L3: u32>(raw: *mut __sk_buff, row: &mut Decision) -> To
         Err(Unusable::NotIp | Unusable::Malformed) => Todo::Unread,
         Err(Unusable::MappedAddress) => {
             KernelTables.count(Counter::from(DropReason::MappedAddress));
-            row.ruling = DropReason::MappedAddress.into();
+            row.ruling = Ruling::from(DropReason::MappedAddress).with(Ruling::UNREAD);
             Todo::Drop
         }
     }

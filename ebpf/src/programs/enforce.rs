@@ -13,6 +13,7 @@ use weir_ebpf::wire::Unusable;
 use crate::act::{DROP, NEXT};
 use crate::cut::{note_cut, stage};
 use crate::decision::{Decision, Hook, Todo, read};
+use crate::events::tell_packet;
 use crate::kernel_tables::KernelTables;
 use crate::network::Here;
 use crate::skb::Skb;
@@ -42,6 +43,7 @@ pub(crate) fn enforce<H: Hook>(skb: Skb, row: &mut Decision, is_guarded: bool) {
     }
     // What was to be refused or dropped has its reason already.
     if ruling != Ruling::PASSES {
+        tell_packet(raw, row, H::POINT, circumstances(row, ruling));
         row.ruling = ruling;
     }
     // What goes past the stack into a pod does not meet the hook there.
@@ -52,9 +54,10 @@ pub(crate) fn enforce<H: Hook>(skb: Skb, row: &mut Decision, is_guarded: bool) {
     {
         let ruling = may_be_delivered(raw, row);
         if !ruling.passes() {
-            return deny::<H>(row, ruling);
+            return deny::<H>(row, ruling.with(Ruling::DELIVERED));
         }
         if ruling != Ruling::PASSES {
+            tell_packet(raw, row, H::POINT, circumstances(row, ruling.with(Ruling::DELIVERED)));
             row.ruling = ruling;
         }
     }
@@ -63,7 +66,7 @@ pub(crate) fn enforce<H: Hook>(skb: Skb, row: &mut Decision, is_guarded: bool) {
 /// Of a translated flow nothing is to be left: its first packet has entered it.
 #[inline(always)]
 fn deny<H: Hook>(row: &mut Decision, ruling: Ruling) {
-    row.ruling = ruling;
+    row.ruling = circumstances(row, ruling);
     if ruling.cuts() {
         return note_cut(row, stage::<H>());
     }
@@ -71,6 +74,16 @@ fn deny<H: Hook>(row: &mut Decision, ruling: Ruling) {
         cut_flow(row);
     }
     row.todo = Todo::Drop;
+}
+
+/// What of the packet stands in the row, for whoever tells of it.
+#[inline(always)]
+fn circumstances(row: &Decision, ruling: Ruling) -> Ruling {
+    match row.todo {
+        Todo::Translate => ruling.with(Ruling::TRANSLATED),
+        Todo::Unread => ruling.with(Ruling::UNREAD),
+        _ => ruling,
+    }
 }
 
 /// Whether the packet is its pod's to send; how the pod is isolated, into the map.
@@ -86,7 +99,7 @@ pub(crate) fn admit_packet(raw: *mut __sk_buff, row: &mut Decision) -> Ruling {
             row.policy = policy;
             Ruling::PASSES
         }
-        Err(reason) => reason.into(),
+        Err(reason) => circumstances(row, reason.into()),
     }
 }
 
@@ -100,7 +113,11 @@ pub(crate) fn act_on_tagged<H: Hook, const L3: u32>(skb: Skb, row: &mut Decision
     } else {
         may_enter_tagged(skb.raw())
     };
-    if ruling.passes() { NEXT } else { DROP }
+    if ruling.passes() {
+        return NEXT;
+    }
+    tell_packet(skb.raw(), row, H::POINT, ruling.with(Ruling::UNREAD));
+    DROP
 }
 
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use weir_ebpf::abi::{
     Addr, AffinityKey, AffinityRow, Backend, BoundPod, ClassId, Config, Connection, Counter, DatagramKey,
     DatagramRow, Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Judged,
@@ -11,6 +11,7 @@ use weir_ebpf::abi::{
 };
 
 use crate::decision::Decision;
+use crate::events::Telling;
 use crate::limit::Allowance;
 
 /// What clients dial -> whose it is. The agent writes, every hook reads.
@@ -111,6 +112,14 @@ pub(crate) static DECISION: PerCpuArray<Decision> = PerCpuArray::with_max_entrie
 /// How many ICMP errors this CPU may still send in this second. The tc programs only.
 #[map]
 pub(crate) static ALLOWANCE: PerCpuArray<Allowance> = PerCpuArray::with_max_entries(1, 0);
+
+/// What was dropped, one by one. The hooks write, as often as they may, and the agent reads.
+#[map]
+pub(crate) static DROP_EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+
+/// How many events this CPU may still tell, and the one that it is about to.
+#[map]
+pub(crate) static TELLING: PerCpuArray<Telling> = PerCpuArray::with_max_entries(1, 0);
 
 /// What the hooks counted. They write, the agent and `weir status` read.
 #[map]

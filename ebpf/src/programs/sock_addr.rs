@@ -8,10 +8,11 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use weir_ebpf::abi::{Addr, Peer, Port, Protocol};
+use weir_ebpf::abi::{Addr, HookPoint, Peer, Port, Protocol};
 use weir_ebpf::datapath::Socket;
 use weir_ebpf::datapath::socket::{self, Errno, Verdict};
 
+use crate::events::tell_socket;
 use crate::kernel_tables::{KernelTables, Now};
 use crate::network::has_socket;
 
@@ -128,7 +129,7 @@ impl Family for V6 {
 }
 
 #[inline(always)]
-fn act<F: Family>(hook: &Hook<'_>, verdict: Verdict) -> i32 {
+fn act<F: Family>(hook: &Hook<'_>, point: HookPoint, dialled: Peer, verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Pass => PROCEED,
         Verdict::Translate(backend) => {
@@ -136,6 +137,7 @@ fn act<F: Family>(hook: &Hook<'_>, verdict: Verdict) -> i32 {
             PROCEED
         }
         Verdict::Deny(reason) => {
+            tell_socket(hook, &dialled, point, reason);
             // SAFETY: any value is allowed; the kernel negates nothing, so errors are negative.
             unsafe { bpf_set_retval(-(Errno::from(reason) as i32)) };
             REJECT
@@ -169,7 +171,7 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     let dialled = F::peer(&hook);
     let verdict = socket::connect(&KernelTables, &Now, &hook, dialled);
     say(&hook, "connect", dialled, &verdict);
-    act::<F>(&hook, verdict)
+    act::<F>(&hook, HookPoint::Connect, dialled, verdict)
 }
 
 #[inline(always)]
@@ -178,7 +180,7 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
     let dialled = F::peer(&hook);
     let verdict = socket::sendmsg(&KernelTables, &Now, &hook, dialled);
     say(&hook, "sendmsg", dialled, &verdict);
-    act::<F>(&hook, verdict)
+    act::<F>(&hook, HookPoint::SendMsg, dialled, verdict)
 }
 
 #[inline(always)]

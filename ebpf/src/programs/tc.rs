@@ -13,7 +13,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use weir_ebpf::abi::Origin;
+use weir_ebpf::abi::{HookPoint, Origin};
 use weir_ebpf::act::ethernet::ETHERNET;
 use weir_ebpf::datapath::enforce::Ruling;
 
@@ -35,21 +35,25 @@ struct ToNet;
 impl Hook for FromPod {
     const ORIGIN: Option<Origin> = Some(Origin::Inside);
     const AT_POD: bool = true;
+    const POINT: HookPoint = HookPoint::FromPod;
 }
 
 impl Hook for FromNet {
     const ORIGIN: Option<Origin> = Some(Origin::Outside);
     const AT_POD: bool = false;
+    const POINT: HookPoint = HookPoint::FromNet;
 }
 
 impl Hook for ToPod {
     const ORIGIN: Option<Origin> = None;
     const AT_POD: bool = true;
+    const POINT: HookPoint = HookPoint::ToPod;
 }
 
 impl Hook for ToNet {
     const ORIGIN: Option<Origin> = None;
     const AT_POD: bool = false;
+    const POINT: HookPoint = HookPoint::ToNet;
 }
 
 #[inline(always)]

@@ -175,6 +175,17 @@ impl Agent {
         Ok(String::from_utf8(succeed(&mut command)?.stdout)?)
     }
 
+    /// `weir drops`: what it prints, or what it says why it cannot.
+    ///
+    /// # Errors
+    /// The command cannot be run.
+    pub fn drops(&self, arguments: &[&str]) -> Result<Result<String, String>> {
+        let mut command = self.weir("drops")?;
+        let output = command.arg("--run-dir").arg(&self.run_dir).args(arguments).output()?;
+        let [printed, said] = [output.stdout, output.stderr].map(String::from_utf8);
+        Ok(if output.status.success() { Ok(printed?) } else { Err(said?) })
+    }
+
     /// `weir cleanup`: the node as if there had been no agent.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use super::checksums::verify;
 use super::judge::{Beside, Passed, l3, parse, timeless};
 use super::kernel::{DROPPED, Kernel, NEXT, Program, REDIRECTED};
 use super::node::{FIRST_POD, FLOWS, Node, TUNNEL, UPLINK};
+use super::told::Told;
 
 /// The note of a hook that nobody need look at the packet again (`Note` in ebpf/src/programs/skb.rs).
 const DONE: u32 = 0x5765;
@@ -87,12 +88,16 @@ impl Beside for InKernel {
         let before = MemoryTables::default();
         self.kernel.read_flows(&before)?;
         let expected = self.expected_counts(node, passed);
+        self.kernel.drop_events()?;
         let counted = self.kernel.counters()?;
         let out = self.kernel.run(&[program], &packet)?;
         compare_packets(passed, &out).context("in the kernel")?;
         let mark = expected_mark(node, passed);
         ensure!(out.mark == mark, "the mark is {:#x}", out.mark);
-        let counts = difference(&self.kernel.counters()?, &counted);
+        let mut counts = difference(&self.kernel.counters()?, &counted);
+        let told = [Counter::DropTold, Counter::DropUntold].map(|one| counts.remove(&one).unwrap_or(0));
+        let events = self.kernel.drop_events()?;
+        Told { node, passed, packet: &packet, expected: &expected }.compare(told, &events).context("told")?;
         ensure!(counts == expected, "it counts {counts:?} and not {expected:?}");
         let found = MemoryTables::default();
         self.kernel.read_flows(&found)?;

@@ -15,11 +15,11 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use weir_agent::kernel::{
     Generation, Grace, Hooks, KernelStore, NodeTables, PacketIn, PacketOut, PinRoot, Trial, View, cleanup,
-    fill_flows, fill_judged, fill_policies, read_flows, read_judged, run_at_xdp,
+    fill_flows, fill_judged, fill_policies, read_flows, read_judged, run_at_xdp, take_drop_events,
 };
 use weir_agent::network::{NodeRows, Xdp};
 use weir_agent::tables::{Sizes, Store as _};
-use weir_ebpf::abi::{Config, Counter, SetWord};
+use weir_ebpf::abi::{Config, Counter, DropEvent, SetWord};
 use weir_ebpf::testing::MemoryTables;
 use weir_ebpf::testing::frame::RECEIVER;
 
@@ -203,6 +203,14 @@ impl Kernel {
         Ok(view.counters()?.into_iter().collect())
     }
 
+    /// What they told of drops since this was last asked.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn drop_events(&self) -> Result<Vec<DropEvent>> {
+        take_drop_events(&self.generation)
+    }
+
     /// A packet after these programs, one after the other.
     ///
     /// # Errors
@@ -311,4 +319,5 @@ const SIZES: Sizes = Sizes {
     verdicts: 64,
     port_rules: 64,
     judged: 64,
+    drop_events: 64,
 };

@@ -7,6 +7,7 @@
 //! * `frames`: frames that no library builds.
 //! * [`judge`]: runs a case in pure Rust, and something else beside it that has to do the same.
 //! * [`beside`]: the kernel, beside it.
+//! * `told`: what the kernel tells of those that were dropped.
 //! * [`checksums`]: every checksum of a packet, by another library.
 //! * [`kernel`]: a network namespace, the programs and their tables in the kernel, and single packets through them.
 //!
@@ -23,3 +24,5 @@ pub mod judge;
 pub mod kernel;
 pub mod node;
 pub mod table;
+#[cfg(feature = "kernel")]
+mod told;

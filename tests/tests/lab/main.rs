@@ -6,6 +6,7 @@
 mod attacks;
 mod bad_input;
 mod churn;
+mod drops;
 mod exposed;
 mod http;
 mod lifecycle;
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn trials(shared: &Shared) -> Vec<Trial> {
-    let single: [(&str, Single); 33] = [
+    let single: [(&str, Single); 34] = [
         ("traces/direct-traffic-then-nothing-left", traces::direct_traffic_then_nothing_left),
         ("traces/interrupted", traces::interrupted),
         ("traces/killed-and-swept", traces::killed_and_swept),
@@ -79,6 +80,7 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         ("attacks/backwards", attacks::a_connection_is_not_opened_backwards),
         ("attacks/own-address", attacks::a_pod_that_changes_its_address_is_not_heard),
         ("attacks/masquerade", attacks::a_port_of_the_host_does_not_make_a_pod_the_node),
+        ("policies/drops-by-name", drops::by_name),
         ("tuples/one-client-by-several-ways", tuples::one_client_by_several_ways),
         ("tuples/echoes", tuples::echoes),
         ("sizes/narrow-towards-client", sizes::narrow_towards_client),

@@ -13,14 +13,14 @@ use weir_tests::prober::{Command, How, Outcome};
 use crate::support::{ask, cluster};
 use crate::{SETTINGS, exposed};
 
-const FORMS: [Form; 2] = [Form::V4, Form::V6];
+pub(crate) const FORMS: [Form; 2] = [Form::V4, Form::V6];
 const NUMBER: u8 = 30;
 const NODE_PORT: u16 = 30_090;
-const OPEN: u16 = PORTS[0];
+pub(crate) const OPEN: u16 = PORTS[0];
 const OTHER: u16 = PORTS[1];
 
 /// Who is what: servers on both nodes, clients on both, and somebody else.
-const LABELS: [(&str, &str); 5] =
+pub(crate) const LABELS: [(&str, &str); 5] =
     [("n1-a", "client"), ("n1-b", "server"), ("n1-c", "other"), ("n2-a", "server"), ("n2-b", "client")];
 
 /// Who dials what; whether that passes.
@@ -57,7 +57,7 @@ pub(crate) fn pods(cluster: &Cluster, labels: [(&str, &str); 5]) -> Result<Vec<V
 }
 
 /// Servers take the pods of a label, and these networks, at one port.
-fn policy(app: &str, networks: &[&str]) -> Value {
+pub(crate) fn policy(app: &str, networks: &[&str]) -> Value {
     let clients = json!({"podSelector": {"matchLabels": {"app": app}}});
     let blocks = networks.iter().map(|cidr| json!({"ipBlock": {"cidr": cidr}}));
     let from: Vec<Value> = std::iter::once(clients).chain(blocks).collect();
@@ -73,7 +73,7 @@ fn policy(app: &str, networks: &[&str]) -> Value {
 }
 
 /// The pods of a label send nothing.
-fn silent(app: &str) -> Value {
+pub(crate) fn silent(app: &str) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -26,6 +26,7 @@ const SIZES: Sizes = Sizes {
     verdicts: 64,
     port_rules: 64,
     judged: 64,
+    drop_events: 64,
 };
 
 pub(crate) struct Stage {

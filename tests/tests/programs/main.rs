@@ -4,6 +4,7 @@
 
 mod adoption;
 mod datagrams;
+mod events;
 mod release;
 mod stale;
 mod swap;

@@ -34,6 +34,7 @@ pub(crate) const SIZES: Sizes = Sizes {
     verdicts: 64,
     port_rules: 64,
     judged: 64,
+    drop_events: 16,
 };
 
 pub(crate) struct World {

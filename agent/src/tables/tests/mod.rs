@@ -34,6 +34,7 @@ fn sizes() -> Sizes {
         verdicts: 64,
         port_rules: 64,
         judged: 64,
+        drop_events: 64,
     }
 }
 

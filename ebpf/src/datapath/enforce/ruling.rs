@@ -64,12 +64,31 @@ impl Ruling {
     const AUDITED_INGRESS: u32 = 1 << 8;
     const AUDITED_EGRESS: u32 = 1 << 9;
     const CUTS: u32 = 1 << 10;
+    /// For whoever tells of what does not go on: nobody could read it,
+    pub const UNREAD: u32 = 1 << 16;
+    /// its translation stands in the row,
+    pub const TRANSLATED: u32 = 1 << 17;
+    /// and it was the pod to which that sends it, past the stack, whose policies were asked.
+    pub const DELIVERED: u32 = 1 << 18;
 
     /// Whether the packet goes on.
     #[inline(always)]
     #[must_use]
     pub const fn passes(self) -> bool {
         self.0 & Self::REASON == 0
+    }
+
+    /// The same with these of the constants.
+    #[inline(always)]
+    pub const fn with(self, circumstances: u32) -> Self {
+        Self(self.0 | circumstances)
+    }
+
+    /// Whether it has one of them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, circumstance: u32) -> bool {
+        self.0 & circumstance != 0
     }
 
     /// Why it does not, as an index of [`DropReason::ALL`].

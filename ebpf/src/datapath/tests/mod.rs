@@ -1,6 +1,7 @@
 //! The decisions, on tables in memory.
 #![cfg(feature = "testing")]
 
+mod events;
 mod packet;
 mod policy;
 mod select;
