@@ -125,8 +125,6 @@ fn is_over(key: &JudgedKey, row: &Judged, now_s: u32, lifetime: Lifetime) -> boo
         Side::Egress => (row.outward, row.inward),
         Side::Ingress => (row.inward, row.outward),
     };
-    // Of whoever is said to have begun it nothing was seen: a segment in mid-stream, which anybody can send.
-    let other = if first.contains(Signs::SEEN) { other } else { Signs(0) };
     let lasted_s = row.seen_s.saturating_sub(row.begun_s);
     now_s.saturating_sub(row.seen_s) >= lifetime(protocol, first, other, lasted_s)
 }
@@ -144,10 +142,13 @@ mod tests {
         let mut row = Judged::new(Side::Egress, PolicySetId::OPEN, ClassId::EVERYBODY, 1, 1000);
         row.seen_s = 1000;
         // In mid-stream, from the peer: the pod is taken for who began it, and has said nothing.
-        row.inward = Signs::SEEN;
+        row.inward = Signs::SEEN.and(Signs::ACK);
         assert!(!is_over(&key, &row, 1060, lifetime_s) && is_over(&key, &row, 1130, lifetime_s));
         assert!(is_over(&key, &row, 1015, lifetime_in_need_s));
-        row.outward = Signs::SEEN;
+        // A SYN and its answer are no connection either, if nobody heard the answer.
+        (row.outward, row.inward) = (Signs::SEEN, Signs::SEEN);
+        assert!(is_over(&key, &row, 1130, lifetime_s) && is_over(&key, &row, 1015, lifetime_in_need_s));
+        row.outward = Signs::SEEN.and(Signs::ACK);
         assert!(!is_over(&key, &row, 40_000, lifetime_s));
         assert!(!is_over(&key, &row, 40_000, lifetime_in_need_s));
     }

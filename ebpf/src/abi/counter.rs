@@ -68,6 +68,31 @@ counters! {
     }
 }
 
+impl DropReason {
+    /// Whether the sender is told at once, by a refusal; otherwise nobody is. As kube-proxy has it: what nobody anywhere takes
+    /// is refused, what another node would serve, and what may not come from there, is dropped.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        match self {
+            Self::NoEndpoint | Self::UnknownPort | Self::FlowsFull | Self::NoSourcePort => true,
+            Self::NoLocalEndpoint
+            | Self::SourceRange
+            | Self::UnknownAddress
+            | Self::FragmentWithoutFirst
+            | Self::MappedAddress
+            | Self::PolicyIngress
+            | Self::PolicyEgress
+            | Self::UnknownPod
+            | Self::SpoofedSource
+            | Self::RouterMessage
+            | Self::Unreadable
+            | Self::JudgedFull
+            | Self::NodeTunnel => false,
+        }
+    }
+}
+
 impl core::fmt::Display for DropReason {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(self.label())

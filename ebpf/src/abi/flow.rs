@@ -95,6 +95,8 @@ impl Signs {
     pub const FIN: Self = Self(2);
     /// RST
     pub const RST: Self = Self(4);
+    /// An acknowledgment, but for that which answers a SYN: of who opened a connection it says that he heard the answer.
+    pub const ACK: Self = Self(8);
 
     /// Whether it has all of `other`.
     #[inline(always)]

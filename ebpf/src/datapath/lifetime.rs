@@ -15,7 +15,8 @@ const TCP_HALF_CLOSED_S: u32 = 3_600;
 const TCP_CLOSED_S: u32 = 20;
 /// A TCP connection that was reset.
 const TCP_RESET_S: u32 = 10;
-/// A TCP connection of which the backend has not been heard.
+/// A TCP connection that is not established: the backend has not been heard, or the client not after it. A SYN, which anybody
+/// can send under any address, and its answer are no reason to remember anything for a day.
 const TCP_OPENING_S: u32 = 120;
 /// Datagrams one way, or a question and its answer.
 const UDP_S: u32 = 30;
@@ -30,7 +31,7 @@ const SCTP_S: u32 = 210;
 /// the backend, and by how many seconds lay between the first packet and the last.
 #[must_use]
 pub const fn lifetime_s(protocol: Protocol, client: Signs, backend: Signs, lasted_s: u32) -> u32 {
-    let answered = backend.contains(Signs::SEEN);
+    let answered = is_answered(protocol, client, backend);
     match protocol {
         Protocol::Tcp if client.contains(Signs::RST) || backend.contains(Signs::RST) => TCP_RESET_S,
         Protocol::Tcp if !answered => TCP_OPENING_S,
@@ -49,7 +50,13 @@ pub const fn lifetime_s(protocol: Protocol, client: Signs, backend: Signs, laste
 #[must_use]
 pub const fn lifetime_in_need_s(protocol: Protocol, client: Signs, backend: Signs, lasted_s: u32) -> u32 {
     let lifetime_s = lifetime_s(protocol, client, backend, lasted_s);
-    if backend.contains(Signs::SEEN) || lifetime_s < IN_NEED_S { lifetime_s } else { IN_NEED_S }
+    if is_answered(protocol, client, backend) || lifetime_s < IN_NEED_S { lifetime_s } else { IN_NEED_S }
+}
+
+/// Whether the backend was heard; of TCP also the client, when it had heard the backend.
+const fn is_answered(protocol: Protocol, client: Signs, backend: Signs) -> bool {
+    let client_answered = !matches!(protocol, Protocol::Tcp) || client.contains(Signs::ACK);
+    backend.contains(Signs::SEEN) && client_answered
 }
 
 /// A flow that was not answered, while the table is nearly full: longer than a SYN takes to be sent again, twice.

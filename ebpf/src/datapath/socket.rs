@@ -37,24 +37,7 @@ pub enum Errno {
 impl From<DropReason> for Errno {
     #[inline(always)]
     fn from(reason: DropReason) -> Self {
-        match reason {
-            DropReason::NoEndpoint | DropReason::UnknownPort => Self::ConnectionRefused,
-            // What only packets meet is here for completeness.
-            DropReason::FlowsFull | DropReason::NoSourcePort => Self::ConnectionRefused,
-            DropReason::NoLocalEndpoint
-            | DropReason::SourceRange
-            | DropReason::UnknownAddress
-            | DropReason::FragmentWithoutFirst
-            | DropReason::MappedAddress
-            | DropReason::PolicyIngress
-            | DropReason::PolicyEgress
-            | DropReason::UnknownPod
-            | DropReason::SpoofedSource
-            | DropReason::RouterMessage
-            | DropReason::Unreadable
-            | DropReason::JudgedFull
-            | DropReason::NodeTunnel => Self::HostUnreachable,
-        }
+        if reason.is_refusal() { Self::ConnectionRefused } else { Self::HostUnreachable }
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod parse;
 
-pub use parse::{Unusable, parse, parse_plain, parse_quoted};
+pub use parse::{Unusable, parse, parse_plain, parse_quoted, parse_quoted_ends};
 
 use crate::abi::{Peer, Protocol};
 

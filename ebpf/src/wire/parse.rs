@@ -287,6 +287,27 @@ pub fn parse_quoted(bytes: &(impl Bytes + ?Sized), error: &Packet) -> Option<Quo
     })
 }
 
+/// The ends of the packet that an ICMP error quotes, and its protocol's number, also of an echo, which has no ports; `None`
+/// where it quotes too little or something else.
+#[inline(always)]
+pub fn parse_quoted_ends(bytes: &(impl Bytes + ?Sized), error: &Packet) -> Option<(Peer, Peer, u8)> {
+    let l3 = error.l4 + 8;
+    let is_v4 = error.src.addr.is_v4();
+    let headers = if is_v4 { parse_v4(bytes, l3) } else { parse_v6(bytes, l3) }.ok()?;
+    if matches!(headers.fragment, Fragment::Later(_)) {
+        return None;
+    }
+    let first: [u8; 4] = bytes.load(headers.l4)?;
+    let [src, dst] = match (Protocol::from_number(headers.protocol.into()), is_v4, headers.protocol, first[0])
+    {
+        (Some(_), ..) => ports(first),
+        (None, true, number::ICMP, 0 | 8) | (None, false, number::ICMPV6, 128 | 129) => [Port::default(); 2],
+        _ => return None,
+    };
+    let end = |addr, port| Peer { addr, port };
+    Some((end(headers.src, src), end(headers.dst, dst), headers.protocol))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

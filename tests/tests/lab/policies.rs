@@ -171,26 +171,42 @@ pub(crate) fn everybody_by_policies() -> Result<()> {
     Ok(())
 }
 
-/// A connection outlives what is nothing to it, and ends with what allowed it, directly and through a Service.
+/// A connection outlives what is nothing to it, and ends with what allowed it, directly and through Services, from pods and
+/// from outside: its client is told.
 pub(crate) fn connections_end_with_what_allowed_them() -> Result<()> {
-    const SOCKET: u64 = 1;
-    for to in [To::Pod("n2-a"), To::Service] {
-        let mut cluster = Cluster::create(SETTINGS, &CAST)?;
-        cluster.start_agents()?;
-        cluster.apply("pods.yaml", &pods(&cluster, LABELS)?)?;
-        cluster.apply("service.yaml", &objects())?;
-        cluster.apply("policy.yaml", &[policy("client", &[])])?;
-        let at = dialled(&cluster, to, Form::V4)?;
-        ask(&cluster, "n1-a", How::Tcp, at)?;
-        cluster.prober("n1-a")?.must(Command::Open { socket: SOCKET, how: How::Tcp, to: at })?;
-        let exchange =
-            |cluster: &Cluster| cluster.prober("n1-a")?.call(Command::Exchange { socket: SOCKET, to: at });
-        ensure!(matches!(exchange(&cluster)?, Outcome::Answered(_)), "{to:?}: it is allowed");
-        cluster.apply("policy.yaml", &[policy("client", &["192.0.2.0/24"])])?;
-        ensure!(matches!(exchange(&cluster)?, Outcome::Answered(_)), "{to:?}: nothing has changed for it");
-        cluster.apply("policy.yaml", &[policy("nobody", &[])])?;
-        let outcome = exchange(&cluster)?;
-        ensure!(matches!(outcome, Outcome::Failed(_)), "{to:?}, revoked: {outcome:?}");
+    let outside = ["203.0.113.0/24", "2001:db8:113::/64"];
+    let mut cluster = Cluster::create(SETTINGS, &CAST)?;
+    cluster.start_agents()?;
+    cluster.apply("pods.yaml", &pods(&cluster, LABELS)?)?;
+    cluster.apply("service.yaml", &objects())?;
+    cluster.apply("policy.yaml", &[policy("client", &outside)])?;
+    let clients = [("n1-a", To::Pod("n2-a")), ("n1-a", To::Service), ("outside", To::NodePort)];
+    let mut sockets = Vec::new();
+    for (number, ((from, to), form)) in
+        (1..).zip(clients.into_iter().flat_map(|client| FORMS.map(|form| (client, form))))
+    {
+        let at = dialled(&cluster, to, form)?;
+        ask(&cluster, from, How::Tcp, at)?;
+        cluster.prober(from)?.must(Command::Open { socket: number, how: How::Tcp, to: at })?;
+        sockets.push((number, from, at));
+    }
+    let exchange = |cluster: &Cluster, (socket, from, to): (u64, &str, SocketAddr)| {
+        cluster.prober(from)?.call(Command::Exchange { socket, to })
+    };
+    for change in ["192.0.2.0/24", "198.51.100.0/24"] {
+        for &socket in &sockets {
+            ensure!(
+                matches!(exchange(&cluster, socket)?, Outcome::Answered(_)),
+                "{socket:?} before {change}"
+            );
+        }
+        cluster.apply("policy.yaml", &[policy("client", &[outside[0], outside[1], change])])?;
+    }
+    cluster.apply("policy.yaml", &[policy("nobody", &[])])?;
+    for &socket in &sockets {
+        let outcome = exchange(&cluster, socket)?;
+        let is_told = matches!(&outcome, Outcome::Failed(failure) if failure.error == "ECONNRESET");
+        ensure!(is_told, "{socket:?}, revoked: {outcome:?}");
     }
     Ok(())
 }

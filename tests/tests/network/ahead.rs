@@ -51,7 +51,7 @@ fn add_flow(tables: &MemoryTables, protocol: Protocol, ends: [&str; 4]) {
     let mut flow = Flow::new(client, dialled, backend, ServiceId(1), 1);
     flow.set_source(source);
     flow.set_path(Path::Redirect);
-    flow.signs = Signs::SEEN;
+    flow.signs = Signs::SEEN.and(Signs::ACK);
     flow.hop = HopRow::new(&Hop { ifindex: UPLINK, mtu: 1500, dst: ROUTER, src: OWN }, THEN);
     for form in [Form::Dialled, Form::Received] {
         let key = flow.set_form(form, protocol);

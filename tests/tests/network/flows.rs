@@ -51,8 +51,8 @@ fn flows_are_swept_when_their_lifetime_is_over_and_all_rows_together() {
     let mut stage = Stage::new("sweep");
     let (_, generation, _hooks) = stage.load();
     let nothing = (0, Signs(0));
-    let seen = |ago_s| (ago_s, Signs::SEEN);
-    let fin = |ago_s| (ago_s, Signs::SEEN.and(Signs::FIN));
+    let seen = |ago_s| (ago_s, Signs::SEEN.and(Signs::ACK));
+    let fin = |ago_s| (ago_s, Signs::SEEN.and(Signs::ACK).and(Signs::FIN));
     let reset = |ago_s| (ago_s, Signs::SEEN.and(Signs::RST));
     // Protocol, client, backend; whether it stays. Ten seconds and more from every limit.
     let rows = [

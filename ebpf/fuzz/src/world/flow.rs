@@ -46,7 +46,7 @@ impl FlowSeed {
         let mut entered: Vec<Tuple> = Vec::new();
         for (form, signs) in forms {
             let key = flow.set_form(form, protocol);
-            flow.signs = Signs(signs & 7);
+            flow.signs = Signs(signs & 15);
             if tables.create_flow(&key, &flow).is_err() {
                 entered.iter().for_each(|key| {
                     tables.delete_flow(key);

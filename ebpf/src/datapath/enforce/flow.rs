@@ -10,8 +10,9 @@ use crate::abi::{
     Addr, ClassId, DropReason, Judged, JudgedKey, Peer, PodPolicy, PolicySetId, Port, Side, Signs, Standing,
 };
 use crate::datapath::Moment;
+use crate::datapath::packet::signs_of;
 use crate::datapath::policy::{Access, Judgement, judge_class, judge_rules, lookup_class};
-use crate::wire::{TCP_FIN, TCP_RST};
+use crate::wire::TCP_RST;
 
 /// What a packet is to a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,14 +86,7 @@ impl View {
 
     #[inline(always)]
     const fn signs(&self) -> Signs {
-        let mut signs = Signs::SEEN;
-        if self.tcp_flags & TCP_FIN != 0 {
-            signs = signs.and(Signs::FIN);
-        }
-        if self.tcp_flags & TCP_RST != 0 {
-            signs = signs.and(Signs::RST);
-        }
-        signs
+        signs_of(self.tcp_flags)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What ICMP and ARP say, as far as policies ask.
+//! What ICMP, IGMP and ARP say, as far as policies ask.
 
 use super::admit::{IPV4, IPV6};
 use crate::abi::Addr;
@@ -6,6 +6,7 @@ use crate::wire::{Bytes, Fragment, Packet};
 
 /// IANA protocol numbers
 const ICMP: u8 = 1;
+const IGMP: u8 = 2;
 const ICMPV6: u8 = 58;
 
 /// What an ICMP or ICMPv6 packet is about.
@@ -18,7 +19,7 @@ pub(super) enum Message {
         /// It says where an address is, and does not ask.
         advertises: bool,
     },
-    /// Membership of groups (RFC 2710, RFC 3810).
+    /// Membership of groups: who asks for members, and who is one (RFC 2236, RFC 3376; RFC 2710, RFC 3810).
     Membership,
     /// What only routers send: advertisements and redirects (RFC 4861 sections 4.2, 4.5; RFC 792, type 5; RFC 1256, type 9).
     OfRouter,
@@ -33,6 +34,7 @@ impl Message {
         let is_v6 = match (packet.protocol, packet.src.addr.is_v4()) {
             (ICMP, true) => false,
             (ICMPV6, false) => true,
+            (IGMP, true) => return Self::of_igmp(packet, bytes),
             _ => return Self::Other,
         };
         if matches!(packet.fragment, Fragment::Later(_)) {
@@ -48,6 +50,17 @@ impl Message {
             (true, 133 | 135) if is_neighbour => Self::Neighbour { advertises: false },
             (true, 136) if is_neighbour => Self::Neighbour { advertises: true },
             (true, 130..=132 | 143) if is_member => Self::Membership,
+            _ => Self::Other,
+        }
+    }
+
+    /// To a group, and no farther than the link (RFC 3376 section 4).
+    #[inline(always)]
+    fn of_igmp(packet: &Packet, bytes: &(impl Bytes + ?Sized)) -> Self {
+        let [.., dst] = packet.dst.addr.words().map(u32::from_be);
+        let stays = packet.fragment == Fragment::Whole && packet.ttl == 1 && dst >> 28 == 0xe;
+        match bytes.load(packet.l4) {
+            Some([0x11 | 0x12 | 0x16 | 0x17 | 0x22]) if stays => Self::Membership,
             _ => Self::Other,
         }
     }

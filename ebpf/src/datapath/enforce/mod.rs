@@ -31,7 +31,7 @@ use crate::abi::{
     AddressUses, BoundPod, Counter, DropReason, Enforcement, Judged, JudgedKey, Peer, PodPolicy, Port,
     Protocol, Side, Signs, Standing,
 };
-use crate::wire::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse_quoted};
+use crate::wire::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse_quoted_ends};
 use flow::{Shape, View};
 use message::Message;
 
@@ -313,20 +313,20 @@ fn quotes_judged<T: EnforceTables>(
     passing: &Passing<'_, impl Bytes + ?Sized>,
 ) -> bool {
     let translated = passing.translation.and_then(|translation| translation.quoted);
-    let quoted = match (side, translated) {
-        (Side::Ingress, Some(quoted)) => quoted,
-        _ => match parse_quoted(passing.bytes, passing.packet) {
-            Some(quoted) => quoted,
+    let (src, dst, protocol) = match (side, translated) {
+        (Side::Ingress, Some(quoted)) => (quoted.src, quoted.dst, quoted.protocol as u8),
+        _ => match parse_quoted_ends(passing.bytes, passing.packet) {
+            Some(ends) => ends,
             None => return false,
         },
     };
     let (pod, peer) = match side {
         // It is told to who sent that packet, and to nobody else.
-        Side::Egress if quoted.src.addr != passing.packet.dst.addr => return false,
-        Side::Egress => (quoted.dst, quoted.src),
-        Side::Ingress => (quoted.src, quoted.dst),
+        Side::Egress if src.addr != passing.packet.dst.addr => return false,
+        Side::Egress => (dst, src),
+        Side::Ingress => (src, dst),
     };
-    let key = JudgedKey::new(device, pod.port, peer, quoted.protocol as u8);
+    let key = JudgedKey::new(device, pod.port, peer, protocol);
     tables.lookup_judged(&key).is_some_and(|row| row.set() == policy.set(row.began()))
 }
 

@@ -334,27 +334,8 @@ fn try_create<T: PacketTables, M: Moment, N: Network>(
     Ok(())
 }
 
-/// As kube-proxy: nothing anywhere is rejected; what another node would have served, and what may not come from there, is
-/// dropped.
+/// Refused or dropped.
 #[inline(always)]
 fn deny<T: PacketTables>(tables: &T, reason: DropReason) -> Verdict {
-    match reason {
-        DropReason::NoLocalEndpoint
-        | DropReason::SourceRange
-        | DropReason::UnknownAddress
-        | DropReason::FragmentWithoutFirst
-        | DropReason::MappedAddress
-        | DropReason::PolicyIngress
-        | DropReason::PolicyEgress
-        | DropReason::UnknownPod
-        | DropReason::SpoofedSource
-        | DropReason::RouterMessage
-        | DropReason::Unreadable
-        | DropReason::JudgedFull
-        | DropReason::NodeTunnel => drop(tables, reason),
-        DropReason::NoEndpoint
-        | DropReason::UnknownPort
-        | DropReason::FlowsFull
-        | DropReason::NoSourcePort => refuse(tables, reason),
-    }
+    if reason.is_refusal() { refuse(tables, reason) } else { drop(tables, reason) }
 }

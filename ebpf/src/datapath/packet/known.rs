@@ -152,12 +152,21 @@ pub(super) const fn signs_after(packet: &Packet, flow: &Flow) -> Signs {
 
 #[inline(always)]
 pub(super) const fn signs(packet: &Packet) -> Signs {
+    signs_of(packet.tcp_flags)
+}
+
+/// What a packet shows; the flags are those of TCP, or 0.
+#[inline(always)]
+pub(in crate::datapath) const fn signs_of(tcp_flags: u8) -> Signs {
     let mut signs = Signs::SEEN;
-    if packet.tcp_flags & TCP_FIN != 0 {
+    if tcp_flags & TCP_FIN != 0 {
         signs = signs.and(Signs::FIN);
     }
-    if packet.tcp_flags & TCP_RST != 0 {
+    if tcp_flags & TCP_RST != 0 {
         signs = signs.and(Signs::RST);
+    }
+    if tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST) == TCP_ACK {
+        signs = signs.and(Signs::ACK);
     }
     signs
 }

@@ -20,6 +20,7 @@ mod verdict;
 pub use ahead::{Ahead, look_ahead};
 pub use hop::remember_hop;
 pub use known::Known;
+pub(in crate::datapath) use known::signs_of;
 pub use verdict::{Answer, Cut, Onward, Translation, Verdict};
 
 use crate::abi::{

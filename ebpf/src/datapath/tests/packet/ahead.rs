@@ -46,6 +46,9 @@ fn known_flows_to_other_nodes_become_what_the_first_hook_makes_of_them() {
         send_and_remember(&world, TCP_SYN | TCP_ACK, there.dst, there.src);
         let ways = [(client, dialled, Counter::PacketForward), (there.dst, there.src, Counter::PacketReply)];
         for (src, dst, counter) in ways {
+            // The first that acknowledges is news.
+            assert_eq!(ahead(&world, TCP_ACK, src, dst), Ahead::Wait);
+            send_and_remember(&world, TCP_ACK, src, dst);
             let begun = rows(&world);
             let counted = world.tables.counted(counter);
             let early = ahead(&world, TCP_ACK, src, dst);
@@ -111,6 +114,7 @@ fn pieces_and_packets_at_the_end_of_their_life_are_the_first_hooks() {
         world.set_backends(2..3);
         let (client, dialled) = (world.client(4000), world.node());
         send_and_remember(&world, TCP_SYN, client, dialled);
+        send_and_remember(&world, TCP_ACK, client, dialled);
         let packet = packet(TCP_ACK, client, dialled);
         assert!(matches!(look(&world, &packet), Ahead::Translate(..)));
         for other in [

@@ -82,7 +82,7 @@ fn rows_note_what_was_seen_of_each_direction() {
         assert_eq!(seen(&world), (Signs::SEEN, Signs(0), 1000));
         world.moment.seconds.set(1005);
         assert_eq!(world.gets(0, UPLINK, &tcp(friend, pod, ACK | FIN)), Verdict::Pass);
-        assert_eq!(seen(&world), (Signs::SEEN, Signs::SEEN.and(Signs::FIN), 1005));
+        assert_eq!(seen(&world), (Signs::SEEN, Signs::SEEN.and(Signs::ACK).and(Signs::FIN), 1005));
         assert_eq!(world.sends(0, &tcp(pod, friend, RST)), Verdict::Pass);
         assert_eq!(seen(&world).0, Signs::SEEN.and(Signs::RST));
         // Another connection between the same ports begins with a clean row.

@@ -66,6 +66,60 @@ fn errors_pass_that_quote_an_allowed_flow() {
 }
 
 #[test]
+fn errors_pass_that_quote_an_allowed_echo() {
+    for mut world in World::guarded() {
+        world.isolate(0, Allows::Friends, Allows::Friends);
+        let (pod, friend, router) = (world.pod(0), world.pod(3), world.client(1));
+        world.befriend(friend);
+        let (asks, answers) = (kinds(&world, 8, 128), kinds(&world, 0, 129));
+        let echo = |src, dst, kind| icmp(src, dst, kind, 64, Addr::default());
+        let about = |quoted: &[u8]| frame::icmp_error(ip(router), quoted, false);
+        assert_eq!(world.gets(0, UPLINK, &about(&echo(pod, friend, asks))), INGRESS);
+        assert_eq!(world.sends(0, &echo(pod, friend, asks)), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &about(&echo(pod, friend, asks))), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &about(&echo(pod, router, asks))), INGRESS, "it never sent that");
+        let other = kinds(&world, 42, 160);
+        assert_eq!(world.gets(0, UPLINK, &about(&echo(pod, friend, other))), INGRESS);
+        // What the pod says of an answer that it got.
+        let said = frame::icmp_error(ip(pod), &echo(friend, pod, answers), false);
+        assert_eq!(world.sends(0, &said), Verdict::Pass);
+        world.isolate(0, Allows::Nothing, Allows::Nothing);
+        assert_eq!(
+            world.gets(0, UPLINK, &about(&echo(pod, friend, asks))),
+            INGRESS,
+            "of what is revoked neither"
+        );
+    }
+}
+
+#[test]
+fn members_of_groups_say_so() {
+    let [mut world, _] = World::guarded();
+    world.isolate(0, Allows::Nothing, Allows::Nothing);
+    let (pod, router) = (world.pod(0), world.pod(3));
+    let [group, everybody] = ["224.0.0.22", "239.1.2.3"].map(|text| Peer {
+        addr: Addr::from(text.parse::<std::net::IpAddr>().unwrap()),
+        port: Port::default(),
+    });
+    let igmp = |src: Peer, dst: Peer, kind: u8, ttl: u8| {
+        let mut frame = icmp(src, dst, kind, ttl, Addr::default());
+        (frame[14 + 8], frame[14 + 9]) = (ttl, 2);
+        frame
+    };
+    for kind in [0x11, 0x12, 0x16, 0x17, 0x22] {
+        for to in [group, everybody] {
+            assert_eq!(world.sends(0, &igmp(pod, to, kind, 1)), Verdict::Pass, "{kind:#x}");
+            assert_eq!(world.gets(0, UPLINK, &igmp(router, to, kind, 1)), Verdict::Pass, "{kind:#x}");
+        }
+        assert_eq!(world.sends(0, &igmp(pod, router, kind, 1)), EGRESS, "to no group");
+        assert_eq!(world.sends(0, &igmp(pod, group, kind, 2)), EGRESS, "beyond the link");
+    }
+    assert_eq!(world.sends(0, &igmp(pod, group, 0x13, 1)), EGRESS, "another protocol, of routers");
+    let spoofed = Verdict::Drop(DropReason::SpoofedSource);
+    assert_eq!(world.sends(0, &igmp(router, group, 0x16, 1)), spoofed);
+}
+
+#[test]
 fn errors_about_translated_flows_reach_the_pod() {
     for mut world in World::guarded() {
         world.set_backends(2..3);
