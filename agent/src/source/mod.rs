@@ -21,6 +21,8 @@ pub use intern::Interner;
 pub use kubernetes::{Announcer, Kubernetes, KubernetesOptions, Reason};
 pub use labels::{Labels, Requirement, Selector, Test};
 pub use manifests::Manifests;
+#[cfg(feature = "testing")]
+pub use manifests::read_manifest;
 pub use object::{
     Affinity, Endpoint, EndpointPort, EndpointSlice, Family, Node, NodeAddress, ObjectKey, Protocol, Service,
     ServicePort, ServiceType, SourceRanges, TrafficDistribution, TrafficPolicy,

@@ -18,6 +18,21 @@ fn replay(target: Target) {
 }
 
 #[test]
+fn compiler() {
+    replay(Target::Compiler);
+}
+
+#[test]
+fn manifests() {
+    replay(Target::Manifests);
+}
+
+#[test]
+fn guarded() {
+    replay(Target::Guarded);
+}
+
+#[test]
 fn packet() {
     replay(Target::Packet);
 }

@@ -69,7 +69,8 @@ pub(super) fn may_send(cluster: &Cluster, flow: &Flow) -> bool {
 
 /// The pod whose address this is. Those on their node's network have none of their own, those that ended have lost theirs; of
 /// several the youngest has it.
-pub(super) fn pod_at(cluster: &Cluster, addr: IpAddr) -> Option<&Pod> {
+#[must_use]
+pub fn pod_at(cluster: &Cluster, addr: IpAddr) -> Option<&Pod> {
     let has_addr = |pod: &&Pod| {
         let Some(status) = &pod.status else { return false };
         let mut ips: Vec<&String> = status.pod_ips.iter().flatten().map(|ip| &ip.ip).collect();

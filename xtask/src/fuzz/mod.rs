@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: looks for inputs under which something does not hold of the datapath (`ebpf/fuzz`), and says how
+//! `cargo xtask fuzz`: looks for inputs under which something does not hold of what `ebpf/fuzz` tries, and says how
 //! much of it they reach. What is found stays under `target/fuzz`, so that the next run begins where this one ended.
 
 mod coverage;
@@ -18,6 +18,12 @@ pub(crate) use tools::Tools;
 /// What is fuzzed; the names are those of `weir_fuzz::Target`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Target {
+    /// From objects to the tables of policies
+    Compiler,
+    /// Policies at the hooks of pods
+    Guarded,
+    /// From text to objects
+    Manifests,
     /// Translation per packet, from the bytes of a frame to those of what becomes of it
     Packet,
     /// Translation at the socket
@@ -27,10 +33,14 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    const ALL: [Self; 3] = [Self::Packet, Self::Socket, Self::Wire];
+    const ALL: [Self; 6] =
+        [Self::Compiler, Self::Guarded, Self::Manifests, Self::Packet, Self::Socket, Self::Wire];
 
     const fn name(self) -> &'static str {
         match self {
+            Self::Compiler => "compiler",
+            Self::Guarded => "guarded",
+            Self::Manifests => "manifests",
             Self::Packet => "packet",
             Self::Socket => "socket",
             Self::Wire => "wire",
@@ -90,7 +100,7 @@ pub(crate) fn run(workspace: &Workspace, target: Option<Target>, seconds: u32) -
     coverage::report(workspace, &tools, &places, &targets)
 }
 
-/// Builds the targets, with the compiler's counters that guide them. Without a sanitizer: the datapath has no unsafe code.
+/// Builds the targets, with the compiler's counters that guide them. Without a sanitizer: what is fuzzed has no unsafe code.
 fn build(tools: &Tools, places: &Places) -> Result<()> {
     let mut build = tools.nightly(&tools.cargo_fuzz);
     build.args(["build", "--sanitizer=none", "--fuzz-dir"]).arg(&places.package);

@@ -123,6 +123,15 @@ fn read_bytes(file: &mut File, expected: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The objects in the text of a file: which each is, and all that it came to, as text. For fuzzers.
+#[cfg(feature = "testing")]
+#[must_use]
+pub fn read_manifest(text: &str, is_json: bool) -> Vec<(ObjectRef, String)> {
+    let content = if is_json { parse_json(text) } else { parse_yaml(text) };
+    let objects = content.objects.into_iter();
+    objects.map(|Object { id, content, problems }| (id, format!("{content:?} {problems:?}"))).collect()
+}
+
 /// The objects of a YAML file.
 pub(super) fn parse_yaml(text: &str) -> FileContent {
     let mut content = FileContent::default();

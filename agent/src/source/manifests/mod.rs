@@ -29,6 +29,9 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "testing")]
+pub use self::load::read_manifest;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};

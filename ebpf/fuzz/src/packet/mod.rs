@@ -4,8 +4,9 @@ mod hold;
 mod trip;
 
 use arbitrary::{Arbitrary, Unstructured};
-use weir_ebpf::abi::{Form, Origin, Peer, Protocol, Scope, Tuple};
-use weir_ebpf::datapath::packet::{Node, Verdict, arrive, leave};
+use weir_ebpf::abi::{Form, Hop, Origin, Peer, Protocol, Scope, Tuple};
+use weir_ebpf::datapath::Moment as _;
+use weir_ebpf::datapath::packet::{Ahead, Node, Verdict, arrive, leave, look_ahead, remember_hop};
 use weir_ebpf::testing::{Outcome, apply};
 use weir_ebpf::wire::{Kind, Packet, parse};
 
@@ -155,13 +156,20 @@ fn ask(world: &World, hook: Hook, frame: &Frame, raced: bool) -> Option<(Packet,
     let tables = if raced { tables.with_rival(rival) } else { tables };
     let node = Node { tables: &tables, moment: &world.moment, network: &tables };
     let bytes = frame.bytes.as_slice();
+    let early = look_ahead(&world.tables, world.moment.window(), &packet);
     let verdict = match hook {
         Hook::FromPod => arrive(&node, Origin::Inside, &packet, bytes),
         Hook::FromNet => arrive(&node, Origin::Outside, &packet, bytes),
         Hook::Last => leave(&node, &packet, bytes),
     };
+    if let (Ahead::Translate(translation, _), true, false) = (early, hook != Hook::Last, raced) {
+        assert_eq!(verdict, Verdict::Translate(translation), "ahead of the hook it becomes something else");
+    }
     Some((packet, verdict, tables.asked()))
 }
+
+/// Where what goes past the stack was sent last.
+const HOP: Hop = Hop { ifindex: 2, mtu: 1500, dst: [2, 0, 0, 0, 0, 8], src: [2, 0, 0, 0, 0, 9] };
 
 /// A packet at a hook, and then at the last one if it goes there.
 fn send(world: &World, hook: Hook, frame: &Frame, raced: bool, last: &mut Option<Sent>) {
@@ -178,6 +186,7 @@ fn send(world: &World, hook: Hook, frame: &Frame, raced: bool, last: &mut Option
     let (outcome, became) = carry_out(frame, &packet, &verdict);
     step.is_carried_out(outcome, &became);
     if outcome == Outcome::Routed {
+        remember_hop(&world.tables, &packet, &HOP, world.moment.window());
         step.is_told_what_is_too_long();
     }
     if hook == Hook::Last {

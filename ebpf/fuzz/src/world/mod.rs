@@ -19,8 +19,8 @@ const SLOT: u32 = 8;
 /// The most of anything that a world has any number of.
 const MANY: usize = 8;
 
-const UPLINK: u32 = 2;
-const FIRST_POD: u32 = 100;
+pub(crate) const UPLINK: u32 = 2;
+pub(crate) const FIRST_POD: u32 = 100;
 
 /// Cookies of the network namespaces: the host's, and those of the two pods.
 pub(crate) const HOST_NETNS: u64 = 1;

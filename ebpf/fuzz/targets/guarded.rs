@@ -1,0 +1,4 @@
+//! `weir_fuzz::guarded`, guided by coverage.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_fuzz::Target::Guarded.run(data));
