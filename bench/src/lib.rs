@@ -5,7 +5,7 @@
 //! * [`stage`]: the lab around them; puts Weir in force and takes it away, and does not believe it before the
 //!   kernel confirms it.
 //! * [`traffic`]: pairs of measurements, interleaved; [`hook`]: the nanoseconds of a `connect`;
-//!   [`nodeport`]: packets that a node sends on to another one.
+//!   [`nodeport`]: packets that a node sends on to another one; [`policies`]: compiling NetworkPolicies.
 //! * [`stats`]: ratios to a median, an interval and one of three answers; [`record`]: every single measurement as
 //!   JSON.
 //!
@@ -16,6 +16,7 @@ pub mod hook;
 pub mod manifests;
 pub mod nodeport;
 pub mod peer;
+pub mod policies;
 pub mod programs;
 pub mod record;
 pub mod report;

@@ -10,7 +10,7 @@ use weir_bench::record::{Machine, Record, now};
 use weir_bench::report::Figure;
 use weir_bench::stage::Variant;
 use weir_bench::workload::Workload;
-use weir_bench::{hook, nodeport, peer, traffic};
+use weir_bench::{hook, nodeport, peer, policies, traffic};
 use weir_tests::lab::{binary, teardown};
 
 /// Traffic through a Service against the same traffic without any program, in pairs; and the cost of a connect.
@@ -41,6 +41,9 @@ struct Arguments {
     /// Rounds of measurements of connect
     #[arg(long, default_value_t = 60)]
     rounds: u32,
+    /// How often policies are compiled from nothing; changes are measured ten times as often
+    #[arg(long, default_value_t = 20)]
+    compilations: u32,
     /// Milliseconds of a measurement of traffic
     #[arg(long, default_value_t = 500)]
     limit_ms: u64,
@@ -82,6 +85,7 @@ enum Part {
     UdpConnect,
     Hook,
     Nodeport,
+    Policies,
 }
 
 impl Part {
@@ -91,7 +95,7 @@ impl Part {
             Self::Established => Some(Workload::Established),
             Self::Stream => Some(Workload::Stream),
             Self::UdpConnect => Some(Workload::UdpConnect),
-            Self::Hook | Self::Nodeport => None,
+            Self::Hook | Self::Nodeport | Self::Policies => None,
         }
     }
 }
@@ -125,6 +129,11 @@ fn run(mut arguments: Arguments) -> Result<()> {
         (arguments.pairs, arguments.rounds, arguments.limit_ms) = (2, 3, 60);
         arguments.hook_services = vec![1, 100];
         (arguments.nodeport_rounds, arguments.node_ports) = (2, vec![10, 100]);
+        arguments.compilations = 2;
+    }
+    if arguments.only == [Part::Policies] {
+        // It needs neither a lab nor an agent.
+        return measure_policies(&arguments);
     }
     let weir = binary::find_weir()?;
     let seed = arguments.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
@@ -159,7 +168,18 @@ fn run(mut arguments: Arguments) -> Result<()> {
         print(outcome.figures(seed), &mut record.figures);
         record.nodeport = Some(outcome);
     }
+    if arguments.only.is_empty() || arguments.only.contains(&Part::Policies) {
+        measure_policies(&arguments)?;
+    }
     println!("seed {seed}; record in {}", record.write(arguments.output)?.display());
+    Ok(())
+}
+
+fn measure_policies(arguments: &Arguments) -> Result<()> {
+    let seed = arguments.seed.unwrap_or_default();
+    for figure in policies::measure(arguments.compilations, seed)? {
+        println!("{figure}");
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ pub mod cluster;
 mod hooks;
 pub mod node;
 pub mod reference;
+pub mod scale;
 #[cfg(test)]
 mod tests;
 

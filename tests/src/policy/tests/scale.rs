@@ -5,48 +5,15 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use weir_agent::compile::policy::{Change, Sizes};
 
-use crate::policy::{Cluster, Node, Placement};
+use crate::policy::scale::{NAMESPACES, PODS_HERE, SELECTORS, Sides, cluster};
+use crate::policy::{Node, Placement};
 
-const NAMESPACES: usize = 100;
 const PODS: usize = 10_000;
-const PODS_HERE: usize = 100;
 const POLICIES: usize = 10_000;
-const SELECTORS: usize = 1_000;
-
-/// Each policy is for all pods of its namespace, and lets in, by TCP 8080, the pods of one app, wherever they are.
-fn cluster() -> Cluster {
-    let mut cluster = Cluster::default();
-    for n in 0..NAMESPACES {
-        let object = json!({"metadata": {"name": format!("ns-{n}")}});
-        cluster.namespaces.insert(format!("ns-{n}"), serde_json::from_value(object).unwrap());
-    }
-    for n in 0..PODS {
-        let name = (format!("ns-{}", n % NAMESPACES), format!("pod-{n}"));
-        let node = if n < PODS_HERE { "here" } else { "there" };
-        let object = json!({
-            "metadata": {"namespace": name.0, "name": name.1, "labels": {"app": format!("app-{}", n % SELECTORS)}},
-            "spec": {"nodeName": node, "containers": []},
-            "status": {"podIPs": [{"ip": format!("10.0.{}.{}", n / 256, n % 256)}, {"ip": format!("fd00::{n:x}")}]},
-        });
-        cluster.pods.insert(name, serde_json::from_value(object).unwrap());
-    }
-    for n in 0..POLICIES {
-        let name = (format!("ns-{}", n % NAMESPACES), format!("policy-{n}"));
-        let app = json!({"matchLabels": {"app": format!("app-{}", n % SELECTORS)}});
-        let object = json!({
-            "metadata": {"namespace": name.0, "name": name.1},
-            "spec": {"ingress": [{
-                "from": [{"namespaceSelector": {}, "podSelector": app}], "ports": [{"port": 8080}],
-            }]},
-        });
-        cluster.policies.insert(name, serde_json::from_value(object).unwrap());
-    }
-    cluster
-}
 
 #[test]
 fn at_ten_thousand_policies_a_change_is_what_it_touches() {
-    let mut cluster = cluster();
+    let mut cluster = cluster(PODS, POLICIES, Sides::Ingress);
     let mut node = Node::new(Placement::Named("here".into()));
     node.sync(&cluster);
     // The policies of a namespace name ten apps, and there is one pod of each namespace here.
