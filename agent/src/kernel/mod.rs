@@ -48,7 +48,7 @@ pub use store::KernelStore;
 pub use tc::{AttachedDevice, DeviceKind, attached_devices};
 #[cfg(feature = "testing")]
 pub use trial::{
-    PacketIn, PacketOut, Trial, fill_flows, fill_judged, fill_policies, pass_at_xdp, read_flows, read_judged,
-    run_at_xdp,
+    PacketIn, PacketOut, Series, Trial, fill_flows, fill_judged, fill_policies, pass_at_xdp, read_flows,
+    read_judged, run_at_xdp,
 };
 pub use view::{Fill, View};

@@ -147,6 +147,53 @@ impl Trial {
     }
 }
 
+/// One program, or none, run again and again on one packet, each time with another source port if that is asked for. What the
+/// program that changes the port takes itself is the same with and without one behind it.
+#[derive(Debug)]
+pub struct Series {
+    stand_in: OwnedFd,
+    /// The program, if there is one. Held, for the stand-in calls into it.
+    _programs: OwnedFd,
+}
+
+impl Series {
+    /// Of the program with this name. The source port is at `offset` in the frame; `varies`: one more in each run.
+    ///
+    /// # Errors
+    /// There is no such program, or the kernel's.
+    pub fn new(hooks: &Hooks, name: Option<&str>, offset: u16, varies: bool) -> anyhow::Result<Self> {
+        let programs = sys::create_program_array(1).context("making an array of programs")?;
+        if let Some(name) = name {
+            sys::put_program(programs.as_fd(), 0, hooks.device_program(name)?.fd)
+                .with_context(|| format!("putting {name} into an array of programs"))?;
+        }
+        let stand_in = sys::load_program(ProgramKind::Classifier, &series(programs.as_fd(), offset, varies))
+            .context("loading the stand-in")?;
+        Ok(Self { stand_in, _programs: programs })
+    }
+
+    /// What came of the last run, and the nanoseconds of one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn run(&self, packet: &PacketIn<'_>, times: u32) -> io::Result<(i32, u32)> {
+        let mut context = [0; context::SIZE];
+        for (at, value) in [(context::INGRESS_IFINDEX, packet.came_by), (context::IFINDEX, packet.ifindex)] {
+            context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        let (mut after, mut frame) = ([0; context::SIZE], vec![0; ROOM]);
+        let ran = sys::test_run(&mut TestRun {
+            program: self.stand_in.as_fd(),
+            packet: packet.frame,
+            packet_after: &mut frame,
+            context: &context,
+            context_after: &mut after,
+            times,
+        })?;
+        Ok((ran.code, ran.nanoseconds))
+    }
+}
+
 fn word(context: &[u8; context::SIZE], at: usize) -> u32 {
     context[at..].first_chunk().map_or(0, |word| u32::from_ne_bytes(*word))
 }
@@ -175,6 +222,45 @@ fn stand_in(programs: BorrowedFd<'_>) -> Vec<u64> {
         // There is none.
         instruction(0x61, 8, 6, context::TC_INDEX, 0),
         instruction(0x63, 6, 8, context::LEFT, 0),
+        instruction(0xb7, 0, 0, 0, 0),
+        instruction(0x95, 0, 0, 0, 0),
+    ]
+}
+
+/// Writes a source port, the number of the run or always the same, and calls the program.
+fn series(programs: BorrowedFd<'_>, offset: u16, varies: bool) -> Vec<u64> {
+    let array = programs.as_raw_fd();
+    vec![
+        // r6 = context; r7 = how many ran
+        instruction(0xbf, 6, 1, 0, 0),
+        instruction(0x61, 7, 6, context::RAN, 0),
+        // One more ran.
+        instruction(0xbf, 8, 7, 0, 0),
+        instruction(0x07, 8, 0, 0, 1),
+        instruction(0x63, 6, 8, context::RAN, 0),
+        // No hook before left a note.
+        instruction(0xb7, 8, 0, 0, 0),
+        instruction(0x63, 6, 8, context::TC_INDEX, 0),
+        // The port: below those that are anybody's own, in any order of bytes.
+        instruction(0x57, 7, 0, 0, if varies { 0x3fff } else { 0 }),
+        instruction(0x07, 7, 0, 0, 0x4000),
+        instruction(0xdc, 7, 0, 0, 16),
+        instruction(0x6b, 10, 7, usize::from(2_u16.wrapping_neg()), 0),
+        // bpf_skb_store_bytes(context, offset, stack - 2, 2, 0)
+        instruction(0xbf, 1, 6, 0, 0),
+        instruction(0xb7, 2, 0, 0, i32::from(offset)),
+        instruction(0xbf, 3, 10, 0, 0),
+        instruction(0x07, 3, 0, 0, -2),
+        instruction(0xb7, 4, 0, 0, 2),
+        instruction(0xb7, 5, 0, 0, 0),
+        instruction(0x85, 0, 0, 0, 9),
+        // bpf_tail_call(context, programs, 0)
+        instruction(0xbf, 1, 6, 0, 0),
+        instruction(0x18, 2, 1, 0, array),
+        0,
+        instruction(0xb7, 3, 0, 0, 0),
+        instruction(0x85, 0, 0, 0, 12),
+        // There is none.
         instruction(0xb7, 0, 0, 0, 0),
         instruction(0x95, 0, 0, 0, 0),
     ]

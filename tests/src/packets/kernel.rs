@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use weir_agent::kernel::{
-    Generation, Grace, Hooks, KernelStore, NodeTables, PacketIn, PacketOut, PinRoot, Trial, View, cleanup,
-    fill_flows, fill_judged, fill_policies, read_flows, read_judged, run_at_xdp, take_drop_events,
+    Generation, Grace, Hooks, KernelStore, NodeTables, PacketIn, PacketOut, PinRoot, Series, Trial, View,
+    cleanup, fill_flows, fill_judged, fill_policies, read_flows, read_judged, run_at_xdp, take_drop_events,
 };
 use weir_agent::network::{NodeRows, Xdp};
 use weir_agent::tables::{Sizes, Store as _};
@@ -100,26 +100,34 @@ impl Kernel {
     /// # Errors
     /// Not root; what the kernel lacks; what `ip` said.
     pub fn new(name: &str, commands: &[String], flows: u32) -> Result<Self> {
+        Self::with_sizes(name, commands, Sizes { flows, ..SIZES })
+    }
+
+    /// The same with room for so many rows of everything.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_sizes(name: &str, commands: &[String], sizes: Sizes) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "the programs are loaded by root alone");
         teardown::ensure_bpffs()?;
         let name = format!("weir-packets-{}-{name}", std::process::id());
         let home = File::open("/proc/thread-self/ns/net")?;
         let namespace = netns::create(std::slice::from_ref(&name))?.remove(0);
-        let made = Self::load(namespace.clone(), home, &name, commands, flows);
+        let made = Self::load(namespace.clone(), home, &name, commands, sizes);
         if made.is_err() {
             let _as_well_as_possible = netns::remove(namespace.name());
         }
         made
     }
 
-    fn load(namespace: Netns, home: File, name: &str, commands: &[String], flows: u32) -> Result<Self> {
+    fn load(namespace: Netns, home: File, name: &str, commands: &[String], sizes: Sizes) -> Result<Self> {
         namespace.ip(&["link set lo up".to_owned()])?;
         let sysctls = [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
         namespace.ensure_sysctls(&sysctls)?;
         namespace.ip(commands)?;
         let root = PinRoot::new(Path::new("/sys/fs/bpf").join(name));
         root.ensure()?;
-        let generation = Generation::wanted(&root, Sizes { flows, ..SIZES });
+        let generation = Generation::wanted(&root, sizes);
         let hooks = Hooks::load(generation.load()?)?.with_xdp(Xdp::Native)?;
         let store = KernelStore::open(&generation, Grace::new()?)?;
         let node = NodeTables::open(&generation)?;
@@ -227,6 +235,14 @@ impl Kernel {
         run_at_xdp(&self.hooks, frame, device).context("running weir_xdp")
     }
 
+    /// A program, or none, to be run many times on one packet: see [`Series::new`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn series(&self, program: Option<Program>, offset: u16, varies: bool) -> Result<Series> {
+        Series::new(&self.hooks, program.map(Program::name), offset, varies)
+    }
+
     /// The note that they leave for the next; they run for it, and change the tables again.
     ///
     /// # Errors
@@ -305,7 +321,7 @@ impl Drop for Kernel {
 }
 
 /// Far more than any case has, but for the flows.
-const SIZES: Sizes = Sizes {
+pub const SIZES: Sizes = Sizes {
     frontends: 4096,
     services: 2048,
     backends: 8192,

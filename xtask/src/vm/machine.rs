@@ -32,19 +32,41 @@ impl Drop for Owned {
     }
 }
 
+/// What a machine's clock says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Clock {
+    /// The time, more or less.
+    Time,
+    /// How many instructions were carried out, one for each nanosecond: the same in each run of the same kernel and programs.
+    Instructions,
+}
+
 /// The command that boots a kernel with these files.
-pub(super) fn command(arch: Arch, kernel: &Path, initramfs: &Path) -> Command {
+pub(super) fn command(arch: Arch, clock: Clock, kernel: &Path, initramfs: &Path) -> Command {
     let (program, machine, cpu, console) = match arch {
         Arch::X86_64 => ("qemu-system-x86_64", "q35", "max", "ttyS0"),
         Arch::Arm64 => ("qemu-system-aarch64", "virt", "cortex-a57", "ttyAMA0"),
     };
     let mut command = Command::new(program);
     // In software, and the same everywhere: where machines are virtual themselves, the processor's help is not reliable.
-    command.args(["-machine", machine, "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", "2", "-m", "1024"]);
+    match clock {
+        Clock::Time => {
+            command.args(["-machine", machine, "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", "2"]);
+        }
+        Clock::Instructions => {
+            // Nothing of chance: neither the processor's nor the kernel's.
+            let cpu = if arch == Arch::X86_64 { "max,-rdrand,-rdseed" } else { cpu };
+            command.args(["-machine", machine, "-accel", "tcg,thread=single", "-cpu", cpu, "-smp", "1"]);
+            command.args(["-icount", "shift=0,sleep=off", "-seed", "1"]);
+            command.args(["-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
+        }
+    }
+    command.args(["-m", "1024"]);
     command.args(["-nodefaults", "-no-reboot", "-nic", "none", "-display", "none", "-monitor", "none"]);
     command.args(["-serial", "stdio"]).arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     // What goes wrong in the kernel ends the machine, and with it the test that was running.
-    command.arg("-append").arg(format!("console={console} quiet oops=panic panic=-1"));
+    let exact = if clock == Clock::Instructions { " nokaslr norandmaps weir.exact" } else { "" };
+    command.arg("-append").arg(format!("console={console} quiet oops=panic panic=-1{exact}"));
     command
 }
 

@@ -21,14 +21,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure as check};
 use clap::{Args, ValueEnum};
 
 use self::archive::{Archive, Part};
 use self::guest::{Guest, Userland};
 use self::kernel::Kernel;
 pub(crate) use self::kernel::Series;
-use self::machine::Ended;
+use self::machine::{Clock, Ended};
 use self::tests::{Job, Suite};
 use crate::cross::Cross;
 use crate::setup::{Need, ensure};
@@ -152,6 +152,7 @@ struct Lab<'a> {
     jobs: Vec<Job>,
     strip: String,
     patience: Duration,
+    clock: Clock,
     /// What is not run on any kernel, and why.
     not_run: Vec<String>,
 }
@@ -168,7 +169,11 @@ impl<'a> Lab<'a> {
             Some(cross) => (Userland::Unpacked(ensure_userland(&folder, arch)?), cross.tool("strip")),
         };
         let jobs = tests::build(workspace, suites, cross.as_ref())?;
-        let mut lab = Self { workspace, arch, folder, userland, jobs, strip, patience, not_run: Vec::new() };
+        let exact = suites.contains(&Suite::Instructions);
+        check!(!exact || suites.len() == 1, "instructions are counted on a machine of their own");
+        let clock = if exact { Clock::Instructions } else { Clock::Time };
+        let mut lab =
+            Self { workspace, arch, folder, userland, jobs, strip, patience, clock, not_run: Vec::new() };
         if workspace.lookup_vectors().is_none() {
             lab.jobs.retain(|job| job.name != tests::VECTORS);
             lab.not_run.push("the conformance vectors: there are none".to_owned());
@@ -196,7 +201,7 @@ impl<'a> Lab<'a> {
         guest.pack(initramfs.path())?;
         drop(guest);
         announce(&format!("booting {} ({})", kernel.release, self.arch.debian()));
-        let mut command = machine::command(self.arch, &kernel.image, initramfs.path());
+        let mut command = machine::command(self.arch, self.clock, &kernel.image, initramfs.path());
         let mut ended = machine::run(&mut command, &names, self.patience, &mut io::stdout())?;
         for count in ended.iter_mut().map(|ended| &mut ended.count) {
             count.figures = count.figures.iter().map(|figure| figure_on(figure, series)).collect();

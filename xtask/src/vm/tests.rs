@@ -32,6 +32,8 @@ pub(crate) enum Suite {
     Packets,
     /// Programs with sockets and devices
     Programs,
+    /// What a packet costs under policies, on a machine whose clock counts instructions
+    Instructions,
 }
 
 impl Suite {
@@ -40,6 +42,7 @@ impl Suite {
         match self {
             Self::Packets => &["packets", VECTORS],
             Self::Programs => &["programs", "network"],
+            Self::Instructions => &["instructions"],
         }
     }
 }

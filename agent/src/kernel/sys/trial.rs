@@ -95,6 +95,8 @@ pub(in crate::kernel) struct Ran {
     pub(in crate::kernel) code: i32,
     /// Of the packet, in bytes.
     pub(in crate::kernel) length: usize,
+    /// What a run took, of all of them.
+    pub(in crate::kernel) nanoseconds: u32,
 }
 
 /// The kernel writes the results into it.
@@ -143,5 +145,5 @@ pub(in crate::kernel) fn test_run(run: &mut TestRun<'_>) -> io::Result<Ran> {
     // The slices are there for as long as it takes, with the sizes that are given.
     bpf_mut(PROG_TEST_RUN, &mut attr)?;
     let length = usize::try_from(attr.packet_after_size).map_err(io::Error::other)?;
-    Ok(Ran { code: attr.code.cast_signed(), length })
+    Ok(Ran { code: attr.code.cast_signed(), length, nanoseconds: attr.nanoseconds })
 }

@@ -152,7 +152,7 @@ impl Stage {
         let translation = match &verdict {
             Verdict::Pass => None,
             Verdict::Translate(translation) => Some(translation),
-            Verdict::Drop(_) | Verdict::Answer(_) => return,
+            Verdict::Drop(_) | Verdict::Cut(..) | Verdict::Answer(_) => return,
         };
         if let Hook::From(second) = hook {
             self.bears_its_address(second, &packet);
