@@ -59,7 +59,7 @@ impl Drops {
             match self.talker.hear(event, Instant::now()) {
                 Say::It => tracing::info!("{}", record.timeless()),
                 Say::ThatThereAreMore => {
-                    tracing::info!("more is dropped than is said here: `weir drops` has it")
+                    tracing::info!("more is dropped than is said here: `weir drops` has it");
                 }
                 Say::Nothing => {}
             }

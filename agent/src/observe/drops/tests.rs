@@ -297,7 +297,11 @@ fn whoever_asks_gets_what_is_kept_and_follows() {
     let stop = serve(run_dir.path(), drops.clone());
     let read = || {
         let mut records = Vec::new();
-        assert!(read_drops(run_dir.path(), false, |one| Ok(records.push(one))).unwrap());
+        let show = |one| {
+            records.push(one);
+            Ok(())
+        };
+        assert!(read_drops(run_dir.path(), false, show).unwrap());
         records
     };
     assert_eq!(read(), []);
