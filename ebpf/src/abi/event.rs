@@ -100,6 +100,14 @@ impl DropEvent {
     #[inline(always)]
     #[must_use]
     pub const fn new(when_ns: u64, hook: HookPoint, reason: DropReason) -> Self {
+        Self::by_index(when_ns, hook, reason as u32)
+    }
+
+    /// The same by the reason's place in [`DropReason::ALL`]: for a program, which would have to prove that it is a place there
+    /// before it looked it up.
+    #[inline(always)]
+    #[must_use]
+    pub const fn by_index(when_ns: u64, hook: HookPoint, reason: u32) -> Self {
         Self {
             when_ns,
             src_addr: NOWHERE,
@@ -115,7 +123,7 @@ impl DropEvent {
             ether_type: 0,
             hook: hook as u8,
             side: 0,
-            reason: reason as u8,
+            reason: reason.to_le_bytes()[0],
             protocol: 0,
             detail: 0,
             flags: 0,
@@ -164,6 +172,13 @@ impl DropEvent {
     #[must_use]
     pub fn reason(&self) -> Option<DropReason> {
         DropReason::ALL.get(usize::from(self.reason)).copied()
+    }
+
+    /// Whether it is for this reason.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_for(&self, reason: DropReason) -> bool {
+        self.reason == reason as u8
     }
 
     /// The way that it was on as the pod of [`DropEvent::device`] sees it; `None`: it is no pod's.

@@ -37,10 +37,12 @@ pub fn describe_packet(
 /// Says which set of the pod and which class of its peer were asked, where policies decided: as they are now.
 #[inline(always)]
 pub fn describe_judgement<T: EnforceTables>(tables: &T, event: &mut DropEvent) {
-    let asked = match event.reason() {
-        Some(DropReason::PolicyIngress) => Side::Ingress,
-        Some(DropReason::PolicyEgress) => Side::Egress,
-        _ => return,
+    let asked = if event.is_for(DropReason::PolicyIngress) {
+        Side::Ingress
+    } else if event.is_for(DropReason::PolicyEgress) {
+        Side::Egress
+    } else {
+        return;
     };
     let Some(pod) = tables.lookup_pod(event.device) else { return };
     let set = pod.policy.set(asked);
@@ -100,11 +102,12 @@ impl EventAllowance {
     /// and one more after so many nanoseconds: ten a second.
     pub const INTERVAL_OF_KIND_NS: u64 = 100_000_000;
 
-    /// Whether an event about this device, for this reason, may be told now; then it counts as told.
+    /// Whether an event may be told now; then it counts as told. `whose`: the number of a pod's device, or of its namespace;
+    /// `reason`: a place in [`DropReason::ALL`].
     #[inline(always)]
-    pub fn take(&mut self, now_ns: u64, device: u32, reason: DropReason) -> bool {
+    pub fn take(&mut self, now_ns: u64, whose: u32, reason: u32) -> bool {
         // By an odd number, so that neighbouring devices and reasons do not meet.
-        let kind = device.wrapping_add((reason as u32).wrapping_mul(37)) as usize % Self::KINDS;
+        let kind = whose.wrapping_add(reason.wrapping_mul(37)) as usize % Self::KINDS;
         self.each[kind].take(now_ns, Self::BURST_OF_KIND, Self::INTERVAL_OF_KIND_NS)
             && self.all.take(now_ns, Self::BURST, Self::INTERVAL_NS)
     }

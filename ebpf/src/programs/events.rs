@@ -22,17 +22,17 @@ pub(crate) struct Telling {
 
 /// The row of this CPU with an event begun in it; `None`: it may not be told.
 #[inline(always)]
-fn begin(device: u32, hook: HookPoint, reason: DropReason) -> Option<&'static mut Telling> {
+fn begin(whose: u32, hook: HookPoint, reason: u32) -> Option<&'static mut Telling> {
     let telling = TELLING.get_ptr_mut(0)?;
     // SAFETY: the kernel checked the index, and the row is this CPU's own; a program that interrupts another one here would
     // at worst spoil what is told.
     let telling = unsafe { &mut *telling };
     let now_ns = Now.now().ns;
-    if !telling.allowance.take(now_ns, device, reason) {
+    if !telling.allowance.take(now_ns, whose, reason) {
         KernelTables.count(Counter::DropUntold);
         return None;
     }
-    telling.event = DropEvent::new(now_ns, hook, reason);
+    telling.event = DropEvent::by_index(now_ns, hook, reason);
     Some(telling)
 }
 
@@ -46,14 +46,14 @@ fn tell(event: &DropEvent) {
 #[inline(never)]
 pub(crate) fn tell_packet(raw: *mut __sk_buff, row: &Decision, hook: HookPoint, ruling: Ruling) {
     let skb = Skb::new(raw);
-    let (reason, flags) = match (ruling.reason(), ruling.audited()) {
+    let (reason, flags) = match (ruling.reason_index(), ruling.audited()) {
         // Its sender is told, or both ends are.
         (Some(reason), _) if !ruling.has(Ruling::UNREAD) && matches!(row.todo, Todo::Answer | Todo::Cut) => {
             (reason, DropEvent::REFUSED)
         }
         (Some(reason), _) => (reason, 0),
-        (None, Some(Side::Ingress)) => (DropReason::PolicyIngress, DropEvent::WOULD),
-        (None, Some(Side::Egress)) => (DropReason::PolicyEgress, DropEvent::WOULD),
+        (None, Some(Side::Ingress)) => (DropReason::PolicyIngress as u32, DropEvent::WOULD),
+        (None, Some(Side::Egress)) => (DropReason::PolicyEgress as u32, DropEvent::WOULD),
         // An answer that is no refusal, or a packet that could not be changed.
         (None, None) => return,
     };
@@ -92,8 +92,9 @@ const fn side_at(hook: HookPoint) -> Option<Side> {
 /// Tells of a socket that was refused what it dialled.
 #[inline(never)]
 pub(crate) fn tell_socket(socket: &impl Socket, dialled: &Peer, hook: HookPoint, reason: DropReason) {
-    let Some(Telling { event, .. }) = begin(0, hook, reason) else { return };
-    let client = KernelTables.lookup_netns(socket.netns());
+    let netns = socket.netns();
+    let Some(Telling { event, .. }) = begin(netns as u32, hook, reason as u32) else { return };
+    let client = KernelTables.lookup_netns(netns);
     let src = client.map_or_else(|| dialled.addr.unspecified(), |netns| netns.address_like(dialled.addr));
     event.set_ends(Peer { addr: src, port: Port::new(0) }, *dialled);
     // The hooks of datagrams see no other protocol, and are not told.

@@ -13,7 +13,7 @@ use crate::wire::{TCP_SYN, parse};
 const SECOND: u64 = 1_000_000_000;
 
 fn told(allowance: &mut EventAllowance, now_ns: u64, device: u32, reason: DropReason, times: u32) -> u32 {
-    (0..times).map(|_| u32::from(allowance.take(now_ns, device, reason))).sum()
+    (0..times).map(|_| u32::from(allowance.take(now_ns, device, reason as u32))).sum()
 }
 
 #[test]
