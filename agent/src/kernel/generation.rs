@@ -13,7 +13,7 @@ use weir_ebpf::abi::{
     ABI_VERSION, Addr, AffinityKey, AffinityRow, Backend, BoundPod, ClassId, Config, Connection, Counter,
     DatagramKey, DatagramRow, Device, DropEvent, Enforcement, Flow, FragmentKey, FragmentRow, Frontend,
     FrontendKey, Judged, JudgedKey, Netns, NetworkKey, PolicyName, PolicyNameKey, PortRule, PortRuleKey,
-    PortRulesId, ServiceId, ServiceName, SetWord, SourceRangeKey, Tuple, VerdictKey, Workload,
+    PortRulesId, ServiceId, ServiceName, SetWord, Share, SourceRangeKey, Tuple, VerdictKey, Workload,
 };
 
 use super::bpf_fs::{PinRoot, remove_dir};
@@ -66,7 +66,7 @@ pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 25] {
         spec("VERDICTS", size_of::<VerdictKey>(), size_of::<PortRulesId>(), sizes.verdicts),
         spec("PORT_RULES", size_of::<PortRuleKey>(), size_of::<PortRule>(), sizes.port_rules),
         spec("JUDGED", size_of::<JudgedKey>(), size_of::<Judged>(), sizes.judged),
-        spec("JUDGED_SHARES", size_of::<u32>(), size_of::<u32>(), PODS),
+        spec("JUDGED_SHARES", size_of::<u32>(), size_of::<Share>(), PODS),
         spec("POLICY_NAMES", size_of::<PolicyNameKey>(), size_of::<PolicyName>(), sizes.policy_names()),
         spec("DROP_EVENTS", 0, 0, ring_bytes(sizes.drop_events)),
         spec("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS),

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use aya::maps::{Array, HashMap, Map, MapData};
-use weir_ebpf::abi::{BoundPod, Enforcement, Judged, JudgedKey, Protocol, Side, Signs};
+use weir_ebpf::abi::{BoundPod, Enforcement, Judged, JudgedKey, Protocol, Share, Side, Signs};
 use weir_ebpf::datapath::lifetime::{lifetime_in_need_s, lifetime_s};
 
 use super::batch;
@@ -69,6 +69,10 @@ pub fn sweep_judged(generation: &Generation, before: SweptJudged) -> anyhow::Res
             swept.flows += 1;
         }
     }
+    let isolates = |pod: &BoundPod| is_on && !pod.policy.is_open();
+    for (device, _) in pods.iter().filter(|(_, pod)| !isolates(pod)) {
+        shares.remove(device);
+    }
     write_shares(generation, &shares)?;
     swept.in_need = swept.rows - swept.flows > capacity / 4 * 3;
     Ok(swept)
@@ -99,15 +103,17 @@ pub fn migrate_judged(from: &Generation, to: &Generation) -> anyhow::Result<usiz
 }
 
 /// What was counted takes the place of what the programs counted up to; what they added meanwhile comes in with the next
-/// sweep.
+/// sweep. A pod that nothing isolates has no share: what it begins has no row, so it is another beginning when something does.
 fn write_shares(generation: &Generation, shares: &Counts<u32, u32>) -> anyhow::Result<()> {
     let data = generation.open("JUDGED_SHARES")?;
-    let held: Vec<(u32, u32)> = batch::read_all(data.fd().as_fd()).context("reading judged_shares")?;
-    let mut map: HashMap<MapData, u32, u32> = Map::HashMap(data).try_into()?;
+    let held: Vec<(u32, Share)> = batch::read_all(data.fd().as_fd()).context("reading judged_shares")?;
+    let mut map: HashMap<MapData, u32, Row<Share>> = Map::HashMap(data).try_into()?;
     for (device, held) in held {
         match shares.get(&device) {
-            Some(share) if *share == held => {}
-            Some(share) => map.insert(device, share, 0).context("writing judged_shares")?,
+            Some(rows) if *rows == held.rows => {}
+            Some(rows) => {
+                map.insert(device, Row(Share { rows: *rows, ..held }), 0).context("writing judged_shares")?;
+            }
             None => {
                 let _gone_already = map.remove(&device);
             }

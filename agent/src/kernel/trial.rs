@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use aya::maps::{Array, HashMap, Map};
 use weir_ebpf::abi::{
     Addr, BoundPod, ClassId, Enforcement, Flow, FragmentKey, FragmentRow, Judged, JudgedKey, NetworkKey,
-    PortRule, PortRuleKey, PortRulesId, Tuple, VerdictKey,
+    PortRule, PortRuleKey, PortRulesId, Share, Tuple, VerdictKey,
 };
 use weir_ebpf::testing::MemoryTables;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -329,7 +329,7 @@ pub fn fill_policies(generation: &Generation, tables: &MemoryTables) -> anyhow::
 /// The kernel's.
 pub fn fill_judged(generation: &Generation, tables: &MemoryTables) -> anyhow::Result<()> {
     fill::<JudgedKey, Judged>(generation, "JUDGED", tables.judged.borrow().iter())?;
-    fill::<u32, u32>(generation, "JUDGED_SHARES", tables.shares.borrow().iter())
+    fill::<u32, Share>(generation, "JUDGED_SHARES", tables.shares.borrow().iter())
 }
 
 /// What the programs left in `judged`, into these tables.

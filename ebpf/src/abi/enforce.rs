@@ -202,6 +202,17 @@ impl Judged {
     }
 }
 
+/// Row of the `judged_shares` table, under the index of a pod's device: what the pod has of `judged`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Share {
+    /// How many rows, as far as was counted.
+    pub rows: u32,
+    /// Since when every flow of the pod that was allowed has a row until it is forgotten: since its first one, and since the
+    /// last that found no room. Seconds since boot.
+    pub since_s: u32,
+}
+
 const _: () = assert!(core::mem::offset_of!(Judged, basis) == 0, "where `basis_of_row` has it");
 
 /// The one row of the `enforcement` table: how policies are in force.

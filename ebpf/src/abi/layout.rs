@@ -7,7 +7,7 @@ use super::{
     ABI_VERSION, AffinityKey, AffinityRow, Backend, BoundPod, Config, Connection, Counter, DatagramKey,
     DatagramRow, Device, DropEvent, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey,
     HopRow, Judged, JudgedKey, Netns, NetworkKey, PodPolicy, PolicyName, PolicyNameKey, PortRuleKey, Prefix,
-    ServiceName, SetWord, SourceRangeKey, Tuple, VerdictKey, Workload,
+    ServiceName, SetWord, Share, SourceRangeKey, Tuple, VerdictKey, Workload,
 };
 
 macro_rules! describe {
@@ -60,6 +60,7 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         PolicyName { 0 }
         JudgedKey { peer_addr, device, pod_port, peer_port, protocol, zero }
         Judged { basis, generation, seen_s, begun_s, began, outward, inward, standing }
+        Share { rows, since_s }
         Enforcement { flags, generation, most_per_pod, zero }
         DropEvent {
             when_ns, src_addr, dst_addr, new_dst_addr, device, came_by, set, class, src_port, dst_port, new_dst_port,

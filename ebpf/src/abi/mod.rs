@@ -19,7 +19,7 @@ mod socket;
 pub use addr::{Addr, Peer, Port, Protocol};
 pub use backend::{Backend, mix};
 pub use counter::{Counter, DropReason};
-pub use enforce::{BoundPod, Enforcement, Judged, JudgedKey, Standing};
+pub use enforce::{BoundPod, Enforcement, Judged, JudgedKey, Share, Standing};
 pub use event::{DropEvent, HookPoint};
 pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
 pub use hop::{Hop, HopRow, Window};
@@ -36,4 +36,4 @@ pub use socket::{AffinityKey, AffinityRow, Client, Connection, DatagramKey, Data
 
 /// Version of every row in this module. Pinned maps of another version are never read as this one's: they are
 /// rebuilt beside the old ones and swapped in.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;

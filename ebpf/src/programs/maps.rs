@@ -6,7 +6,7 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use weir_ebpf::abi::{
     Addr, AffinityKey, AffinityRow, Backend, BoundPod, ClassId, Config, Connection, Counter, DatagramKey,
     DatagramRow, Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, Judged,
-    JudgedKey, Netns, PolicyName, PolicyNameKey, PortRule, PortRulesId, ServiceId, ServiceName, Tuple,
+    JudgedKey, Netns, PolicyName, PolicyNameKey, PortRule, PortRulesId, ServiceId, ServiceName, Share, Tuple,
     VerdictKey, Workload,
 };
 
@@ -100,9 +100,10 @@ pub(crate) static PORT_RULES: LpmTrie<[u32; 2], PortRule> = LpmTrie::with_max_en
 #[map]
 pub(crate) static JUDGED: HashMap<JudgedKey, Judged> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Devices of pods -> how many rows of `judged` they have. The hooks count up, the agent's sweeper writes what it counted.
+/// Devices of pods -> how many rows of `judged` they have, and since when all their flows have one. The hooks count up, the
+/// agent's sweeper writes what it counted.
 #[map]
-pub(crate) static JUDGED_SHARES: HashMap<u32, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+pub(crate) static JUDGED_SHARES: HashMap<u32, Share> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// What was decided about the packet at hand, between two subprograms: it does not fit on the stack of both. One row per
 /// CPU, written and read by one run of one program.

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::maps::lpm_trie::Key;
 use weir_ebpf::abi::{
     Addr, BoundPod, ClassId, Enforcement, Judged, JudgedKey, NetworkKey, PortRule, PortRuleKey, PortRulesId,
-    Side, Signs, Standing, VerdictKey,
+    Share, Side, Signs, Standing, VerdictKey,
 };
 use weir_ebpf::datapath::Full;
 use weir_ebpf::datapath::enforce::EnforceTables;
@@ -109,20 +109,35 @@ impl EnforceTables for KernelTables {
     }
 
     #[inline(always)]
-    fn lookup_share(&self, device: u32) -> u32 {
-        // SAFETY: a number, read at once.
-        unsafe { JUDGED_SHARES.get(device) }.copied().unwrap_or_default()
+    fn lookup_share(&self, device: u32) -> Option<Share> {
+        // SAFETY: two numbers, read at once.
+        unsafe { JUDGED_SHARES.get(device) }.copied()
     }
 
     #[inline(always)]
-    fn add_share(&self, device: u32) {
+    fn add_share(&self, device: u32, now_s: u32) {
         match JUDGED_SHARES.get_ptr_mut(device) {
             // SAFETY: the kernel gave the pointer. Of two CPUs that add at once one may not be counted, for BPF in Rust has no
             // atomic addition; the sweeper counts them all, and a pod's packets seldom come by two.
-            Some(share) => unsafe { share.write_volatile(share.read_volatile() + 1) },
-            None => {
-                let _counted = JUDGED_SHARES.insert(device, 1, u64::from(BPF_NOEXIST));
-            }
+            Some(share) => unsafe {
+                let rows = &raw mut (*share).rows;
+                rows.write_volatile(rows.read_volatile() + 1);
+            },
+            None => put_share(device, Share { rows: 1, since_s: now_s }),
         }
     }
+
+    #[inline(always)]
+    fn note_unremembered(&self, device: u32, now_s: u32) {
+        match JUDGED_SHARES.get_ptr_mut(device) {
+            // SAFETY: as above.
+            Some(share) => unsafe { (&raw mut (*share).since_s).write_volatile(now_s) },
+            None => put_share(device, Share { rows: 0, since_s: now_s }),
+        }
+    }
+}
+
+#[inline(always)]
+fn put_share(device: u32, share: Share) {
+    let _there_already = JUDGED_SHARES.insert(device, share, u64::from(BPF_NOEXIST));
 }

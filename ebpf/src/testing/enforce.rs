@@ -5,7 +5,7 @@ use std::ops::Deref;
 use super::MemoryTables;
 use crate::abi::{
     Addr, BoundPod, ClassId, Enforcement, Judged, JudgedKey, NetworkKey, PortRule, PortRuleKey, PortRulesId,
-    Side, Signs, Standing, VerdictKey,
+    Share, Side, Signs, Standing, VerdictKey,
 };
 use crate::datapath::Full;
 use crate::datapath::enforce::EnforceTables;
@@ -92,11 +92,15 @@ impl EnforceTables for MemoryTables {
         Ok(())
     }
 
-    fn lookup_share(&self, device: u32) -> u32 {
-        self.shares.borrow().get(&device).copied().unwrap_or_default()
+    fn lookup_share(&self, device: u32) -> Option<Share> {
+        self.shares.borrow().get(&device).copied()
     }
 
-    fn add_share(&self, device: u32) {
-        *self.shares.borrow_mut().entry(device).or_default() += 1;
+    fn add_share(&self, device: u32, now_s: u32) {
+        self.shares.borrow_mut().entry(device).or_insert(Share { rows: 0, since_s: now_s }).rows += 1;
+    }
+
+    fn note_unremembered(&self, device: u32, now_s: u32) {
+        self.shares.borrow_mut().entry(device).or_default().since_s = now_s;
     }
 }

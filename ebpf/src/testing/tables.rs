@@ -9,7 +9,7 @@ use super::MemoryPolicy;
 use crate::abi::{
     Addr, AffinityKey, AffinityRow, Backend, BoundPod, Config, Connection, Counter, DatagramKey, DatagramRow,
     Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Judged, JudgedKey,
-    Netns, Peer, Prefix, Protocol, SetId, SetWord, Signs, SourceRangeKey, Tuple, Workload,
+    Netns, Peer, Prefix, Protocol, SetId, SetWord, Share, Signs, SourceRangeKey, Tuple, Workload,
 };
 use crate::datapath::{CreateError, Full, Instant, Moment, Network, PacketTables, Socket, Tables};
 
@@ -51,7 +51,7 @@ pub struct MemoryTables {
     /// `judged`
     pub judged: RefCell<HashMap<JudgedKey, Judged>>,
     /// `judged_shares`, by the device's index
-    pub shares: RefCell<HashMap<u32, u32>>,
+    pub shares: RefCell<HashMap<u32, Share>>,
     /// `counters`
     pub counters: RefCell<HashMap<Counter, u64>>,
     /// Whether `affinity`, `connections`, `datagrams`, `flows` and `judged` refuse new rows.

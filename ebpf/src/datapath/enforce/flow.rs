@@ -191,15 +191,22 @@ fn begin<T: EnforceTables>(
     let Some((row, passed)) = judge(tables, moment, view, view.side) else {
         return Err(denied(view.side).into());
     };
-    match create(tables, view, key, row, replaces) {
+    match create(tables, moment, view, key, row, replaces) {
         Ok(()) => Ok(passed),
         Err(NoRoom) => without_row(view),
     }
 }
 
+/// How long after the last moment at which a pod may have begun flows that have no row others are taken for such. Whoever
+/// goes on by then has one; and from then on nobody gets past what isolates the pod by leaving out the SYN.
+const JOIN_S: u32 = 600;
+
 /// A packet of a TCP connection that is not known: it began before there were policies, or was forgotten. It passes if
 /// policies allow either direction, so that neither cuts a reply. The isolated direction is asked first, so that what it
 /// allows ends when it no longer does.
+///
+/// What comes in the isolated direction and is a reply only because nothing isolates the other is believed for a while, as
+/// long as there may be such connections. In the open direction any packet passes, and makes a row by which replies do.
 #[inline(always)]
 fn join<T: EnforceTables>(
     tables: &T,
@@ -213,11 +220,22 @@ fn join<T: EnforceTables>(
         None => judge(tables, moment, view, other(first)),
     };
     let Some((row, passed)) = found else { return Err(denied(view.side).into()) };
+    let is_claimed = row.began() != view.side && !view.policy.denies(row.began());
+    if is_claimed && !may_be_unknown(tables, moment, view) {
+        return Err(denied(view.side).into());
+    }
     // Only what is new is refused for want of room; and of what was reset there is nothing to remember.
-    if view.tcp_flags & TCP_RST == 0 && create(tables, view, key, row, false).is_ok() {
+    if view.tcp_flags & TCP_RST == 0 && create(tables, moment, view, key, row, false).is_ok() {
         return Ok(passed);
     }
     Ok(Passed::Plainly)
+}
+
+/// Whether the pod may have connections that are allowed and have no row.
+#[inline(always)]
+fn may_be_unknown<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View) -> bool {
+    let Some(share) = tables.lookup_share(view.device) else { return true };
+    share.rows >= tables.enforcement().most_per_pod || moment.seconds().saturating_sub(share.since_s) < JOIN_S
 }
 
 /// The row of the flow if the pod has this part in it and that is allowed, and whether it would not be.
@@ -252,21 +270,28 @@ struct NoRoom;
 #[inline(always)]
 fn create<T: EnforceTables>(
     tables: &T,
+    moment: &impl Moment,
     view: &View,
     key: &JudgedKey,
     mut row: Judged,
     replaces: bool,
 ) -> Result<(), NoRoom> {
-    if !replaces && tables.lookup_share(view.device) >= tables.enforcement().most_per_pod {
+    let now_s = moment.seconds();
+    let rows = tables.lookup_share(view.device).map_or(0, |share| share.rows);
+    if !replaces && rows >= tables.enforcement().most_per_pod {
+        tables.note_unremembered(view.device, now_s);
         return Err(NoRoom);
     }
     match view.side {
         Side::Egress => row.outward = view.signs(),
         Side::Ingress => row.inward = view.signs(),
     }
-    tables.put_judged(key, &row).map_err(|_| NoRoom)?;
+    if tables.put_judged(key, &row).is_err() {
+        tables.note_unremembered(view.device, now_s);
+        return Err(NoRoom);
+    }
     if !replaces {
-        tables.add_share(view.device);
+        tables.add_share(view.device, now_s);
     }
     Ok(())
 }

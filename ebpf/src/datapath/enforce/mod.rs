@@ -29,7 +29,7 @@ use super::policy::PolicyTables;
 use super::{Full, Moment, Network, PacketTables};
 use crate::abi::{
     AddressUses, BoundPod, Counter, DropReason, Enforcement, Judged, JudgedKey, Peer, PodPolicy, Port,
-    Protocol, Side, Signs, Standing,
+    Protocol, Share, Side, Signs, Standing,
 };
 use crate::wire::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse_quoted_ends};
 use flow::{Shape, View};
@@ -59,10 +59,12 @@ pub trait EnforceTables: PacketTables + PolicyTables {
     /// # Errors
     /// [`Full`]
     fn put_judged(&self, key: &JudgedKey, row: &Judged) -> Result<(), Full>;
-    /// `judged_shares`: how many rows of `judged` the pod behind a device has, as far as was counted.
-    fn lookup_share(&self, device: u32) -> u32;
-    /// `judged_shares`: one more.
-    fn add_share(&self, device: u32);
+    /// `judged_shares`: what the pod behind a device has of `judged`.
+    fn lookup_share(&self, device: u32) -> Option<Share>;
+    /// `judged_shares`: one row more. The first begins a new row here.
+    fn add_share(&self, device: u32, now_s: u32);
+    /// `judged_shares`: a flow found no room.
+    fn note_unremembered(&self, device: u32, now_s: u32);
 }
 
 /// A packet at a hook, and what it becomes there.

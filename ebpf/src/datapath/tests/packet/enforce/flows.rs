@@ -154,3 +154,71 @@ fn a_reset_in_mid_stream_is_not_remembered() {
         assert_eq!(world.judged(), 0);
     }
 }
+
+/// A world in which the first pod is isolated on one side since long ago; whether packets go out on that side.
+fn isolated_for_long() -> impl Iterator<Item = (World, bool)> {
+    [true, false].into_iter().flat_map(|outward| {
+        World::guarded().map(|mut world| {
+            let (ingress, egress) = if outward {
+                (Allows::Everything, Allows::FriendsPort)
+            } else {
+                (Allows::FriendsPort, Allows::Everything)
+            };
+            world.isolate(0, ingress, egress);
+            // Something that makes a row.
+            let frame = tcp(world.pod(0), with_port(world.pod(3), 9), ACK);
+            let frame = if outward { tcp(with_port(world.pod(3), 9), world.pod(0), ACK) } else { frame };
+            assert_eq!(pass(&world, !outward, &frame), Verdict::Pass);
+            world.moment.seconds.set(1000 + 600);
+            (world, outward)
+        })
+    })
+}
+
+fn pass(world: &World, outward: bool, frame: &[u8]) -> Verdict {
+    if outward { world.sends(0, frame) } else { world.gets(0, UPLINK, frame) }
+}
+
+#[test]
+fn whoever_leaves_out_the_syn_gets_no_farther_on_the_isolated_side() {
+    for (world, outward) in isolated_for_long() {
+        let (pod, stranger) = (with_port(world.pod(0), 4000), world.client(4001));
+        let (there, back) = (tcp(pod, stranger, ACK), tcp(stranger, pod, ACK));
+        let (isolated, open) = if outward { (there, back) } else { (back, there) };
+        let denied = if outward { EGRESS } else { INGRESS };
+        assert_eq!(pass(&world, outward, &isolated), denied);
+        // On the other side it is as if it had begun there, and this is its reply.
+        assert_eq!(pass(&world, !outward, &open), Verdict::Pass);
+        assert_eq!(pass(&world, outward, &isolated), Verdict::Pass);
+        // What the rules allow begins as before.
+        let mut world = world;
+        let friend = world.pod(3);
+        world.befriend(friend);
+        let own = if outward { pod } else { world.pod(0) };
+        let friend = if outward { friend } else { with_port(friend, 4000) };
+        let frame = if outward { tcp(own, friend, ACK) } else { tcp(friend, own, ACK) };
+        assert_eq!(pass(&world, outward, &frame), Verdict::Pass);
+    }
+}
+
+#[test]
+fn a_reply_passes_where_its_flow_may_have_found_no_room() {
+    for (mut world, outward) in isolated_for_long() {
+        let (pod, stranger) = (with_port(world.pod(0), 4000), world.client(4001));
+        let (there, back) = (tcp(pod, stranger, SYN), tcp(stranger, pod, SYN));
+        let (open, reply) = if outward {
+            (back, tcp(pod, stranger, SYN | ACK))
+        } else {
+            (there, tcp(stranger, pod, SYN | ACK))
+        };
+        world.tables.full.set(true);
+        assert_eq!(pass(&world, !outward, &open), Verdict::Pass);
+        world.tables.full.set(false);
+        assert_eq!(pass(&world, outward, &reply), Verdict::Pass);
+        world.tables.judged.borrow_mut().clear();
+        world.moment.seconds.set(1000 + 1200);
+        assert_eq!(pass(&world, outward, &reply), if outward { EGRESS } else { INGRESS });
+        world.tables.enforcement.most_per_pod = 1;
+        assert_eq!(pass(&world, outward, &reply), Verdict::Pass, "it has its share, and now as well");
+    }
+}
