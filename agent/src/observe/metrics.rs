@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn every_counter_and_every_drop_reason_has_a_line() {
         let report = SharedReport::default();
-        report.update(|report| report.ready = true);
+        report.update(|report| (report.ready, report.drops_read) = (true, 7));
         let kernel = || InKernel {
             counters: Counter::ALL.iter().zip(10_u64..).map(|(&counter, value)| (counter, value)).collect(),
             fills: Vec::new(),
@@ -257,7 +257,7 @@ mod tests {
             };
             assert!(text.contains(&line), "{line} is missing in\n{text}");
         }
-        assert!(text.contains("weir_ready 1"));
+        assert!(text.contains("weir_ready 1") && text.contains("weir_drops_read_total 7"));
     }
     #[test]
     fn each_table_has_its_rows_and_its_capacity_once() {
