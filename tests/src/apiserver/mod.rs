@@ -10,7 +10,8 @@
 //! * Items of a list carry neither `kind` nor `apiVersion`.
 //! * Too many requests are refused in plain text, without a Status.
 //!
-//! It differs from a real one in this: HTTP/1.1 and JSON only; no discovery, patches but merge patches,
+//! It differs from a real one in this: HTTP/1.1 and JSON only; no discovery but of one group and version, no patches but merge
+//! patches,
 //! subresources, finalizers, graceful
 //! deletion, admission or defaulting but for a namespace's name label; a namespace need not exist for objects in it.
 //!
@@ -179,6 +180,20 @@ impl ApiServer {
     /// Serves a further resource.
     pub fn register(&self, resource: Resource) {
         self.shared.change(|store| store.register(resource));
+    }
+
+    /// Serves a resource no longer: its objects are gone, requests for it are answered with 404, and connections break.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn withdraw(&self, kind: &str) -> Result<()> {
+        self.shared.change(|store| {
+            let resource = store.lookup_kind(kind).with_context(|| format!("{kind} is not registered"))?;
+            store.withdraw(resource);
+            Ok::<_, anyhow::Error>(())
+        })?;
+        self.drop_connections();
+        Ok(())
     }
 
     /// Creates or replaces an object, and answers its version. What changes nothing gets no new one.

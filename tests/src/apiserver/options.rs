@@ -20,27 +20,29 @@ pub(super) struct Target {
 
 /// The resource that `path` leads to.
 pub(super) fn parse_path(path: &str, resources: &[Resource]) -> Option<Target> {
-    resources.iter().enumerate().find_map(|(resource, described)| {
-        let rest = path.strip_prefix(&described.root())?.strip_prefix('/')?;
-        let steps: Vec<&str> = rest.split('/').collect();
-        let target = |namespace: &str, name: &str| Target {
-            resource,
-            namespace: decode(namespace),
-            name: decode(name),
-        };
-        let is_ours = |plural: &str| plural == described.plural;
-        match steps[..] {
-            [plural] if is_ours(plural) => Some(target("", "")),
-            [plural, name] if is_ours(plural) && !described.namespaced => Some(target("", name)),
-            ["namespaces", namespace, plural] if is_ours(plural) && described.namespaced => {
-                Some(target(namespace, ""))
+    resources.iter().enumerate().filter(|(_, described)| described.served).find_map(
+        |(resource, described)| {
+            let rest = path.strip_prefix(&described.root())?.strip_prefix('/')?;
+            let steps: Vec<&str> = rest.split('/').collect();
+            let target = |namespace: &str, name: &str| Target {
+                resource,
+                namespace: decode(namespace),
+                name: decode(name),
+            };
+            let is_ours = |plural: &str| plural == described.plural;
+            match steps[..] {
+                [plural] if is_ours(plural) => Some(target("", "")),
+                [plural, name] if is_ours(plural) && !described.namespaced => Some(target("", name)),
+                ["namespaces", namespace, plural] if is_ours(plural) && described.namespaced => {
+                    Some(target(namespace, ""))
+                }
+                ["namespaces", namespace, plural, name] if is_ours(plural) && described.namespaced => {
+                    Some(target(namespace, name))
+                }
+                _ => None,
             }
-            ["namespaces", namespace, plural, name] if is_ours(plural) && described.namespaced => {
-                Some(target(namespace, name))
-            }
-            _ => None,
-        }
-    })
+        },
+    )
 }
 
 fn decode(text: &str) -> String {

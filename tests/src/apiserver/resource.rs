@@ -20,6 +20,8 @@ pub struct Resource {
     /// What a bookmark's object holds beside its metadata: servers encode an empty object of the Go type, in which
     /// fields without `omitempty` are there.
     pub blank: Value,
+    /// Whether the server has it now.
+    pub served: bool,
 }
 
 impl Resource {
@@ -35,7 +37,19 @@ impl Resource {
             namespaced,
             fields: Vec::new(),
             blank: json!({}),
+            served: true,
         }
+    }
+
+    /// ClusterNetworkPolicies, as their CustomResourceDefinition makes them; no server has them from its start.
+    #[must_use]
+    pub fn cluster_network_policies() -> Self {
+        Self::new(
+            "policy.networking.k8s.io/v1alpha2",
+            "clusternetworkpolicies",
+            "ClusterNetworkPolicy",
+            false,
+        )
     }
 
     fn with_fields(mut self, fields: &[&str]) -> Self {

@@ -50,6 +50,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a group and version has; `None` where there is no such.
+fn discover(resources: &[Resource], path: &str) -> Option<Value> {
+    let here = resources.iter().filter(|resource| resource.served && resource.root() == path);
+    let found: Vec<Value> = here
+        .clone()
+        .map(|one| json!({"name": one.plural, "kind": one.kind, "namespaced": one.namespaced, "verbs": ["list", "watch"]}))
+        .collect();
+    let version = here.clone().next()?.api_version();
+    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": found}))
+}
+
 impl Shared {
     pub(super) fn new(options: ServerOptions) -> Self {
         Self {
@@ -189,6 +200,9 @@ impl Shared {
                 Ok(self.respond(200, "text/plain; charset=utf-8", "ok".into()))
             }
             _ => {
+                if let Some(found) = self.store(|store| discover(store.resources(), path)) {
+                    return Ok(self.respond(200, "application/json", found.to_string()));
+                }
                 let is_below = |resource: &Resource| {
                     path.strip_prefix(&resource.root()).is_some_and(|rest| rest.starts_with('/'))
                 };

@@ -73,10 +73,24 @@ impl Store {
     }
 
     pub(super) fn register(&mut self, resource: Resource) {
-        if !self.resources.contains(&resource) {
-            self.resources.push(resource);
-            self.objects.push(Objects::new());
+        match self
+            .resources
+            .iter_mut()
+            .find(|known| known.root() == resource.root() && known.kind == resource.kind)
+        {
+            Some(known) => *known = resource,
+            None => {
+                self.resources.push(resource);
+                self.objects.push(Objects::new());
+            }
         }
+    }
+
+    /// Serves a resource no longer, and forgets its objects.
+    pub(super) fn withdraw(&mut self, resource: usize) {
+        self.resources[resource].served = false;
+        let keys: Vec<Key> = self.objects[resource].keys().cloned().collect();
+        keys.iter().for_each(|key| drop(self.delete(resource, key)));
     }
 
     pub(super) fn version(&self) -> u64 {
