@@ -150,6 +150,7 @@ fn rights() -> Result<()> {
         ensure!(rule.resources.iter().flatten().all(|resource| !resource.contains('*')), "{rule:?}");
     }
     let expected = [
+        "clusternetworkpolicies.policy.networking.k8s.io",
         "endpointslices.discovery.k8s.io",
         "namespaces.",
         "networkpolicies.networking.k8s.io",

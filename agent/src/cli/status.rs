@@ -177,16 +177,23 @@ fn print_network(agent: &Report) {
         "flows     {} rows, the oldest began {} s ago, {} swept",
         flows.rows, flows.oldest_s, flows.swept
     );
-    let policies = agent.policies;
-    if policies.is_on {
-        println!(
-            "policies  {} of {} known pods are isolated; {} flows of theirs, {} swept",
-            policies.isolated, policies.pods, policies.judged, policies.swept
-        );
-    } else {
-        println!("policies  none");
-    }
+    print_policies(agent);
     println!("told of   {} drops, one by one (`weir drops` has the last of them)", agent.drops_read);
+}
+
+fn print_policies(agent: &Report) {
+    let (policies, objects) = (agent.policies, agent.objects);
+    if !policies.is_on {
+        return println!("policies  none");
+    }
+    println!(
+        "policies  {} NetworkPolicies and {} ClusterNetworkPolicies, {} of them audited",
+        objects.policies, objects.cluster_policies, objects.audited
+    );
+    println!(
+        "          {} of {} known pods are isolated; {} flows of theirs, {} swept",
+        policies.isolated, policies.pods, policies.judged, policies.swept
+    );
 }
 
 /// Where the source watches, and whether it hears of changes.

@@ -9,10 +9,26 @@ use std::sync::Arc;
 /// Which namespaces and which other nodes' pods the policies ask for that select a pod of this node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PolicyDemand {
-    /// All Namespaces, with their labels.
-    pub namespaces: bool,
+    /// Namespaces, with their labels and what their annotations say.
+    pub namespaces: NamespaceDemand,
     /// Pods of other nodes.
     pub pods: PodDemand,
+}
+
+/// Namespaces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NamespaceDemand {
+    /// These.
+    Of(BTreeSet<Arc<str>>),
+    /// All of them.
+    All,
+}
+
+impl Default for NamespaceDemand {
+    /// None.
+    fn default() -> Self {
+        Self::Of(BTreeSet::new())
+    }
 }
 
 /// Pods of other nodes.
@@ -33,7 +49,7 @@ impl Default for PodDemand {
 
 impl PolicyDemand {
     /// Everything.
-    pub const ALL: Self = Self { namespaces: true, pods: PodDemand::All };
+    pub const ALL: Self = Self { namespaces: NamespaceDemand::All, pods: PodDemand::All };
 
     /// Whether all that it asks for is in what this asked for.
     #[must_use]
@@ -43,7 +59,12 @@ impl PolicyDemand {
             (PodDemand::All, PodDemand::Of(_)) => false,
             (PodDemand::Of(asked), PodDemand::Of(told)) => asked.is_subset(told),
         };
-        pods && (told.namespaces || !self.namespaces)
+        let namespaces = match (&self.namespaces, &told.namespaces) {
+            (_, NamespaceDemand::All) => true,
+            (NamespaceDemand::All, NamespaceDemand::Of(_)) => false,
+            (NamespaceDemand::Of(asked), NamespaceDemand::Of(told)) => asked.is_subset(told),
+        };
+        pods && namespaces
     }
 }
 
@@ -54,7 +75,7 @@ pub enum PolicySync {
     /// policy is known does not mean that there is none.
     Refused,
     /// All policies, all pods of this node, and what this asks for. What the server refuses of the latter is missing;
-    /// policies then allow less.
+    /// policies then allow less. ClusterNetworkPolicies are missing where it does not have them, or refuses them.
     Told(PolicyDemand),
 }
 
@@ -65,12 +86,16 @@ mod tests {
     #[test]
     fn what_meets_what() {
         let of = |names: &[&str]| PodDemand::Of(names.iter().map(|name| Arc::from(*name)).collect());
+        let none = NamespaceDemand::default;
+        let some = |name: &str| NamespaceDemand::Of([name.into()].into());
         let demand = |namespaces, pods| PolicyDemand { namespaces, pods };
         let nothing = PolicyDemand::default();
         assert!(nothing.is_met_by(&nothing) && nothing.is_met_by(&PolicyDemand::ALL));
-        assert!(demand(false, of(&["a"])).is_met_by(&demand(false, of(&["a", "b"]))));
-        assert!(!demand(false, of(&["a", "c"])).is_met_by(&demand(false, of(&["a", "b"]))));
-        assert!(!demand(true, of(&[])).is_met_by(&demand(false, PodDemand::All)));
-        assert!(!PolicyDemand::ALL.is_met_by(&demand(true, of(&["a"]))));
+        assert!(demand(none(), of(&["a"])).is_met_by(&demand(none(), of(&["a", "b"]))));
+        assert!(!demand(none(), of(&["a", "c"])).is_met_by(&demand(none(), of(&["a", "b"]))));
+        assert!(!demand(NamespaceDemand::All, of(&[])).is_met_by(&demand(some("a"), PodDemand::All)));
+        assert!(!demand(some("a"), of(&[])).is_met_by(&demand(some("b"), PodDemand::All)));
+        assert!(demand(some("a"), of(&[])).is_met_by(&demand(NamespaceDemand::All, of(&[]))));
+        assert!(!PolicyDemand::ALL.is_met_by(&demand(NamespaceDemand::All, of(&["a"]))));
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    EndpointSlice, Namespace, NetworkPolicy, Node, NodeAddress, ObjectKey, ObjectRef, Pod, PolicySync,
-    Problem, Service,
+    ClusterNetworkPolicy, EndpointSlice, Namespace, NetworkPolicy, Node, NodeAddress, ObjectKey, ObjectRef,
+    Pod, PolicySync, Problem, Service,
 };
 
 /// One change. Sources send every object once and then [`Event::Synced`]; after that, changes as they happen. Of
@@ -24,12 +24,14 @@ pub enum Event {
     Namespace(Arc<str>, Option<Namespace>),
     /// The NetworkPolicy as it is now; `None` when it is gone.
     NetworkPolicy(ObjectKey, Option<NetworkPolicy>),
+    /// The ClusterNetworkPolicy as it is now; `None` when it is gone.
+    ClusterNetworkPolicy(Arc<str>, Option<ClusterNetworkPolicy>),
     /// All addresses of this node's devices, those of loopback devices included; replaces what was said before.
     NodeAddresses(Vec<NodeAddress>),
     /// Everything that is wrong with this object; replaces what was said before. Empty: all is well, or it is
     /// gone.
     Problems(ObjectRef, Vec<Problem>),
-    /// How far Pods, Namespaces and NetworkPolicies have been sent; replaces what was said before.
+    /// How far Pods, Namespaces and policies have been sent; replaces what was said before.
     PolicySync(PolicySync),
     /// All Services, EndpointSlices and Nodes that existed at the start have been sent. What policies are about has an
     /// event of its own: [`Event::PolicySync`].

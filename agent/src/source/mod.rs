@@ -2,6 +2,7 @@
 //!
 //! Only this module knows the Kubernetes API types.
 
+mod cluster_policy;
 mod connection;
 mod demand;
 mod event;
@@ -14,8 +15,9 @@ pub mod parse;
 mod policy;
 mod problem;
 
+pub use cluster_policy::{ClusterNetworkPolicy, ClusterRule, PolicyModes, RuleAction, Subject, Tier};
 pub use connection::{Connection, Health};
-pub use demand::{PodDemand, PolicyDemand, PolicySync};
+pub use demand::{NamespaceDemand, PodDemand, PolicyDemand, PolicySync};
 pub use event::Event;
 pub use intern::Interner;
 pub use kubernetes::{Announcer, Kubernetes, KubernetesOptions, Reason};
@@ -28,8 +30,9 @@ pub use object::{
     ServicePort, ServiceType, SourceRanges, TrafficDistribution, TrafficPolicy,
 };
 pub use parse::{
-    Parsed, closed_policy, parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service,
-    parse_slice,
+    ApiClusterNetworkPolicy, Parsed, closed_policy, parse_cluster_network_policy, parse_namespace,
+    parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
 };
 pub use policy::{IpBlock, NamedPort, Namespace, NetworkPolicy, Pod, PolicyPeer, PolicyPort, PolicyRule};
 pub use problem::{ObjectRef, Problem};
+pub use weir_ebpf::abi::Side;

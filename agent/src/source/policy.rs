@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Labels, Protocol, Selector};
+use super::{Labels, PolicyModes, Protocol, Selector};
 
 /// A pod that policies may select: it has a network of its own and has not ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +47,8 @@ impl Pod {
 pub struct Namespace {
     /// `metadata.labels`
     pub labels: Labels,
+    /// `weir.dev/policy-mode: audit`: all of its NetworkPolicies are audited.
+    pub audit: bool,
 }
 
 /// A NetworkPolicy (networking.k8s.io/v1).
@@ -58,6 +60,8 @@ pub struct NetworkPolicy {
     pub ingress: Option<Box<[PolicyRule]>>,
     /// What may leave these pods; `None` where `policyTypes` leaves it alone.
     pub egress: Option<Box<[PolicyRule]>>,
+    /// What its annotations say.
+    pub modes: PolicyModes,
 }
 
 /// An item of `spec.ingress` or `spec.egress`. What is wrong in a list is left out of it, and the list remains one: a list
@@ -82,6 +86,14 @@ pub enum PolicyPeer {
     },
     /// `ipBlock`
     Block(IpBlock),
+}
+
+impl PolicyPeer {
+    /// Everybody in a network.
+    #[must_use]
+    pub fn network(cidr: IpNet) -> Self {
+        Self::Block(IpBlock { cidr, except: Box::default() })
+    }
 }
 
 /// `ipBlock`, with host bits cleared. `except` is sorted, each once, without those that are not within `cidr`.

@@ -19,7 +19,7 @@ mod policy;
 
 pub use demand::NARROW;
 pub use node_ports::NodePortAddresses;
-pub use policy::{PodView, PolicyChanges, PolicyState};
+pub use policy::{PodView, PolicyChanges, PolicyState, Selected};
 
 #[cfg(test)]
 mod tests;
@@ -92,6 +92,12 @@ pub struct Counts {
     /// NetworkPolicies.
     #[serde(default)]
     pub policies: usize,
+    /// ClusterNetworkPolicies.
+    #[serde(default)]
+    pub cluster_policies: usize,
+    /// Those of both that are audited. Of a namespace that is not asked for it is not known.
+    #[serde(default)]
+    pub audited: usize,
 }
 
 impl State {
@@ -144,6 +150,7 @@ impl State {
                 self.interner.share_key(&mut key);
                 self.policy.apply_policy(&key, policy);
             }
+            Event::ClusterNetworkPolicy(name, policy) => self.policy.apply_cluster_policy(&name, policy),
             Event::NodeAddresses(addresses) => self.apply_addresses(&addresses),
             Event::Problems(object, problems) => {
                 self.problems_changed = true;
@@ -251,8 +258,8 @@ impl State {
     /// How much there is.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let (pods, policies) = self.policy.counts();
-        Counts { pods, policies, ..self.counts }
+        let Counts { services, slices, endpoints, .. } = self.counts;
+        Counts { services, slices, endpoints, ..self.policy.counts() }
     }
 
     fn apply_service(&mut self, mut key: ObjectKey, mut service: Option<Service>) {

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::source::{
-    Endpoint, Family, NetworkPolicy, Pod, PodDemand, PolicyDemand, PolicyPeer, PolicyRule, PolicySync,
-    Selector, ServiceType, TrafficPolicy,
+    Endpoint, Family, NetworkPolicy, Pod, PodDemand, PolicyDemand, PolicyModes, PolicyPeer, PolicyRule,
+    PolicySync, Selector, ServiceType, TrafficPolicy,
 };
 
 fn key(name: &str) -> ObjectKey {
@@ -196,7 +196,12 @@ fn apply_policy_of_own(state: &mut State) {
     state.apply(Event::Pod(key("p"), Some(pod)));
     let peer = PolicyPeer::Pods { namespaces: None, pods: Selector::default() };
     let rule = PolicyRule { peers: Some([peer].into()), ports: None };
-    let policy = NetworkPolicy { pods: Selector::default(), ingress: Some([rule].into()), egress: None };
+    let policy = NetworkPolicy {
+        pods: Selector::default(),
+        ingress: Some([rule].into()),
+        egress: None,
+        modes: PolicyModes::default(),
+    };
     state.apply(Event::NetworkPolicy(key("q"), Some(policy)));
 }
 
@@ -273,7 +278,8 @@ fn last_words(events: &[Event]) -> Vec<Event> {
             Event::Service(key, _) => (0, key.to_string()),
             Event::EndpointSlice(key, _) => (1, key.to_string()),
             Event::Node(name, _) => (2, name.to_string()),
-            Event::Pod(..) | Event::Namespace(..) | Event::NetworkPolicy(..) => unreachable!("not generated"),
+            Event::Pod(..) | Event::Namespace(..) => unreachable!("not generated"),
+            Event::NetworkPolicy(..) | Event::ClusterNetworkPolicy(..) => unreachable!("not generated"),
             Event::PolicySync(_) | Event::NodeAddresses(_) => unreachable!("not generated"),
             Event::Problems(..) | Event::Synced => unreachable!("not generated"),
         };

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde_json::Value;
 use weir_agent::source::Protocol;
 
 /// Namespace and name.
@@ -20,6 +21,8 @@ pub struct Cluster {
     pub pods: BTreeMap<Name, core::Pod>,
     /// NetworkPolicies.
     pub policies: BTreeMap<Name, NetworkPolicy>,
+    /// ClusterNetworkPolicies by name, as they are written.
+    pub cluster_policies: BTreeMap<String, Value>,
 }
 
 /// A connection that somebody begins.

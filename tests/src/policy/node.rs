@@ -5,18 +5,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
+use serde::Deserialize as _;
 use weir_agent::compile::policy::{Change, Fingerprint, Named, PolicyCompiler, Sizes, Update};
 use weir_agent::source::{
-    Event, ObjectKey, Problem, Protocol, parse_namespace, parse_network_policy, parse_pod,
+    ApiClusterNetworkPolicy, Event, ObjectKey, Problem, Protocol, parse_cluster_network_policy,
+    parse_namespace, parse_network_policy, parse_pod,
 };
 use weir_agent::state::State;
 use weir_ebpf::abi::{PodPolicy, Port, Side};
-use weir_ebpf::datapath::policy::{Access, judge, judge_rules};
+use weir_ebpf::datapath::policy::{Access, Judgement, judge, judge_rules};
 use weir_ebpf::testing::MemoryPolicy;
 
 use super::cluster::{Cluster, Flow, Name};
 use super::hooks::Hooks;
-use super::reference::Answer;
+use super::reference::{Answer, Ruling};
 
 /// Which pods are on a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +41,7 @@ pub struct Node {
     namespaces: BTreeSet<String>,
     pods: BTreeSet<Name>,
     policies: BTreeSet<Name>,
+    cluster_policies: BTreeSet<String>,
     /// What the numbers mean.
     names: HashMap<Named, Fingerprint>,
     /// The tables as they are after the last [`Node::sync`].
@@ -63,6 +66,7 @@ impl Node {
             namespaces: BTreeSet::new(),
             pods: BTreeSet::new(),
             policies: BTreeSet::new(),
+            cluster_policies: BTreeSet::new(),
             names: HashMap::new(),
             tables: MemoryPolicy::default(),
         }
@@ -157,14 +161,21 @@ impl Node {
         for (name, policy) in &cluster.policies {
             let parsed = parse_network_policy(policy);
             events.push(Event::NetworkPolicy(key(name), parsed.object));
-            events.push(problems(name, parsed.problems));
+            events.push(problems("NetworkPolicy", name, parsed.problems));
+        }
+        for (name, policy) in &cluster.cluster_policies {
+            let api: ApiClusterNetworkPolicy =
+                ApiClusterNetworkPolicy::deserialize(policy).unwrap_or_default();
+            let parsed = parse_cluster_network_policy(&api);
+            events.push(Event::ClusterNetworkPolicy(name.as_str().into(), parsed.object));
+            events.push(problems("ClusterNetworkPolicy", &(String::new(), name.clone()), parsed.problems));
         }
         let gone = |before: &BTreeSet<Name>, is_there: &dyn Fn(&Name) -> bool| -> Vec<Name> {
             before.iter().filter(|name| !is_there(name)).cloned().collect()
         };
         for name in gone(&self.policies, &|name| cluster.policies.contains_key(name)) {
             events.push(Event::NetworkPolicy(key(&name), None));
-            events.push(problems(&name, Vec::new()));
+            events.push(problems("NetworkPolicy", &name, Vec::new()));
         }
         for name in gone(&self.pods, &|name| cluster.pods.contains_key(name)) {
             events.push(Event::Pod(key(&name), None));
@@ -172,6 +183,12 @@ impl Node {
         for name in self.namespaces.iter().filter(|name| !cluster.namespaces.contains_key(*name)) {
             events.push(Event::Namespace(name.as_str().into(), None));
         }
+        for name in self.cluster_policies.iter().filter(|name| !cluster.cluster_policies.contains_key(*name))
+        {
+            events.push(Event::ClusterNetworkPolicy(name.as_str().into(), None));
+            events.push(problems("ClusterNetworkPolicy", &(String::new(), name.clone()), Vec::new()));
+        }
+        self.cluster_policies = cluster.cluster_policies.keys().cloned().collect();
         self.namespaces = cluster.namespaces.keys().cloned().collect();
         self.pods = cluster.pods.keys().cloned().collect();
         self.policies = cluster.policies.keys().cloned().collect();
@@ -197,7 +214,11 @@ pub fn judge_by(tables: &MemoryPolicy, flow: &Flow) -> Answer {
     let open = PodPolicy::OPEN;
     let [egress, ingress] = ends(flow).map(|access| {
         let policy = tables.pods.get(&access.pod).copied().unwrap_or(open);
-        judge_rules(tables, policy.set(access.side), &access).passes()
+        match judge_rules(tables, policy.set(access.side), &access) {
+            Judgement::Denied(..) | Judgement::NotAPod => Ruling::Denied,
+            Judgement::Audited(..) => Ruling::Audited,
+            Judgement::Itself | Judgement::Open | Judgement::Allowed(..) => Ruling::Allowed,
+        }
     });
     Answer { egress, ingress }
 }
@@ -227,7 +248,7 @@ pub fn write(tables: &mut MemoryPolicy, change: &Change) {
         Change::Address(key, None) => drop(tables.addresses.remove(&key)),
         Change::Pod(key, Some(row)) => drop(tables.pods.insert(key, row)),
         Change::Pod(key, None) => drop(tables.pods.remove(&key)),
-        Change::Name(..) => {}
+        Change::Name(..) | Change::Exact(..) => {}
     }
 }
 
@@ -235,7 +256,7 @@ fn key((namespace, name): &Name) -> ObjectKey {
     ObjectKey::new(namespace.as_str(), name.as_str())
 }
 
-fn problems((namespace, name): &Name, problems: Vec<Problem>) -> Event {
+fn problems(kind: &'static str, (namespace, name): &Name, problems: Vec<Problem>) -> Event {
     let (namespace, name): (Arc<str>, Arc<str>) = (namespace.as_str().into(), name.as_str().into());
-    Event::Problems(weir_agent::source::ObjectRef { kind: "NetworkPolicy", namespace, name }, problems)
+    Event::Problems(weir_agent::source::ObjectRef { kind, namespace, name }, problems)
 }

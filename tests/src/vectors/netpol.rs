@@ -17,7 +17,7 @@ use weir_agent::source::Protocol;
 
 use self::format::{Action, Case, ContainerRow, NamespaceRow, PodRow, Step, Verdict, Verdicts};
 use super::tally::{Outcome, Tally};
-use crate::policy::reference::{self, Answer};
+use crate::policy::reference::{self, Answer, Ruling};
 use crate::policy::{Cluster, Flow, Name, Node, Placement};
 
 pub use self::format::File;
@@ -158,7 +158,7 @@ impl Expected {
     /// How what was found is not this.
     fn contradiction(&self, found: Answer) -> Option<String> {
         let is = |passes: bool| if passes { Verdict::Allowed } else { Verdict::Blocked };
-        let (ingress, egress) = (is(found.ingress), is(found.egress));
+        let (ingress, egress) = (is(found.ingress.passes()), is(found.egress.passes()));
         let both = is(found.passes());
         let same = both == self.both
             && self.ingress.is_none_or(|expected| expected == ingress)
@@ -215,8 +215,8 @@ impl World {
         // What is no pod has no node, and nobody to ask.
         let at = |end: &str| self.nodes.get(&split(end)?).map(|node| node.judge(flow));
         let apart = Answer {
-            egress: at(source).is_none_or(|answer| answer.egress),
-            ingress: at(dest).is_none_or(|answer| answer.ingress),
+            egress: at(source).map_or(Ruling::Allowed, |answer| answer.egress),
+            ingress: at(dest).map_or(Ruling::Allowed, |answer| answer.ingress),
         };
         Ok(vec![together, apart])
     }

@@ -19,11 +19,10 @@ async fn a_streaming_list_then_changes() {
     assert_eq!(watcher.told.nodes.len(), 1, "this node only");
     assert_eq!(watcher.synced, 1);
     let lists = |request: &Seen| !request.is_watch();
-    assert_eq!(
-        world.server.requests().iter().filter(|seen| lists(seen)).count(),
-        1,
-        "the cluster's identity"
-    );
+    let lists: Vec<String> =
+        world.server.requests().into_iter().filter(lists).map(|seen| seen.path).collect();
+    let expected = ["/api/v1/services", "/apis/policy.networking.k8s.io/v1alpha2"];
+    assert_eq!(lists, expected, "the cluster's identity, and whether it has what not all have");
 
     world.server.put(&service(3, 8081)).unwrap();
     world.server.put(&slice(4, 7)).unwrap();

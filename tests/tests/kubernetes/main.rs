@@ -4,6 +4,7 @@
 
 mod candidates;
 mod churn;
+mod cluster_policies;
 mod events;
 mod lists;
 mod outages;

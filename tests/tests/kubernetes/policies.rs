@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_agent::source::{PodDemand, PolicyDemand, PolicySync};
+use weir_agent::source::{NamespaceDemand, PodDemand, PolicyDemand, PolicySync};
 use weir_agent::state::NARROW;
 use weir_tests::apiserver::{ApiServer, Contents, Rule, Seen};
 
@@ -33,12 +33,12 @@ fn team(name: &str) -> Value {
     json!({"namespaceSelector": {"matchLabels": {"team": name}}})
 }
 
-/// What was asked for beyond what is always asked for: namespaces, and pods of other nodes; each once, in order.
+/// What was asked for beyond what is always asked for: all namespaces, and pods of other nodes; each once, in order.
 fn asked(server: &ApiServer) -> Vec<String> {
     let beyond = |seen: &Seen| {
         let fields = seen.parameter("fieldSelector").unwrap_or_default();
         let here = fields.starts_with(&format!("spec.nodeName={NODE},"));
-        (seen.path.ends_with("/pods") && !here) || seen.path == "/api/v1/namespaces"
+        (seen.path.ends_with("/pods") && !here) || (seen.path == "/api/v1/namespaces" && fields.is_empty())
     };
     let mut asked: Vec<String> = server.requests().into_iter().filter(beyond).map(|seen| seen.path).collect();
     let mut told = std::collections::HashSet::new();
@@ -59,8 +59,9 @@ async fn without_a_policy_nothing_is_asked_about_other_nodes() {
     world.server.put(&policy("shop", "block", "web", &[json!({"ipBlock": {"cidr": "10.0.0.0/8"}})])).unwrap();
     let mut watcher = world.watch().await;
     assert_eq!(pods(&watcher), ["shop/here-1", "shop/here-2"]);
-    assert_eq!((watcher.told.policies.len(), watcher.told.namespaces.len()), (3, 0));
-    assert_eq!(world.server.counts().watches_open, 5);
+    // But what is said there of all policies of a namespace in which one does.
+    assert_eq!((watcher.told.policies.len(), watcher.told.namespaces.len()), (3, 1));
+    assert_eq!(world.server.counts().watches_open, 6);
     world.server.put(&pod("shop", "there-1", "node-b", "cache", 1)).unwrap();
     world.server.put(&pod("shop", "here-2", NODE, "lb", 102)).unwrap();
     watcher.until_true(&world.server).await;
@@ -84,6 +85,8 @@ async fn the_demand_grows_and_shrinks() {
     watcher.until("its own namespace", |watcher| watcher.told.pods.len() == 4).await;
     watcher.until_true(&world.server).await;
     assert_eq!(asked(&world.server), ["/api/v1/namespaces/shop/pods"]);
+    let known: Vec<_> = watcher.told.namespaces.keys().cloned().collect();
+    assert_eq!(known, ["shop".into()], "what is said there of all its policies");
 
     world.server.put(&policy("shop", "p", "web", &[own(), team("red")])).unwrap();
     watcher.until("red namespaces", |watcher| watcher.told.pods.len() == 6).await;
@@ -115,9 +118,9 @@ async fn the_demand_grows_and_shrinks() {
     watcher.until("its own namespace again", |watcher| watcher.told.pods.len() == 4).await;
     watcher.until_true(&world.server).await;
     let gone = ["bank", "mail"].map(|name| [1, 2].map(|number| format!("Pod {name}/there-{number}")));
-    let namespaces = ["bank", "mail", "shop"].map(|name| format!("Namespace {name}"));
+    let namespaces = ["bank", "mail"].map(|name| format!("Namespace {name}"));
     assert_eq!(watcher.removed(), [&namespaces[..], &gone.concat()].concat());
-    world.server.until(|server| server.counts().watches_open == 6).await;
+    world.server.until(|server| server.counts().watches_open == 7).await;
 
     world.server.delete("NetworkPolicy", "shop", "p").unwrap();
     watcher.until("nobody else", |watcher| pods(watcher) == here).await;
@@ -349,6 +352,6 @@ async fn a_start_waits_for_what_policies_ask_for() {
     let pods = PodDemand::Of(["bank", "shop"].map(Into::into).into());
     assert_eq!(
         watcher.state.policy().sync(),
-        Some(&PolicySync::Told(PolicyDemand { namespaces: true, pods }))
+        Some(&PolicySync::Told(PolicyDemand { namespaces: NamespaceDemand::All, pods }))
     );
 }

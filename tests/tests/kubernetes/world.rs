@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir_agent::source::{
-    Announcer, Connection, EndpointSlice, Event, Health, Kubernetes, KubernetesOptions, Namespace,
-    NetworkPolicy, Node, ObjectKey, ObjectRef, Parsed, Pod, PodDemand, PolicyDemand, Problem, Service,
-    parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
+    Announcer, ApiClusterNetworkPolicy, ClusterNetworkPolicy, Connection, EndpointSlice, Event, Health,
+    Kubernetes, KubernetesOptions, Namespace, NamespaceDemand, NetworkPolicy, Node, ObjectKey, ObjectRef,
+    Parsed, Pod, PodDemand, PolicyDemand, Problem, Service, parse_cluster_network_policy, parse_namespace,
+    parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
 };
 use weir_agent::state::State;
 use weir_tests::apiserver::{ApiServer, ServerOptions};
@@ -35,6 +36,7 @@ pub(crate) struct Objects {
     pub(crate) pods: BTreeMap<ObjectKey, Pod>,
     pub(crate) namespaces: BTreeMap<Arc<str>, Namespace>,
     pub(crate) policies: BTreeMap<ObjectKey, NetworkPolicy>,
+    pub(crate) cluster_policies: BTreeMap<Arc<str>, ClusterNetworkPolicy>,
 }
 
 impl Objects {
@@ -52,6 +54,10 @@ impl Objects {
             pods: parse_all(list("Pod"), parse_pod),
             namespaces: by_name(parse_all(list("Namespace"), parse_namespace)),
             policies: parse_all(list("NetworkPolicy"), parse_network_policy),
+            cluster_policies: by_name(parse_all::<ApiClusterNetworkPolicy, _>(
+                list("ClusterNetworkPolicy"),
+                parse_cluster_network_policy,
+            )),
         };
         objects.demanded(demand)
     }
@@ -59,7 +65,10 @@ impl Objects {
     /// Of all that there is, what is to be told.
     fn demanded(mut self, demand: &PolicyDemand) -> Self {
         self.nodes.retain(|name, _| **name == *NODE);
-        self.namespaces.retain(|_, _| demand.namespaces);
+        self.namespaces.retain(|name, _| match &demand.namespaces {
+            NamespaceDemand::All => true,
+            NamespaceDemand::Of(names) => names.contains(name),
+        });
         self.pods.retain(|key, pod| match (pod.node.as_deref(), &demand.pods) {
             (Some(NODE), _) => true,
             (None, _) => false,
@@ -83,6 +92,10 @@ impl Objects {
             Event::Namespace(name, None) => drop(self.namespaces.remove(&name)),
             Event::NetworkPolicy(key, Some(policy)) => drop(self.policies.insert(key, policy)),
             Event::NetworkPolicy(key, None) => drop(self.policies.remove(&key)),
+            Event::ClusterNetworkPolicy(name, Some(policy)) => {
+                drop(self.cluster_policies.insert(name, policy));
+            }
+            Event::ClusterNetworkPolicy(name, None) => drop(self.cluster_policies.remove(&name)),
             Event::NodeAddresses(_) | Event::Problems(..) | Event::PolicySync(_) | Event::Synced => {}
         }
     }
@@ -216,6 +229,9 @@ impl Watcher {
             Event::Pod(key, None) => self.removed.push(format!("Pod {key}")),
             Event::Namespace(name, None) => self.removed.push(format!("Namespace {name}")),
             Event::NetworkPolicy(key, None) => self.removed.push(format!("NetworkPolicy {key}")),
+            Event::ClusterNetworkPolicy(name, None) => {
+                self.removed.push(format!("ClusterNetworkPolicy {name}"));
+            }
             Event::Problems(object, problems) if problems.is_empty() => {
                 self.problems.remove(object);
             }
@@ -307,6 +323,7 @@ pub(crate) fn options_in(dir: &Path, kubeconfig: &str) -> KubernetesOptions {
         service_account: dir.join("account"),
         service_address: None,
         linger: Duration::ZERO,
+        rediscover: Duration::from_mins(10),
     }
 }
 

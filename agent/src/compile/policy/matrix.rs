@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weir_ebpf::abi::{ClassId, PolicySetId, PortRule, PortRulesId, VerdictKey};
+use weir_ebpf::abi::{ClassId, PolicySetId, PortRulesId, VerdictKey};
 
+use super::content::Content;
 use super::interned::Interned;
 use super::names::{Fingerprint, Named};
-use super::ports::Ports;
-use super::rule::{Atom, AtomId, Mark, PortMatch, Rule, compile_ports};
+use super::ports::{Ports, Verdict};
+use super::rule::{Atom, AtomId, Mark};
 use super::{Change, Sizes};
 
 /// See the module.
@@ -23,7 +24,9 @@ pub(super) struct Matrix {
     /// Atoms that were not there before.
     fresh: Vec<AtomId>,
     /// Used by pods' addresses.
-    sets: Interned<[Rule]>,
+    sets: Interned<Content>,
+    /// What everybody may use by each set.
+    everybody: BTreeMap<PolicySetId, Ports>,
     /// Used by addresses and prefixes.
     classes: Interned<[Mark]>,
     /// Used by rows.
@@ -53,6 +56,7 @@ impl Matrix {
             users: BTreeMap::new(),
             fresh: Vec::new(),
             sets: Interned::new(PolicySetId::FIRST.0),
+            everybody: BTreeMap::new(),
             classes: Interned::new(ClassId::FIRST.0),
             ports: Interned::new(PortRulesId::FIRST.0),
             rows: BTreeMap::new(),
@@ -89,18 +93,15 @@ impl Matrix {
         atoms.into_iter().for_each(|id| self.atoms.release(id));
     }
 
-    /// The number of the set with these rules, with one user more.
-    pub(super) fn acquire_set(&mut self, mut rules: Vec<Rule>, out: &mut Vec<Change>) -> PolicySetId {
-        if rules.iter().any(Rule::is_open) {
+    /// The number of the set that says this, with one user more.
+    pub(super) fn acquire_set(&mut self, content: Content, out: &mut Vec<Change>) -> PolicySetId {
+        if content.is_open() {
             return PolicySetId::OPEN;
         }
-        rules.retain(|rule| !rule.is_void());
-        if rules.is_empty() {
+        if content.is_closed() {
             return PolicySetId::CLOSED;
         }
-        rules.sort_unstable();
-        rules.dedup();
-        let (id, is_new) = self.sets.acquire(rules, |rules| name_rules(&self.atoms, rules));
+        let (id, is_new) = self.sets.acquire(content, |content| content.name(&|atom| self.atoms.name(atom)));
         let id = PolicySetId(id);
         if is_new {
             out.push(Change::Name(Named::Set(id), self.sets.name(id.0)));
@@ -145,13 +146,17 @@ impl Matrix {
 
     /// Removes the sets that nobody uses, and the atoms that no set has after that.
     pub(super) fn remove_idle_sets(&mut self, garbage: &mut Vec<Change>) -> Vec<DeadAtom> {
-        for (id, rules) in self.sets.take_idle() {
+        for (id, content) in self.sets.take_idle() {
             let id = PolicySetId(id);
             let [first, last] = [ClassId(0), ClassId(u32::MAX)].map(|class| VerdictKey { set: id, class });
             let keys: Vec<_> = self.rows.range(first..=last).map(|(key, _)| *key).collect();
             keys.into_iter().for_each(|key| self.remove_row(key, garbage));
             garbage.push(Change::Name(Named::Set(id), None));
-            for atom in atoms_of(&rules) {
+            if content.is_exact() {
+                garbage.push(Change::Exact(id, false));
+            }
+            self.everybody.remove(&id);
+            for atom in content.atoms() {
                 self.users.entry(atom).or_default().sets.remove(&id);
                 self.atoms.release(atom);
             }
@@ -178,8 +183,8 @@ impl Matrix {
             }
         }
         for (id, ports) in self.ports.take_idle() {
-            let keys = ports.keys(PortRulesId(id)).into_iter();
-            garbage.extend(keys.map(|key| Change::PortRule(key, None)));
+            let rows = ports.rows(PortRulesId(id)).into_iter();
+            garbage.extend(rows.map(|(key, _)| Change::PortRule(key, None)));
             garbage.push(Change::Name(Named::Ports(PortRulesId(id)), None));
         }
     }
@@ -198,18 +203,25 @@ impl Matrix {
 
     /// The rows of a new set: for everybody, and for each class that one of its atoms matches.
     fn write_set(&mut self, id: PolicySetId, out: &mut Vec<Change>) {
-        let Some(rules) = self.sets.content(id.0).cloned() else { return };
+        let Some(content) = self.sets.content(id.0).cloned() else { return };
+        if content.is_exact() {
+            out.push(Change::Exact(id, true));
+        }
         let mut classes = BTreeSet::new();
-        for atom in atoms_of(&rules) {
+        for atom in content.atoms() {
             self.atoms.reacquire(atom);
             let users = self.users.entry(atom).or_default();
             users.sets.insert(id);
             classes.extend(users.classes.iter().copied());
         }
-        self.write_row(id, &rules, ClassId::EVERYBODY, &[], out);
+        let everybody = content.compile_ports(&[]);
+        if everybody.uniform() != Some(Verdict::Deny) {
+            self.put_row(VerdictKey { set: id, class: ClassId::EVERYBODY }, everybody.clone(), out);
+        }
+        self.everybody.insert(id, everybody);
         for class in classes {
             if let Some(marks) = self.classes.content(class.0).cloned() {
-                self.write_row(id, &rules, class, &marks, out);
+                self.write_row(id, &content, class, &marks, out);
             }
         }
     }
@@ -221,8 +233,8 @@ impl Matrix {
             self.users.entry(mark.atom).or_default().classes.insert(id);
         }
         for set in self.sets_of(&marks) {
-            if let Some(rules) = self.sets.content(set.0).cloned() {
-                self.write_row(set, &rules, id, &marks, out);
+            if let Some(content) = self.sets.content(set.0).cloned() {
+                self.write_row(set, &content, id, &marks, out);
             }
         }
     }
@@ -231,17 +243,18 @@ impl Matrix {
     fn write_row(
         &mut self,
         set: PolicySetId,
-        rules: &[Rule],
+        content: &Content,
         class: ClassId,
         marks: &[Mark],
         out: &mut Vec<Change>,
     ) {
-        let ports = compile_ports(rules, marks);
-        let otherwise = if class == ClassId::EVERYBODY { Ports::none() } else { compile_ports(rules, &[]) };
-        if ports == otherwise {
-            return;
+        let ports = content.compile_ports(marks);
+        if self.everybody.get(&set) != Some(&ports) {
+            self.put_row(VerdictKey { set, class }, ports, out);
         }
-        let key = VerdictKey { set, class };
+    }
+
+    fn put_row(&mut self, key: VerdictKey, ports: Ports, out: &mut Vec<Change>) {
         let id = self.acquire_ports(ports, out);
         self.rows.insert(key, id);
         out.push(Change::Verdict(key, Some(id)));
@@ -256,8 +269,11 @@ impl Matrix {
     }
 
     fn acquire_ports(&mut self, ports: Ports, out: &mut Vec<Change>) -> PortRulesId {
-        if ports == Ports::All {
-            return PortRulesId::ALL;
+        match ports.uniform() {
+            Some(Verdict::Allow) => return PortRulesId::ALL,
+            Some(Verdict::Audit) => return PortRulesId::AUDIT,
+            Some(Verdict::Deny) => return PortRulesId::NONE,
+            None => {}
         }
         let (id, is_new) = self.ports.acquire(ports, |ports| Fingerprint::of(&format!("{ports:?}")));
         let id = PortRulesId(id);
@@ -265,8 +281,8 @@ impl Matrix {
             out.push(Change::Name(Named::Ports(id), self.ports.name(id.0)));
         }
         if is_new && let Some(ports) = self.ports.content(id.0) {
-            let keys = ports.keys(id).into_iter();
-            out.extend(keys.map(|key| Change::PortRule(key, Some(PortRule::ALLOW))));
+            let rows = ports.rows(id).into_iter();
+            out.extend(rows.map(|(key, row)| Change::PortRule(key, Some(row))));
         }
         id
     }
@@ -278,30 +294,10 @@ impl Matrix {
     }
 }
 
-/// Each atom of a set once.
-fn atoms_of(rules: &[Rule]) -> BTreeSet<AtomId> {
-    rules.iter().flat_map(Rule::atoms).collect()
-}
-
-fn name_rules(atoms: &Interned<Atom>, rules: &[Rule]) -> Fingerprint {
-    let name = |atom: AtomId| atoms.name(atom);
-    let rules = rules.iter().map(|rule| {
-        let peers = rule.peers.as_ref().map(|peers| peers.iter().filter_map(|atom| name(*atom)));
-        let ports = rule.ports.as_ref().map(|ports| {
-            ports.iter().map(|port| match port {
-                PortMatch::Range(_) => (*port, None),
-                PortMatch::Name(atom, _) => (*port, name(*atom)),
-            })
-        });
-        Fingerprint::of_rule(peers, ports)
-    });
-    Fingerprint::of_all("set", rules)
-}
-
 fn name_marks(atoms: &Interned<Atom>, marks: &[Mark]) -> Fingerprint {
     let marks = marks.iter().filter_map(|mark| {
         let name = atoms.name(mark.atom)?;
-        Some(Fingerprint::of(&format!("{name:?} {}", mark.port)))
+        Some(Fingerprint::of(&format!("{name:?} {} {}", mark.port, mark.perhaps)))
     });
     Fingerprint::of_all("class", marks)
 }

@@ -4,6 +4,7 @@
 //! Unlike the rest of `compile` it remembers what it compiled, because numbers have to last; nothing else of it depends on
 //! what was before. Called with what changed, for each batch of events.
 
+mod content;
 mod interned;
 mod matrix;
 mod names;
@@ -19,7 +20,9 @@ mod workloads;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use weir_ebpf::abi::{Addr, ClassId, NetworkKey, PodPolicy, PortRule, PortRuleKey, PortRulesId, VerdictKey};
+use weir_ebpf::abi::{
+    Addr, ClassId, NetworkKey, PodPolicy, PolicySetId, PortRule, PortRuleKey, PortRulesId, VerdictKey,
+};
 
 use crate::state::{PolicyChanges, PolicyState};
 use matrix::{DeadAtom, Matrix};
@@ -40,6 +43,8 @@ pub enum Change {
     Address(Addr, Option<ClassId>),
     /// `pod_policies`
     Pod(Addr, Option<PodPolicy>),
+    /// Whether by this set somebody may be allowed more for want of a row. It is no row; it comes before those of the set.
+    Exact(PolicySetId, bool),
     /// What a number means, for the agent after this one; no program reads it.
     Name(Named, Option<Fingerprint>),
 }

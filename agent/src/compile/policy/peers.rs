@@ -86,7 +86,7 @@ impl PolicyCompiler {
 
     /// Writes a prefix' row; returns the class that it no longer uses.
     fn settle_network(&mut self, network: IpNet, out: &mut Vec<Change>) -> Option<ClassId> {
-        let marks = self.networks.matching(network).into_iter().map(|atom| Mark { atom, port: 0 });
+        let marks = self.networks.matching(network).into_iter().map(Mark::new);
         let class = self.matrix.acquire_class(marks.collect(), out);
         let before = self.networks.set_class(network, class);
         if before != Some(class) {
@@ -102,7 +102,7 @@ impl PolicyCompiler {
         // Without marks of its own it is of the class that its prefix gives it.
         let class = (!marks.is_empty()).then(|| {
             let blocks = self.networks.matching(host(addr));
-            marks.extend(blocks.into_iter().map(|atom| Mark { atom, port: 0 }));
+            marks.extend(blocks.into_iter().map(Mark::new));
             marks.sort_unstable();
             self.matrix.acquire_class(marks, out)
         });

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::ports::{PortRange, Ports};
+use super::names::Fingerprint;
+use super::ports::{ByPort, PortRange};
 use crate::source::{IpBlock, Protocol, Selector};
 
 /// What rules ask of a peer.
@@ -55,9 +56,26 @@ pub(super) struct Mark {
     pub(super) atom: AtomId,
     /// Of a name: the number that it has there. 0 of all else.
     pub(super) port: u16,
+    /// Whether it matches depends on the labels of a namespace that is not known.
+    pub(super) perhaps: bool,
 }
 
-/// Who may use what. A set is a list of them, in order, each once.
+impl Mark {
+    /// Of what is no name.
+    pub(super) const fn new(atom: AtomId) -> Self {
+        Self { atom, port: 0, perhaps: false }
+    }
+}
+
+/// Whether a rule is about a peer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Admits {
+    No,
+    Perhaps,
+    Yes,
+}
+
+/// Who, and what. Whether it is allowed is said by where it stands.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(super) struct Rule {
     /// Whom one of these matches, in order; `None`: whoever it is.
@@ -66,7 +84,7 @@ pub(super) struct Rule {
     pub(super) ports: Option<Box<[PortMatch]>>,
 }
 
-/// Ports that a rule allows.
+/// Ports that a rule is about.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(super) enum PortMatch {
     Range(PortRange),
@@ -75,13 +93,13 @@ pub(super) enum PortMatch {
 }
 
 impl Rule {
-    /// Whether it allows nothing, whoever asks.
+    /// Whether it is about nobody or nothing.
     pub(super) fn is_void(&self) -> bool {
         let is_empty_peers = self.peers.as_ref().is_some_and(|peers| peers.is_empty());
         is_empty_peers || self.ports.as_ref().is_some_and(|ports| ports.is_empty())
     }
 
-    /// Whether it allows everything, whoever asks.
+    /// Whether it is about everybody and everything.
     pub(super) fn is_open(&self) -> bool {
         self.peers.is_none() && self.ports.is_none()
     }
@@ -95,20 +113,43 @@ impl Rule {
         self.peers.iter().flatten().copied().chain(names)
     }
 
-    fn admits(&self, marks: &[Mark]) -> bool {
-        let Some(peers) = &self.peers else { return true };
-        marks.iter().any(|mark| peers.binary_search(&mark.atom).is_ok())
+    /// What it says, with the names of atoms in place of their numbers.
+    pub(super) fn name(&self, atom: &impl Fn(AtomId) -> Option<Fingerprint>) -> Fingerprint {
+        let peers = self.peers.as_ref().map(|peers| peers.iter().filter_map(|one| atom(*one)));
+        let ports = self.ports.as_ref().map(|ports| {
+            ports.iter().map(|port| match port {
+                PortMatch::Range(_) => (*port, None),
+                PortMatch::Name(name, _) => (*port, atom(*name)),
+            })
+        });
+        Fingerprint::of_rule(peers, ports)
+    }
+
+    /// Whether it is about whoever has these marks.
+    pub(super) fn admits(&self, marks: &[Mark]) -> Admits {
+        let Some(peers) = &self.peers else { return Admits::Yes };
+        let found = marks.iter().filter(|mark| peers.binary_search(&mark.atom).is_ok());
+        let admits = found.map(|mark| if mark.perhaps { Admits::Perhaps } else { Admits::Yes });
+        admits.max().unwrap_or(Admits::No)
+    }
+
+    /// The ports that it is about.
+    pub(super) fn ports(&self, marks: &[Mark]) -> ByPort<bool> {
+        match &self.ports {
+            None => ByPort::all(true),
+            Some(ports) => ByPort::within(ports.iter().filter_map(|port| resolve(*port, marks)).collect()),
+        }
     }
 }
 
-/// What a class may use by a set: the union of the rules that admit it.
-pub(super) fn compile_ports(rules: &[Rule], marks: &[Mark]) -> Ports {
+/// What any of these rules is about that are surely about whoever has these marks.
+pub(super) fn union_ports<'a>(rules: impl Iterator<Item = &'a Rule>, marks: &[Mark]) -> ByPort<bool> {
     let mut ranges = Vec::new();
-    for rule in rules.iter().filter(|rule| rule.admits(marks)) {
-        let Some(ports) = &rule.ports else { return Ports::All };
+    for rule in rules.filter(|rule| rule.admits(marks) == Admits::Yes) {
+        let Some(ports) = &rule.ports else { return ByPort::all(true) };
         ranges.extend(ports.iter().filter_map(|port| resolve(*port, marks)));
     }
-    Ports::merge(ranges)
+    ByPort::within(ranges)
 }
 
 /// `None` where the peer has no port of that name.

@@ -80,11 +80,13 @@ impl Selectors {
             let Some(Atom::Pods { namespaces, pods }) = self.atoms.get(id).map(|atom| &**atom) else {
                 return;
             };
-            if is_in_scope(namespaces, namespace, in_namespace) && pods.matches(&pod.labels) {
-                marks.push(Mark { atom: *id, port: 0 });
+            let Some(perhaps) = is_in_scope(namespaces, namespace, in_namespace) else { return };
+            if pods.matches(&pod.labels) {
+                marks.push(Mark { perhaps, ..Mark::new(*id) });
             }
         };
-        if self.atoms.len() <= FEW {
+        // Of a namespace that is not known there is no label by which to find them.
+        if self.atoms.len() <= FEW || in_namespace.is_none() {
             self.atoms.keys().for_each(look_at);
         } else {
             let anchors = possible_anchors(namespace, in_namespace, &pod.labels);
@@ -92,19 +94,20 @@ impl Selectors {
         }
         let named = pod.ports.iter().filter_map(|port| {
             let atom = *self.names.get(&(port.name.clone(), port.protocol))?;
-            Some(Mark { atom, port: port.port })
+            Some(Mark { port: port.port, ..Mark::new(atom) })
         });
         marks.extend(named);
         marks
     }
 }
 
-/// A namespace that is not known has no labels that anybody could have meant: selectors of namespaces do not match it, not
-/// even those that would match one without labels.
-fn is_in_scope(scope: &Scope, namespace: &str, labels: Option<&Labels>) -> bool {
-    match scope {
-        Scope::One(name) => **name == *namespace,
-        Scope::Selected(selector) => labels.is_some_and(|labels| selector.matches(labels)),
+/// `None`: the pod is not in scope; else whether that depends on what is not known. Of a namespace that is not known nobody can
+/// say what its labels are.
+fn is_in_scope(scope: &Scope, namespace: &str, labels: Option<&Labels>) -> Option<bool> {
+    match (scope, labels) {
+        (Scope::One(name), _) => (**name == *namespace).then_some(false),
+        (Scope::Selected(selector), Some(labels)) => selector.matches(labels).then_some(false),
+        (Scope::Selected(_), None) => Some(true),
     }
 }
 
@@ -183,7 +186,10 @@ mod tests {
         let in_namespace =
             [("a", labels(&[("k", "x")])), ("b", labels(&[("k", "y"), ("l", "x")])), ("c", labels(&[]))];
         for (name, labels) in &in_namespace {
-            state.apply(Event::Namespace((*name).into(), Some(Namespace { labels: labels.clone() })));
+            state.apply(Event::Namespace(
+                (*name).into(),
+                Some(Namespace { labels: labels.clone(), ..Namespace::default() }),
+            ));
         }
         let mut found_any = 0;
         for namespace in ["a", "b", "c", "unknown"].map(Arc::from) {
@@ -201,7 +207,7 @@ mod tests {
                     one.marks(state.policy(), &namespace, &pod)
                 });
                 assert_eq!(found, alone.collect::<Vec<_>>(), "{namespace} {pod:?}");
-                assert!(found.contains(&Mark { atom: 35, port: 8080 }));
+                assert!(found.contains(&Mark { port: 8080, ..Mark::new(35) }));
                 found_any += found.len();
             }
         }
@@ -227,7 +233,7 @@ mod tests {
         let atom =
             Arc::new(Atom::Pods { namespaces: Scope::One("a".into()), pods: selector(&[("k", is(&["x"]))]) });
         selectors.insert(7, &atom);
-        assert_eq!(selectors.marks(state.policy(), &"a".into(), &pod), [Mark { atom: 7, port: 0 }]);
+        assert_eq!(selectors.marks(state.policy(), &"a".into(), &pod), [Mark::new(7)]);
         selectors.remove(7, &atom);
         assert_eq!(selectors.marks(state.policy(), &"a".into(), &pod), []);
     }

@@ -91,7 +91,7 @@ impl World {
             Change::Address(key, None) => drop(self.tables.addresses.remove(&key)),
             Change::Pod(key, Some(row)) => drop(self.tables.pods.insert(key, row)),
             Change::Pod(key, None) => drop(self.tables.pods.remove(&key)),
-            Change::Name(..) => {}
+            Change::Name(..) | Change::Exact(..) => {}
         }
     }
 

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 
 use weir_ebpf::abi::{PodPolicy, PolicySetId, Side};
 
+use super::content::{Content, Isolation, Step};
 use super::ports::PortRange;
 use super::rule::{Atom, AtomId, PortMatch, Rule, Scope};
-use super::{Change, PolicyCompiler};
-use crate::source::{PolicyPeer, PolicyPort, PolicyRule};
-use crate::state::{PodView, PolicyState};
+use super::{Change, Matrix, PolicyCompiler};
+use crate::source::{
+    ClusterNetworkPolicy, ClusterRule, NetworkPolicy, PolicyPeer, PolicyPort, RuleAction, Tier,
+};
+use crate::state::{PodView, PolicyState, Selected};
 
 /// A pod's address, and the sets that it is to have; it holds them from when it was made.
 pub(super) type Move = (IpAddr, Option<PodPolicy>);
@@ -23,10 +26,13 @@ impl PolicyCompiler {
         out: &mut Vec<Change>,
     ) -> Vec<Move> {
         let mut acquire = |addr: &IpAddr| {
-            let policy = state.workload(*addr).map(|view| PodPolicy {
-                ingress: self.acquire_set(state, &view, Side::Ingress, out),
-                egress: self.acquire_set(state, &view, Side::Egress, out),
-                flags: 0,
+            let policy = state.workload(*addr).map(|view| {
+                let (ingress, keeps_ingress) = self.acquire_set(state, &view, Side::Ingress, out);
+                let (egress, keeps_egress) = self.acquire_set(state, &view, Side::Egress, out);
+                let flag = |keeps: bool, flag: u32| if keeps { flag } else { 0 };
+                let flags =
+                    flag(keeps_ingress, PodPolicy::KEEP_INGRESS) | flag(keeps_egress, PodPolicy::KEEP_EGRESS);
+                PodPolicy { flags, ..PodPolicy::new(ingress, egress) }
             });
             (*addr, policy)
         };
@@ -49,80 +55,109 @@ impl PolicyCompiler {
         }
     }
 
+    /// And whether what was allowed is to go on.
     fn acquire_set(
         &mut self,
         state: &PolicyState,
         view: &PodView<'_>,
         side: Side,
         out: &mut Vec<Change>,
-    ) -> PolicySetId {
-        let mut isolated = false;
-        let mut atoms = Atoms { ids: Vec::new() };
-        let mut rules = Vec::new();
+    ) -> (PolicySetId, bool) {
+        let mut reader = Reader { matrix: &mut self.matrix, view, side, atoms: Vec::new() };
+        let (mut isolation, mut rules, mut keeps) = (Isolation::None, Vec::new(), Vec::new());
         for policy in state.policies(view.namespace).filter(|policy| policy.pods.matches(&view.pod.labels)) {
-            let of_side = match side {
-                Side::Ingress => &policy.ingress,
-                Side::Egress => &policy.egress,
-            };
-            isolated |= of_side.is_some();
-            let of_side = of_side.iter().flatten();
-            rules.extend(of_side.map(|rule| atoms.read_rule(&mut self.matrix, rule, view, side)));
+            let Some(of_side) = rules_of(policy, side) else { continue };
+            if state.is_audited(view.namespace, policy) {
+                isolation = isolation.max(Isolation::Audited);
+            } else {
+                isolation = Isolation::Enforced;
+                keeps.push(policy.modes.keep);
+            }
+            rules
+                .extend(of_side.iter().map(|rule| reader.read(rule.peers.as_deref(), rule.ports.as_deref())));
         }
-        let set = if isolated { self.matrix.acquire_set(rules, out) } else { PolicySetId::OPEN };
-        self.matrix.release_atoms(atoms.ids);
-        set
+        let (mut admin, mut baseline) = (Vec::new(), Vec::new());
+        for (policy, selected) in state.cluster_policies(view) {
+            let tier = if policy.tier == Tier::Admin { &mut admin } else { &mut baseline };
+            tier.extend(reader.read_cluster(policy, selected));
+            if !policy.modes.audit && !policy.rules(side).is_empty() {
+                keeps.push(policy.modes.keep);
+            }
+        }
+        let atoms = reader.atoms;
+        let set = self.matrix.acquire_set(Content::new(admin, isolation, rules, baseline), out);
+        self.matrix.release_atoms(atoms);
+        let keeps = set != PolicySetId::OPEN && !keeps.is_empty() && keeps.iter().all(|keeps| *keeps);
+        (set, keeps)
     }
 }
 
-/// The atoms that are held while a set is put together.
-struct Atoms {
-    ids: Vec<AtomId>,
+/// What a policy allows in one direction, if it is about it.
+fn rules_of(policy: &NetworkPolicy, side: Side) -> Option<&[crate::source::PolicyRule]> {
+    match side {
+        Side::Ingress => policy.ingress.as_deref(),
+        Side::Egress => policy.egress.as_deref(),
+    }
 }
 
-impl Atoms {
-    fn read_rule(
-        &mut self,
-        matrix: &mut super::Matrix,
-        rule: &PolicyRule,
-        view: &PodView<'_>,
-        side: Side,
-    ) -> Rule {
-        let peers = rule.peers.as_ref().map(|peers| {
-            let peers = peers.iter().map(|peer| self.hold(matrix, read_peer(peer, view)));
+/// Reads the rules that are for one side of a pod, and holds their atoms while a set is put together.
+struct Reader<'a> {
+    matrix: &'a mut Matrix,
+    view: &'a PodView<'a>,
+    side: Side,
+    atoms: Vec<AtomId>,
+}
+
+impl Reader<'_> {
+    /// Where it is not known whether the policy is for the pod, only what it denies counts, and what it would pass: that is
+    /// denied, too.
+    fn read_cluster(&mut self, policy: &ClusterNetworkPolicy, selected: Selected) -> Vec<Step> {
+        let mut rules = Vec::new();
+        for ClusterRule { action, peers, ports } in policy.rules(self.side) {
+            let action = match (selected, action) {
+                (Selected::Yes, action) => *action,
+                (_, RuleAction::Accept) => continue,
+                (_, RuleAction::Deny | RuleAction::Pass) => RuleAction::Deny,
+            };
+            rules.push((action, self.read(peers.as_deref(), ports.as_deref())));
+        }
+        if policy.modes.audit {
+            return vec![Step::Audit(rules)];
+        }
+        rules.into_iter().map(|(action, rule)| Step::Rule(action, rule)).collect()
+    }
+
+    fn read(&mut self, peers: Option<&[PolicyPeer]>, ports: Option<&[PolicyPort]>) -> Rule {
+        let peers = peers.map(|peers| {
+            let peers = peers.iter().map(|peer| self.hold(read_peer(peer, self.view)));
             in_order(peers.collect())
         });
-        let ports = rule.ports.as_ref().map(|ports| {
-            let ports = ports.iter().filter_map(|port| self.read_port(matrix, port, view, side));
+        let ports = ports.map(|ports| {
+            let ports = ports.iter().filter_map(|port| self.read_port(port));
             in_order(ports.collect())
         });
         Rule { peers, ports }
     }
 
     /// A name in ingress is what the pod itself calls so: `None` where it calls nothing so. In egress it is each peer's.
-    fn read_port(
-        &mut self,
-        matrix: &mut super::Matrix,
-        port: &PolicyPort,
-        view: &PodView<'_>,
-        side: Side,
-    ) -> Option<PortMatch> {
-        Some(match (port, side) {
+    fn read_port(&mut self, port: &PolicyPort) -> Option<PortMatch> {
+        Some(match (port, self.side) {
             (PolicyPort::Range { protocol, first, last }, _) => {
                 PortMatch::Range(PortRange { protocol: *protocol, first: *first, last: *last })
             }
             (PolicyPort::Named { protocol, name }, Side::Ingress) => {
-                let port = view.pod.port(name, *protocol)?;
+                let port = self.view.pod.port(name, *protocol)?;
                 PortMatch::Range(PortRange { protocol: *protocol, first: port, last: port })
             }
             (PolicyPort::Named { protocol, name }, Side::Egress) => {
-                PortMatch::Name(self.hold(matrix, Atom::Name(name.clone(), *protocol)), *protocol)
+                PortMatch::Name(self.hold(Atom::Name(name.clone(), *protocol)), *protocol)
             }
         })
     }
 
-    fn hold(&mut self, matrix: &mut super::Matrix, atom: Atom) -> AtomId {
-        let id = matrix.acquire_atom(atom);
-        self.ids.push(id);
+    fn hold(&mut self, atom: Atom) -> AtomId {
+        let id = self.matrix.acquire_atom(atom);
+        self.atoms.push(id);
         id
     }
 }

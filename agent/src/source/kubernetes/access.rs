@@ -35,6 +35,9 @@ const NODE_KUBECONFIGS: &[&str] = &[
 /// a cluster anew each time would cost the API server more than to go on.
 const LINGER: Duration = Duration::from_secs(30);
 
+/// Asking whether there is a kind costs an API server next to nothing, and who has just installed it waits for it.
+const REDISCOVER: Duration = Duration::from_secs(60);
+
 /// A pod's own credentials.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -57,6 +60,8 @@ pub struct KubernetesOptions {
     pub service_address: Option<String>,
     /// How long namespaces and other nodes' pods are still watched when no policy asks for them any more.
     pub linger: Duration,
+    /// How long at most until a server is asked again whether it has ClusterNetworkPolicies, where it had none.
+    pub rediscover: Duration,
 }
 
 impl KubernetesOptions {
@@ -74,6 +79,7 @@ impl KubernetesOptions {
             service_account: SERVICE_ACCOUNT.into(),
             service_address: host.map(|host| server_url(&host, &port)),
             linger: LINGER,
+            rediscover: REDISCOVER,
         }
     }
 
@@ -245,6 +251,7 @@ mod tests {
             service_account: dir.join("account"),
             service_address: Some(server_url("fd00::1", "443")),
             linger: LINGER,
+            rediscover: REDISCOVER,
         }
     }
 

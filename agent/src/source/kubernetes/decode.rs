@@ -9,12 +9,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::fields::{Header, Meta, NodeFields, PodFields, PolicyFields, ServiceFields, SliceFields};
+use super::fields::{
+    ClusterPolicyFields, Header, Meta, NodeFields, PodFields, PolicyFields, ServiceFields, SliceFields,
+};
 use super::kind::Kind;
 use crate::source::parse::PolicySelector;
 use crate::source::{
-    EndpointSlice, Namespace, NetworkPolicy, Node, ObjectKey, Parsed, Pod, Problem, Service, closed_policy,
-    parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
+    ClusterNetworkPolicy, EndpointSlice, Namespace, NetworkPolicy, Node, ObjectKey, Parsed, Pod, Problem,
+    Service, closed_policy, parse_cluster_network_policy, parse_namespace, parse_network_policy, parse_node,
+    parse_pod, parse_service, parse_slice,
 };
 
 /// Marks the bookmark that ends the list at the beginning of a watch (KEP-3157).
@@ -37,6 +40,7 @@ pub(super) enum Content {
     EndpointSlice(Parsed<EndpointSlice>),
     Node(Parsed<Node>),
     NetworkPolicy(Parsed<NetworkPolicy>),
+    ClusterNetworkPolicy(Parsed<ClusterNetworkPolicy>),
     Namespace(Parsed<Namespace>),
     Pod(Parsed<Pod>),
     /// It does not decode. What may stand for it, if it is a policy of which no version is known.
@@ -84,6 +88,10 @@ fn decode_kind(kind: Kind, text: &str) -> Result<(Meta, Content), Problem> {
         Kind::NetworkPolicy => {
             let (meta, api) = decode::<PolicyFields>(text)?.split();
             (meta, Content::NetworkPolicy(parse_network_policy(&api)))
+        }
+        Kind::ClusterNetworkPolicy => {
+            let (meta, api) = decode::<ClusterPolicyFields>(text)?.split();
+            (meta, Content::ClusterNetworkPolicy(parse_cluster_network_policy(&api)))
         }
         Kind::Namespace => {
             let (meta, api) = decode::<Header>(text)?.split();

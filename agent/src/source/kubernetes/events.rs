@@ -199,7 +199,8 @@ impl Events {
         let Some((kind, api_version)) = path_of(&begun.object) else { return Ok(Outcome::Needless) };
         let Some(uid) = lookup_uid(session, kind, &begun.object).await? else { return Ok(Outcome::Needless) };
         let name = event_name(&self.node, begun, &uid);
-        let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", encode(&begun.object.namespace));
+        let path =
+            format!("/apis/events.k8s.io/v1/namespaces/{}/events", encode(event_namespace(&begun.object)));
         let event = compile_event(&self.node, begun, &name, api_version, &uid);
         match session.create(kind, &path, &event).await {
             Ok(()) => {
@@ -234,15 +235,29 @@ impl Events {
 
 /// The kind and apiVersion of what Events are about; files and the like have none.
 fn path_of(object: &ObjectRef) -> Option<(Kind, &'static str)> {
+    // What could not even be named.
+    const NAMELESS: &str = "(no name)";
     let found = match object.kind {
+        "ClusterNetworkPolicy" => (Kind::ClusterNetworkPolicy, "policy.networking.k8s.io/v1alpha2"),
+        "Namespace" => (Kind::Namespace, "v1"),
         "Service" => (Kind::Service, "v1"),
         "EndpointSlice" => (Kind::EndpointSlice, "discovery.k8s.io/v1"),
         "NetworkPolicy" => (Kind::NetworkPolicy, "networking.k8s.io/v1"),
         "Pod" => (Kind::Pod, "v1"),
         _ => return None,
     };
-    // What could not even be named has no namespace.
-    (!object.namespace.is_empty()).then_some(found)
+    let is_named =
+        if is_in_namespace(found.0) { !object.namespace.is_empty() } else { *object.name != *NAMELESS };
+    is_named.then_some(found)
+}
+
+fn is_in_namespace(kind: Kind) -> bool {
+    !matches!(kind, Kind::ClusterNetworkPolicy | Kind::Namespace | Kind::Node)
+}
+
+/// Where the Event of an object is: beside it; of one that is in no namespace where Kubernetes wants it.
+fn event_namespace(object: &ObjectRef) -> &str {
+    if object.namespace.is_empty() { "default" } else { &object.namespace }
 }
 
 async fn lookup_uid(session: &Session, kind: Kind, object: &ObjectRef) -> Result<Option<String>, Fault> {
@@ -263,18 +278,20 @@ fn event_name(node: &str, begun: &Begun, uid: &str) -> String {
 
 fn compile_event(node: &str, begun: &Begun, name: &str, api_version: &str, uid: &str) -> Value {
     let ObjectRef { kind, namespace, name: object } = &begun.object;
+    let mut regarding = json!({"apiVersion": api_version, "kind": kind, "name": **object, "uid": uid});
+    if !namespace.is_empty() {
+        regarding["namespace"] = namespace.as_ref().into();
+    }
     json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"namespace": **namespace, "name": name},
+        "metadata": {"namespace": event_namespace(&begun.object), "name": name},
         "eventTime": micro_time(begun.at),
         "type": "Warning",
         "reason": begun.reason.as_str(),
         "action": ACTION,
         "note": cut(&begun.problem.to_string(), LONGEST_NOTE),
-        "regarding": {
-            "apiVersion": api_version, "kind": kind, "namespace": **namespace, "name": **object, "uid": uid,
-        },
+        "regarding": regarding,
         "reportingController": CONTROLLER,
         "reportingInstance": cut(node, LONGEST_INSTANCE),
     })

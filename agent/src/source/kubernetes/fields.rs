@@ -1,5 +1,5 @@
 //! The fields that are read of each kind, and how they become what `source::parse` takes. All others (managedFields,
-//! annotations, conditions, volumes) are skipped where they stand: they are most of the text, and none of them can then
+//! most annotations, conditions, volumes) are skipped where they stand: they are most of the text, and none of them can then
 //! be wrong.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,10 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
+use serde_json::Value;
+
+use crate::source::ApiClusterNetworkPolicy;
+use crate::source::parse::{ESTABLISHED, POLICY_MODE};
 
 /// What all objects have.
 #[derive(Deserialize)]
@@ -21,6 +25,23 @@ pub(super) struct Meta {
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
+    annotations: Option<Annotations>,
+}
+
+/// Those that mean something here.
+#[derive(Deserialize)]
+struct Annotations {
+    #[serde(rename = "weir.dev/policy-mode")]
+    policy_mode: Option<String>,
+    #[serde(rename = "weir.dev/established")]
+    established: Option<String>,
+}
+
+impl Annotations {
+    fn into_map(self) -> BTreeMap<String, String> {
+        let both = [(POLICY_MODE, self.policy_mode), (ESTABLISHED, self.established)];
+        both.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    }
 }
 
 impl Meta {
@@ -29,6 +50,7 @@ impl Meta {
         ObjectMeta {
             name: self.name.clone(),
             labels: self.labels.take(),
+            annotations: self.annotations.take().map(Annotations::into_map),
             creation_timestamp: self.creation_timestamp.take(),
             deletion_timestamp: self.deletion_timestamp.take(),
             ..ObjectMeta::default()
@@ -131,7 +153,22 @@ impl PolicyFields {
     }
 }
 
-/// A namespace is its labels.
+#[derive(Deserialize)]
+pub(super) struct ClusterPolicyFields {
+    metadata: Meta,
+    #[serde(default)]
+    spec: Value,
+}
+
+impl ClusterPolicyFields {
+    pub(super) fn split(self) -> (Meta, ApiClusterNetworkPolicy) {
+        let Self { mut metadata, spec } = self;
+        let api = ApiClusterNetworkPolicy { metadata: metadata.take(), spec };
+        (metadata, api)
+    }
+}
+
+/// A namespace is its labels and annotations.
 impl Header {
     pub(super) fn split(self) -> (Meta, core::Namespace) {
         let Self { mut metadata } = self;

@@ -9,6 +9,7 @@ pub(super) enum Kind {
     EndpointSlice,
     Node,
     NetworkPolicy,
+    ClusterNetworkPolicy,
     Namespace,
     Pod,
 }
@@ -21,6 +22,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
         }
@@ -33,6 +35,7 @@ impl Kind {
             Self::EndpointSlice => "endpointslices.discovery.k8s.io",
             Self::Node => "nodes",
             Self::NetworkPolicy => "networkpolicies.networking.k8s.io",
+            Self::ClusterNetworkPolicy => "clusternetworkpolicies.policy.networking.k8s.io",
             Self::Namespace => "namespaces",
             Self::Pod => "pods",
         }
@@ -45,14 +48,29 @@ impl Kind {
             Self::EndpointSlice => "/apis/discovery.k8s.io/v1/endpointslices",
             Self::Node => "/api/v1/nodes",
             Self::NetworkPolicy => "/apis/networking.k8s.io/v1/networkpolicies",
+            Self::ClusterNetworkPolicy => "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
             Self::Namespace => "/api/v1/namespaces",
             Self::Pod => "/api/v1/pods",
         }
     }
 
-    /// The list of the one object of this name.
+    /// Where a server says what it has of the group and version that this is of, and by which name; `None`: every server has
+    /// it.
+    pub(super) fn discovery(self) -> Option<(&'static str, &'static str)> {
+        let path = self.path();
+        match self {
+            Self::ClusterNetworkPolicy => path.rsplit_once('/'),
+            _ => None,
+        }
+    }
+
+    /// The list of the one object of this name; `namespace` is empty where it is in none.
     pub(super) fn list_one(self, namespace: &str, name: &str) -> String {
-        let selector = format!("metadata.name={name},metadata.namespace={namespace}");
+        let mut selector = format!("metadata.name={name}");
+        if !namespace.is_empty() {
+            selector.push_str(",metadata.namespace=");
+            selector.push_str(namespace);
+        }
         let mut query = Serializer::for_suffix(format!("{}?", self.path()), self.path().len() + 1);
         query.append_pair("fieldSelector", &selector).finish()
     }

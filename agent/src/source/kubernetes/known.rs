@@ -155,6 +155,7 @@ impl Known {
             Kind::EndpointSlice => Event::EndpointSlice(key, None),
             Kind::Node => Event::Node(key.name, None),
             Kind::NetworkPolicy => Event::NetworkPolicy(key, None),
+            Kind::ClusterNetworkPolicy => Event::ClusterNetworkPolicy(key.name, None),
             Kind::Namespace => Event::Namespace(key.name, None),
             Kind::Pod => Event::Pod(key, None),
         }
@@ -179,6 +180,10 @@ fn into_event(key: &ObjectKey, content: Content, has_before: bool) -> (Option<Ev
         }
         Content::NetworkPolicy(parsed) => {
             (parsed.object.map(|object| Event::NetworkPolicy(key.clone(), Some(object))), parsed.problems)
+        }
+        Content::ClusterNetworkPolicy(parsed) => {
+            let event = |policy| Event::ClusterNetworkPolicy(key.name.clone(), Some(policy));
+            (parsed.object.map(event), parsed.problems)
         }
         Content::Namespace(parsed) => {
             (parsed.object.map(|object| Event::Namespace(key.name.clone(), Some(object))), parsed.problems)

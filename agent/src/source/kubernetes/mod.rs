@@ -1,5 +1,5 @@
 //! `--source kubernetes`: lists and watches at an API server Services, EndpointSlices, this node's Node and pods,
-//! NetworkPolicies, and of namespaces and other nodes' pods what policies ask for.
+//! NetworkPolicies, ClusterNetworkPolicies where it has them, and of namespaces and other nodes' pods what policies ask for.
 //!
 //! - Each watch ([`scope`]) has a loop of its own ([`sync`]): list, watch, resume; they share one way to the server
 //!   ([`link`]). Which loops run is decided in one place ([`watches`]).
@@ -49,7 +49,8 @@ pub struct Kubernetes {
     node: Arc<str>,
     link: Arc<Link>,
     health: Health,
-    linger: Duration,
+    /// See [`Watches::new`].
+    waits: [Duration; 2],
     told: Events,
     announcer: Announcer,
 }
@@ -63,11 +64,11 @@ impl Kubernetes {
         // The one that is linked; where tests bring another, too, it would be ambiguous. It fails if it is set already.
         let _set = rustls::crypto::ring::default_provider().install_default();
         let node: Arc<str> = options.node_name.as_str().into();
-        let (state_dir, linger) = (options.state_dir.clone(), options.linger);
+        let (state_dir, waits) = (options.state_dir.clone(), [options.linger, options.rediscover]);
         let health = Health::default();
         let link = Arc::new(Link::new(Access::find(options)?, state_dir, health.clone()));
         let (told, announcer) = Events::new(node.clone(), link.clone(), health.clone());
-        Ok(Self { node, link, health, linger, told, announcer })
+        Ok(Self { node, link, health, waits, told, announcer })
     }
 
     /// How the connection stands, now and later.
@@ -86,8 +87,8 @@ impl Kubernetes {
     /// nodes' pods only what `demand` asks for. Whatever is wrong with the server or the way to it is said, and tried
     /// again.
     pub async fn run(self, events: Sender<Event>, demand: watch::Receiver<PolicyDemand>) {
-        let Self { node, link, linger, mut told, .. } = self;
-        let watches = Watches::new(node, link, events, linger).follow(demand);
+        let Self { node, link, waits, mut told, .. } = self;
+        let watches = Watches::new(node, link, events, waits).follow(demand);
         tokio::pin!(watches);
         tokio::select! {
             () = &mut watches => return,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use form_urlencoded::{Serializer, byte_serialize};
 
 use super::kind::Kind;
-use crate::source::{PodDemand, PolicyDemand};
+use crate::source::{NamespaceDemand, PodDemand, PolicyDemand};
 
 /// kube-proxy's informers select by the same labels; `source::parse` knows them too, for sources that cannot.
 const OURS: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
@@ -32,10 +32,14 @@ pub(super) enum Scope {
     ThisNode,
     /// All of them: which select a pod of this node follows from their labels.
     NetworkPolicies,
+    /// The same, where the server has them.
+    ClusterNetworkPolicies,
     /// The pods of this node.
     PodsHere,
     /// All of them.
     Namespaces,
+    /// One.
+    Namespace(Arc<str>),
     /// The pods that other nodes have in a namespace.
     PodsOf(Arc<str>),
     /// The pods of all other nodes.
@@ -44,14 +48,21 @@ pub(super) enum Scope {
 
 impl Scope {
     /// Those that are always watched.
-    pub(super) const ALWAYS: [Self; 5] =
-        [Self::Services, Self::EndpointSlices, Self::ThisNode, Self::NetworkPolicies, Self::PodsHere];
+    pub(super) const ALWAYS: [Self; 6] = [
+        Self::Services,
+        Self::EndpointSlices,
+        Self::ThisNode,
+        Self::NetworkPolicies,
+        Self::ClusterNetworkPolicies,
+        Self::PodsHere,
+    ];
 
     /// All that are watched for a demand.
     pub(super) fn of_demand(demand: &PolicyDemand) -> BTreeSet<Self> {
         let mut scopes = BTreeSet::from(Self::ALWAYS);
-        if demand.namespaces {
-            scopes.insert(Self::Namespaces);
+        match &demand.namespaces {
+            NamespaceDemand::Of(names) => scopes.extend(names.iter().cloned().map(Self::Namespace)),
+            NamespaceDemand::All => drop(scopes.insert(Self::Namespaces)),
         }
         match &demand.pods {
             PodDemand::Of(namespaces) => scopes.extend(namespaces.iter().cloned().map(Self::PodsOf)),
@@ -67,7 +78,8 @@ impl Scope {
             Self::EndpointSlices => Kind::EndpointSlice,
             Self::ThisNode => Kind::Node,
             Self::NetworkPolicies => Kind::NetworkPolicy,
-            Self::Namespaces => Kind::Namespace,
+            Self::ClusterNetworkPolicies => Kind::ClusterNetworkPolicy,
+            Self::Namespaces | Self::Namespace(_) => Kind::Namespace,
             Self::PodsHere | Self::PodsOf(_) | Self::PodsElsewhere => Kind::Pod,
         }
     }
@@ -92,7 +104,13 @@ impl Scope {
             Self::PodsHere => {
                 "no policy is told this node's pods: those in force stay as they are; all else goes on"
             }
-            Self::Namespaces => "what policies allow by a namespaceSelector is not allowed; all else goes on",
+            Self::ClusterNetworkPolicies => {
+                "no ClusterNetworkPolicy is in force that was not known before; all else goes on"
+            }
+            Self::Namespaces | Self::Namespace(_) => {
+                "what policies allow by labels of namespaces is not allowed, what they deny by them is denied to all, and \
+                 none is audited for its namespace; all else goes on"
+            }
             Self::PodsOf(_) | Self::PodsElsewhere => {
                 "what policies allow pods of other nodes is not allowed; all else goes on"
             }
@@ -117,7 +135,8 @@ impl Scope {
                 query.append_pair("labelSelector", OURS);
                 return query;
             }
-            Self::NetworkPolicies | Self::Namespaces => return query,
+            Self::NetworkPolicies | Self::ClusterNetworkPolicies | Self::Namespaces => return query,
+            Self::Namespace(name) => format!("metadata.name={name}"),
             Self::ThisNode => format!("metadata.name={node}"),
             Self::PodsHere => format!("spec.nodeName={node},{NOT_ENDED}"),
             // One that is on no node yet has no address.
@@ -166,6 +185,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PodsHere => f.write_str("pods of this node"),
+            Self::Namespace(name) => write!(f, "namespace {name}"),
             Self::PodsOf(namespace) => write!(f, "pods of namespace {namespace}"),
             Self::PodsElsewhere => f.write_str("pods of other nodes"),
             _ => f.write_str(self.kind().resource()),
@@ -223,9 +243,10 @@ mod tests {
         assert_eq!(beyond(&PolicyDemand::default()), [""; 0]);
         assert_eq!(beyond(&PolicyDemand::ALL), ["namespaces", "pods of other nodes"]);
         let pods = PodDemand::Of(["b".into(), "a".into()].into());
+        let namespaces = NamespaceDemand::Of(["c".into()].into());
         assert_eq!(
-            beyond(&PolicyDemand { namespaces: false, pods }),
-            ["pods of namespace a", "pods of namespace b"]
+            beyond(&PolicyDemand { namespaces, pods }),
+            ["namespace c", "pods of namespace a", "pods of namespace b"]
         );
     }
 }

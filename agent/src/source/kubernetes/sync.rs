@@ -16,6 +16,8 @@ use super::session::Session;
 use super::watches::{Progress, Tools};
 use crate::source::{Event, ObjectKey, ObjectRef, Problem};
 
+mod absence;
+
 /// How long a watch is asked to last, in seconds; up to twice as long, so that those of many nodes do not end together.
 const WATCH_S: u64 = 300;
 
@@ -48,6 +50,10 @@ enum Ended {
     InTime,
     /// The connection broke, or the server closed it: it may be another one by now.
     Early,
+    /// The server does not have the kind.
+    Absent,
+    /// It had it until now.
+    Vanished,
 }
 
 /// One watch.
@@ -68,6 +74,8 @@ pub(super) struct Sync {
     whole: bool,
     /// The version was forgotten, and nothing new has come since.
     expired: bool,
+    /// The server did not have the kind when it was last asked.
+    absent: bool,
     backoff: Backoff,
 }
 
@@ -84,6 +92,7 @@ impl Sync {
             stream: true,
             whole: false,
             expired: false,
+            absent: false,
             backoff: Backoff::default(),
         }
     }
@@ -99,7 +108,8 @@ impl Sync {
             let wait = match result {
                 Err(Stop::Closed) => return,
                 Ok(Ended::InTime) => Duration::ZERO,
-                Ok(Ended::Early) => self.backoff.fail(SOON, None),
+                Ok(Ended::Early | Ended::Vanished) => self.backoff.fail(SOON, None),
+                Ok(Ended::Absent) => self.tools.rediscover.mul_f64(0.5 + fastrand::f64() / 2.0),
                 Err(Stop::NoSession(fault)) => {
                     // The link itself takes its time before the next attempt.
                     self.tools.link.standing.bad(&self.scope, &fault);
@@ -133,7 +143,10 @@ impl Sync {
     /// One connection's worth: lists if need be, then watches.
     async fn attempt(&mut self) -> Result<Ended, Stop> {
         let session = self.tools.link.session().await.map_err(Stop::NoSession)?;
-        let result = self.attempt_on(&session).await;
+        let mut result = self.attempt_on(&session).await;
+        if self.kind.discovery().is_some() && matches!(result, Err(Stop::Fault(Fault::Server(404, ..)))) {
+            result = self.note_absence().await;
+        }
         match &result {
             // Of what can be done without, a refusal says nothing about the connection.
             Err(Stop::Fault(fault)) if fault.is_refusal() && !self.scope.is_essential() => {}
@@ -154,6 +167,9 @@ impl Sync {
             self.tools.known.lock().await.forget_versions();
         }
         if self.version.is_none() {
+            if !self.is_served(session).await? {
+                return self.note_absence().await;
+            }
             // Where one way broke off, the other is next: perhaps something between us does not let it through.
             let stream = self.stream;
             self.stream = !stream;
@@ -347,6 +363,7 @@ impl Sync {
         self.version = Some(version);
         self.advanced = Instant::now();
         self.stream = true;
+        self.absent = false;
         self.tools.link.commit();
         if self.progress != Some(Progress::Listed) {
             self.report(Progress::Listed);

@@ -35,6 +35,8 @@ pub(super) struct Tools {
     pub(super) node: Arc<str>,
     pub(super) link: Arc<Link>,
     pub(super) events: Sender<Event>,
+    /// How long until a server is asked again whether it has a kind that it did not have; half of it at least.
+    pub(super) rediscover: Duration,
     /// Held while what changes in it is sent: several loops may tell of one kind.
     pub(super) known: Arc<Mutex<Known>>,
     /// Where progress is reported; there is little of it. With the number of the loop.
@@ -53,6 +55,7 @@ pub(super) struct Watches {
     reporter: UnboundedSender<(u64, Progress)>,
     /// How long a watch goes on that nobody asks for.
     linger: Duration,
+    rediscover: Duration,
     demand: PolicyDemand,
     /// What the demand needs.
     wanted: BTreeSet<Scope>,
@@ -84,7 +87,13 @@ impl Drop for Running {
 struct Closed;
 
 impl Watches {
-    pub(super) fn new(node: Arc<str>, link: Arc<Link>, events: Sender<Event>, linger: Duration) -> Self {
+    /// `linger`, `rediscover`: see [`super::KubernetesOptions`].
+    pub(super) fn new(
+        node: Arc<str>,
+        link: Arc<Link>,
+        events: Sender<Event>,
+        [linger, rediscover]: [Duration; 2],
+    ) -> Self {
         let (reporter, reports) = unbounded_channel();
         Self {
             node,
@@ -95,6 +104,7 @@ impl Watches {
             reports,
             reporter,
             linger,
+            rediscover,
             demand: PolicyDemand::default(),
             wanted: BTreeSet::new(),
             started: 0,
@@ -158,7 +168,11 @@ impl Watches {
         let Some(since) = self.running.get(scope).and_then(|running| running.needless) else { return false };
         let is_told = |other: &Scope| self.progress(other) == Some(Progress::Listed);
         let mut successors = self.wanted.iter().filter(|other| other.kind() == scope.kind());
-        let is_within = matches!(scope, Scope::PodsOf(_)) && self.wanted.contains(&Scope::PodsElsewhere);
+        let is_within = match scope {
+            Scope::PodsOf(_) => self.wanted.contains(&Scope::PodsElsewhere),
+            Scope::Namespace(_) => self.wanted.contains(&Scope::Namespaces),
+            _ => false,
+        };
         successors.all(is_told) && (is_within || since.elapsed() >= self.linger)
     }
 
@@ -201,6 +215,7 @@ impl Watches {
             node: self.node.clone(),
             link: self.link.clone(),
             events: self.events.clone(),
+            rediscover: self.rediscover,
             known: self.known(scope.kind()),
             reports: self.reporter.clone(),
         };

@@ -201,7 +201,7 @@ impl Content {
             Self::Pod(pod) => interner.share_pod(pod),
             Self::Namespace(namespace) => interner.share_namespace(namespace),
             // It stands there once.
-            Self::NetworkPolicy(_) | Self::Closed(_) => {}
+            Self::NetworkPolicy(_) | Self::Closed(_) | Self::ClusterNetworkPolicy(_) => {}
             Self::Nothing => {}
         }
     }
@@ -218,12 +218,16 @@ impl Content {
             (Self::NetworkPolicy(policy) | Self::Closed(policy), _) => {
                 Event::NetworkPolicy(key, Some(policy.clone()))
             }
+            (Self::ClusterNetworkPolicy(policy), _) => {
+                Event::ClusterNetworkPolicy(key.name, Some(policy.clone()))
+            }
             (Self::Nothing, Self::Service(_)) => Event::Service(key, None),
             (Self::Nothing, Self::EndpointSlice(_)) => Event::EndpointSlice(key, None),
             (Self::Nothing, Self::Node(_)) => Event::Node(key.name, None),
             (Self::Nothing, Self::Pod(_)) => Event::Pod(key, None),
             (Self::Nothing, Self::Namespace(_)) => Event::Namespace(key.name, None),
             (Self::Nothing, Self::NetworkPolicy(_) | Self::Closed(_)) => Event::NetworkPolicy(key, None),
+            (Self::Nothing, Self::ClusterNetworkPolicy(_)) => Event::ClusterNetworkPolicy(key.name, None),
             (Self::Nothing, Self::Nothing) => return None,
         })
     }

@@ -17,6 +17,8 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, IntoDeseri
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::source::ApiClusterNetworkPolicy;
+
 /// An API object of a kind that manifests may hold.
 #[derive(Debug)]
 pub(super) enum ApiObject {
@@ -26,6 +28,7 @@ pub(super) enum ApiObject {
     NetworkPolicy(Box<NetworkPolicy>),
     Pod(Box<core::Pod>),
     Namespace(Box<core::Namespace>),
+    ClusterNetworkPolicy(Box<ApiClusterNetworkPolicy>),
     /// The items of a `List`, still to be decoded one by one.
     List(Vec<Value>),
     /// A kind that means nothing here: `apiVersion`, `kind`.
@@ -155,6 +158,7 @@ enum Kind {
     NetworkPolicy,
     Pod,
     Namespace,
+    ClusterNetworkPolicy,
     List,
     Unknown,
 }
@@ -167,6 +171,7 @@ fn select_kind(api_version: &str, kind: &str) -> Kind {
         ("networking.k8s.io/v1", "NetworkPolicy") => Kind::NetworkPolicy,
         ("v1", "Pod") => Kind::Pod,
         ("v1", "Namespace") => Kind::Namespace,
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => Kind::ClusterNetworkPolicy,
         ("v1", "List") => Kind::List,
         _ => Kind::Unknown,
     }
@@ -226,6 +231,7 @@ fn decode_kind<'de, A: MapAccess<'de>>(
         Kind::NetworkPolicy => ApiObject::NetworkPolicy(Box::deserialize(map)?),
         Kind::Pod => ApiObject::Pod(Box::deserialize(map)?),
         Kind::Namespace => ApiObject::Namespace(Box::deserialize(map)?),
+        Kind::ClusterNetworkPolicy => ApiObject::ClusterNetworkPolicy(Box::deserialize(map)?),
         Kind::List => ApiObject::List(List::deserialize(map)?.items),
         Kind::Unknown => {
             IgnoredAny::deserialize(map)?;
@@ -274,6 +280,7 @@ impl ApiObject {
             Self::NetworkPolicy(object) => Some(("NetworkPolicy", &object.metadata, true)),
             Self::Pod(object) => Some(("Pod", &object.metadata, true)),
             Self::Namespace(object) => Some(("Namespace", &object.metadata, false)),
+            Self::ClusterNetworkPolicy(object) => Some(("ClusterNetworkPolicy", &object.metadata, false)),
             Self::List(_) | Self::Unknown(..) => None,
         }
     }

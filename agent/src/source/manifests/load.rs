@@ -10,8 +10,9 @@ use super::decode::{ApiObject, Fault, Header, Input};
 use super::document::split_documents;
 use crate::source::parse::{PolicySelector, Problems};
 use crate::source::{
-    EndpointSlice, Namespace, NetworkPolicy, Node, ObjectRef, Parsed, Pod, Problem, Service, closed_policy,
-    parse_namespace, parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
+    ClusterNetworkPolicy, EndpointSlice, Namespace, NetworkPolicy, Node, ObjectRef, Parsed, Pod, Problem,
+    Service, closed_policy, parse_cluster_network_policy, parse_namespace, parse_network_policy, parse_node,
+    parse_pod, parse_service, parse_slice,
 };
 
 /// The largest file that is read, in bytes: 100,000 endpoints in one file are 20 MB of YAML.
@@ -26,6 +27,7 @@ pub(super) enum Content {
     Pod(Pod),
     Namespace(Namespace),
     NetworkPolicy(NetworkPolicy),
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
     /// A policy that does not decode: what stands for it where no version before it is known.
     Closed(NetworkPolicy),
     /// It is not ours, or nothing of it can be used.
@@ -261,6 +263,9 @@ fn parse_object(object: &ApiObject) -> (Content, Vec<Problem>) {
         ApiObject::Pod(api) => of_parsed(parse_pod(api), Content::Pod),
         ApiObject::Namespace(api) => of_parsed(parse_namespace(api), Content::Namespace),
         ApiObject::NetworkPolicy(api) => of_parsed(parse_network_policy(api), Content::NetworkPolicy),
+        ApiObject::ClusterNetworkPolicy(api) => {
+            of_parsed(parse_cluster_network_policy(api), Content::ClusterNetworkPolicy)
+        }
         ApiObject::List(_) | ApiObject::Unknown(..) => (Content::Nothing, Vec::new()),
     }
 }

@@ -6,7 +6,9 @@
 //! server refuses most of this itself; manifests, aggregated API servers and older versions do not.
 
 mod addr;
+mod cluster_policy;
 mod external;
+mod modes;
 mod node;
 mod pod;
 mod policy;
@@ -18,6 +20,8 @@ mod slice;
 #[cfg(test)]
 mod tests;
 
+pub use cluster_policy::{ApiClusterNetworkPolicy, parse_cluster_network_policy};
+pub(in crate::source) use modes::{ESTABLISHED, POLICY_MODE};
 pub use node::parse_node;
 pub use pod::{parse_namespace, parse_pod};
 pub(in crate::source) use policy::PolicySelector;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as api;
 
 use super::addr::{never_remote, parse_addr};
+use super::modes::parse_audit;
 use super::problems::{Problems, quote};
 use super::selector::parse_labels;
 use super::{Parsed, parse_port, parse_protocol};
@@ -41,14 +42,16 @@ pub fn parse_pod(api: &api::Pod) -> Parsed<Pod> {
     Parsed { object: Some(pod), problems: problems.finish() }
 }
 
-/// A namespace. Always an object, and never a problem.
+/// A namespace. Always an object.
 #[must_use]
 pub fn parse_namespace(api: &api::Namespace) -> Parsed<Namespace> {
     let labels = parse_labels(api.metadata.labels.as_ref());
     // In manifests nobody writes it.
     let own = api.metadata.name.as_deref().map(|name| (Arc::from(LABEL_NAMESPACE_NAME), Arc::from(name)));
     let labels: Labels = own.into_iter().chain(labels).collect();
-    Parsed { object: Some(Namespace { labels }), problems: Vec::new() }
+    let mut problems = Problems::default();
+    let audit = parse_audit(&api.metadata, "its policies are enforced", &mut problems);
+    Parsed { object: Some(Namespace { labels, audit }), problems: problems.finish() }
 }
 
 /// `podIP` counts only where there are no `podIPs`: the API server keeps it equal to the first of them.

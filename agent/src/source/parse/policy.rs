@@ -9,10 +9,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 
 use super::addr::parse_network;
+use super::modes::parse_modes;
 use super::problems::{Problems, quote};
 use super::selector::{ParsedSelector, parse_selector};
 use super::{Parsed, parse_port, parse_protocol};
-use crate::source::{IpBlock, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, Selector};
+use crate::source::{IpBlock, NetworkPolicy, PolicyModes, PolicyPeer, PolicyPort, PolicyRule, Selector};
 
 const NO_PEER: &str = "this peer matches nobody";
 const NO_PORT: &str = "this item allows no port";
@@ -44,6 +45,7 @@ pub fn parse_network_policy(api: &api::NetworkPolicy) -> Parsed<NetworkPolicy> {
         ingress: ingress.then(|| rules("spec.ingress", from.collect(), &mut problems)),
         egress: egress.then(|| rules("spec.egress", to.collect(), &mut problems)),
         pods: pods.selector.clone(),
+        modes: parse_modes(&api.metadata, &mut problems),
     };
     Parsed { object: Some(policy), problems: problems.finish() }
 }
@@ -75,6 +77,7 @@ pub fn closed_policy(pods: Option<&LabelSelector>) -> NetworkPolicy {
         pods: pods.map(parse).unwrap_or_default(),
         ingress: Some(Box::default()),
         egress: Some(Box::default()),
+        modes: PolicyModes::default(),
     }
 }
 

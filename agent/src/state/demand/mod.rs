@@ -1,24 +1,26 @@
 //! Which namespaces and which other nodes' pods the policies ask for that select a pod of this node: [`PolicyDemand`],
 //! kept up to date change by change.
 //!
-//! What a change costs: a pod of this node, a look at each policy of its namespace; a policy, a look at each pod of this
-//! node in its namespace, and at all namespaces where it brings a namespaceSelector that none had before; a namespace, a
-//! look at each different namespaceSelector. Pods of other nodes cost nothing. To ask costs [`NARROW`] at most.
+//! What a change costs: a pod of this node, a look at each policy of its namespace and each that has none; a policy, a look at
+//! each pod of this node in its namespace, or at all of them, and at all namespaces where it brings a namespaceSelector that
+//! none had before; a namespace, a look at each different namespaceSelector. Pods of other nodes cost nothing. To ask costs
+//! [`NARROW`] at most.
 //!
-//! What is asked for and not told yet only makes policies allow less: a peer is found by what is known of it. So nothing
-//! has to wait for it but a start, where less would be allowed than before ([`super::State::take_policy_update`]).
+//! What is asked for and not told yet makes policies allow less (ARCHITECTURE.md has the exception). So nothing has to wait
+//! for it but a start, where less would be allowed than before ([`super::State::take_policy_update`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::source::{
-    Labels, Namespace, NetworkPolicy, ObjectKey, PodDemand, PolicyDemand, PolicyPeer, PolicyPort, PolicyRule,
-    Selector,
-};
+use crate::source::{Labels, Namespace, NamespaceDemand, ObjectKey, PodDemand, PolicyDemand, Selector};
 
+mod needs;
 #[cfg(test)]
 mod tests;
+
+pub(super) use needs::Asker;
+use needs::Need;
 
 /// Pods of more namespaces than this are watched all at once. Each namespace is one more watch, which costs the API
 /// server a connection, from each node; all pods of a cluster cost this node less than 1 KiB each.
@@ -27,11 +29,24 @@ pub const NARROW: usize = 16;
 /// At so few it is namespace by namespace again: not at each step over one border.
 const NARROW_AGAIN: usize = NARROW / 2;
 
+/// The same of Namespaces, of which all are little.
+const NARROW_NAMESPACES: usize = 4;
+
+const NARROW_NAMESPACES_AGAIN: usize = NARROW_NAMESPACES / 2;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Demand {
-    /// How many pods of this node each policy selects, if any.
+    /// How many pods of this node each policy selects, if any. Those that have no namespace have none here.
     selected: HashMap<ObjectKey, usize>,
+    /// How many policies select by what namespaces are like.
+    whose: usize,
+    /// The namespaces of the pods of this node.
+    here: BTreeSet<Arc<str>>,
+    /// The namespaces with a policy that selects a pod of this node, and how many.
+    annotated: HashMap<Arc<str>, usize>,
+    /// All Namespaces are asked for because they were so many.
+    wide_namespaces: bool,
     /// The namespaceSelectors that ask, and how often.
     selectors: HashMap<Selector, usize>,
     /// How often somebody asks for all pods, whatever their namespace is like.
@@ -40,17 +55,6 @@ pub(super) struct Demand {
     namespaces: HashMap<Arc<str>, usize>,
     /// All pods are asked for because there were so many namespaces.
     wide: bool,
-}
-
-/// What a peer asks for.
-#[derive(Clone, Copy)]
-enum Need<'a> {
-    /// The pods of the policy's own namespace.
-    Own,
-    /// Those of namespaces by their labels.
-    Selected(&'a Selector),
-    /// What everybody calls a port.
-    Everywhere,
 }
 
 /// The namespaces that are known.
@@ -64,47 +68,60 @@ impl Demand {
         } else {
             PodDemand::Of(self.namespaces.keys().cloned().collect())
         };
-        PolicyDemand { namespaces: !self.selectors.is_empty(), pods }
+        let namespaces = if !self.selectors.is_empty() || self.wide_namespaces {
+            NamespaceDemand::All
+        } else if self.whose > 0 {
+            NamespaceDemand::Of(self.here.clone())
+        } else {
+            NamespaceDemand::Of(self.annotated.keys().cloned().collect())
+        };
+        PolicyDemand { namespaces, pods }
+    }
+
+    /// Whether pods of this node are in this namespace.
+    pub(super) fn set_here(&mut self, namespace: &Arc<str>, is_here: bool) {
+        if is_here {
+            self.here.insert(namespace.clone());
+        } else {
+            self.here.remove(namespace);
+        }
+        self.judge();
     }
 
     /// A policy selects so many pods of this node, now that it is this one.
     pub(super) fn set_policy(
         &mut self,
         key: &ObjectKey,
-        (before, after): (Option<&NetworkPolicy>, Option<&NetworkPolicy>),
+        (before, after): (Option<Asker<'_>>, Option<Asker<'_>>),
         selects: usize,
         known: &Namespaces,
     ) {
+        self.whose -= usize::from(before.is_some_and(Asker::asks_whose));
+        self.whose += usize::from(after.is_some_and(Asker::asks_whose));
         if self.selected.remove(key).is_some() {
-            before.into_iter().for_each(|policy| self.forget(&key.namespace, policy, known));
+            before.into_iter().for_each(|policy| self.forget(policy, known));
         }
         if let Some(policy) = after
             && selects > 0
         {
             self.selected.insert(key.clone(), selects);
-            self.ask(&key.namespace, policy, known);
+            self.ask(policy, known);
         }
         self.judge();
     }
 
     /// A policy selects a pod more, or (`false`) one less.
-    pub(super) fn count_pod(
-        &mut self,
-        key: &ObjectKey,
-        policy: &NetworkPolicy,
-        more: bool,
-        known: &Namespaces,
-    ) {
+    pub(super) fn count_pod(&mut self, key: &ObjectKey, policy: Asker<'_>, more: bool, known: &Namespaces) {
         let before = self.selected.get(key).copied().unwrap_or_default();
         match (more, before) {
             (true, 0) => {
                 self.selected.insert(key.clone(), 1);
-                self.ask(&key.namespace, policy, known);
+                self.ask(policy, known);
                 self.judge();
             }
             (false, 0 | 1) => {
                 self.selected.remove(key);
-                self.forget(&key.namespace, policy, known);
+                self.forget(policy, known);
                 self.judge();
             }
             (more, before) => {
@@ -129,12 +146,18 @@ impl Demand {
     fn judge(&mut self) {
         let limit = if self.wide { NARROW_AGAIN } else { NARROW };
         self.wide = self.namespaces.len() > limit;
+        let limit = if self.wide_namespaces { NARROW_NAMESPACES_AGAIN } else { NARROW_NAMESPACES };
+        let namespaces = if self.whose > 0 { self.here.len() } else { self.annotated.len() };
+        self.wide_namespaces = namespaces > limit;
     }
 
-    fn ask(&mut self, own: &Arc<str>, policy: &NetworkPolicy, known: &Namespaces) {
-        for need in needs(policy) {
+    fn ask(&mut self, policy: Asker<'_>, known: &Namespaces) {
+        for need in policy.needs() {
             match need {
-                Need::Own => {
+                Need::Annotations(own) => {
+                    add(&mut self.annotated, own);
+                }
+                Need::Own(own) => {
                     add(&mut self.namespaces, own);
                 }
                 Need::Everywhere => self.everywhere += 1,
@@ -149,10 +172,13 @@ impl Demand {
         }
     }
 
-    fn forget(&mut self, own: &Arc<str>, policy: &NetworkPolicy, known: &Namespaces) {
-        for need in needs(policy) {
+    fn forget(&mut self, policy: Asker<'_>, known: &Namespaces) {
+        for need in policy.needs() {
             match need {
-                Need::Own => {
+                Need::Annotations(own) => {
+                    subtract(&mut self.annotated, own);
+                }
+                Need::Own(own) => {
                     subtract(&mut self.namespaces, own);
                 }
                 Need::Everywhere => self.everywhere -= 1,
@@ -171,36 +197,6 @@ impl Demand {
 fn matching<'a>(known: &'a Namespaces, selector: &'a Selector) -> impl Iterator<Item = &'a Arc<str>> {
     let found = known.iter().filter(|(_, namespace)| selector.matches(&namespace.labels));
     found.map(|(name, _)| name)
-}
-
-/// What a policy asks for, each thing as often as it asks.
-fn needs(policy: &NetworkPolicy) -> impl Iterator<Item = Need<'_>> {
-    let ingress = policy.ingress.iter().flatten().flat_map(|rule| peers(rule).flat_map(needs_of_peer));
-    let egress = policy.egress.iter().flatten().flat_map(|rule| {
-        // A name is what each destination calls so: of whomever the rule lets in.
-        let named = rule.ports.iter().flatten().any(|port| matches!(port, PolicyPort::Named { .. }));
-        let open = rule.peers.is_none() || peers(rule).any(|peer| matches!(peer, PolicyPeer::Block(_)));
-        let everywhere = (named && open).then_some(Need::Everywhere);
-        everywhere.into_iter().chain(peers(rule).flat_map(needs_of_peer))
-    });
-    ingress.chain(egress)
-}
-
-fn peers(rule: &PolicyRule) -> impl Iterator<Item = &PolicyPeer> {
-    rule.peers.iter().flatten()
-}
-
-fn needs_of_peer(peer: &PolicyPeer) -> impl Iterator<Item = Need<'_>> {
-    let (one, other) = match peer {
-        PolicyPeer::Block(_) => (None, None),
-        PolicyPeer::Pods { namespaces: None, .. } => (Some(Need::Own), None),
-        PolicyPeer::Pods { namespaces: Some(selector), .. } => {
-            // There is no use in waiting for all their names.
-            let all = *selector == Selector::default();
-            (Some(Need::Selected(selector)), all.then_some(Need::Everywhere))
-        }
-    };
-    one.into_iter().chain(other)
 }
 
 /// One more; how often now.

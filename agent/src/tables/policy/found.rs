@@ -90,7 +90,7 @@ impl PolicySnapshot {
             Change::Network(key, row) => take(&mut self.networks, &key, row),
             Change::Address(key, row) => take(&mut self.addresses, &key, row),
             Change::Name(named, row) => take(&mut self.names, &name_key(named), row.map(name_row)),
-            Change::Pod(..) => false,
+            Change::Pod(..) | Change::Exact(..) => false,
         }
     }
 

@@ -3,6 +3,7 @@
 //! The compiler knows pods by their addresses, the hooks by the device that they are behind; here the two meet. Called by the
 //! daemon for each batch, and whenever the network says something else.
 
+mod exact;
 mod found;
 mod pods;
 mod store;
@@ -16,6 +17,7 @@ use weir_ebpf::abi::{Addr, BoundPod, Enforcement};
 use super::StoreError;
 use crate::compile::policy::{Change, Update};
 use crate::source::Problem;
+use exact::Exact;
 pub use found::PolicySnapshot;
 use pods::Pods;
 use store::Row;
@@ -39,6 +41,7 @@ pub struct PolicyRows {
     options: PolicyOptions,
     enforcement: Enforcement,
     pods: Pods,
+    exact: Exact,
     /// Rows by device, as they are in the store.
     bound: HashMap<u32, BoundPod>,
     /// What an agent before this one wrote, until the first update says what is true.
@@ -51,6 +54,8 @@ pub struct PolicyRows {
     garbage: Vec<Change>,
     /// Classes have moved, which is to be said once more after a grace period.
     moved: bool,
+    /// It may be that other sets are to be closed for want of rows.
+    shut_changed: bool,
     problems_changed: bool,
 }
 
@@ -79,12 +84,14 @@ impl PolicyRows {
             options,
             enforcement: found.enforcement,
             pods: Pods::default(),
+            exact: Exact::default(),
             bound: found.pods.clone(),
             found: Some(found),
             refused: BTreeMap::new(),
             unbound: BTreeMap::new(),
             garbage: Vec::new(),
             moved: false,
+            shut_changed: false,
             problems_changed: false,
         }
     }
@@ -101,13 +108,14 @@ impl PolicyRows {
                     continue;
                 }
                 Change::Address(..) | Change::Network(..) => moved = true,
-                Change::PortRule(..) | Change::Verdict(..) | Change::Name(..) => {}
+                Change::PortRule(..) | Change::Verdict(..) | Change::Name(..) | Change::Exact(..) => {}
             }
             // What comes after pods have moved may take away what the sets had that they left.
             if std::mem::take(&mut pods_moved) {
                 self.bind_pods(store);
             }
             self.write(change, store);
+            self.shut_sets(store);
         }
         self.bind_pods(store);
         if let Some(found) = self.found.take() {
@@ -166,6 +174,7 @@ impl PolicyRows {
         let again: Vec<Change> = self.refused.values().map(|(change, _)| *change).collect();
         let moved = again.iter().any(|change| matches!(change, Change::Address(..) | Change::Network(..)));
         again.iter().for_each(|change| self.write(change, store));
+        self.shut_sets(store);
         if !self.lacks_networks() {
             self.pods.reopen();
         }
@@ -200,6 +209,15 @@ impl PolicyRows {
                 ),
             })
             .collect();
+        if let Some((first, pods)) = self.pods.shut() {
+            problems.push(Problem {
+                field: "verdicts".into(),
+                message: format!(
+                    "without all rows of policies that deny nothing is allowed to {pods} addresses of pods, {first} among \
+                     them, on the sides that these policies are about"
+                ),
+            });
+        }
         if let Some((first, pods)) = self.pods.closed() {
             problems.push(Problem {
                 field: "network_classes".into(),
@@ -241,17 +259,32 @@ impl PolicyRows {
         self.refused.values().any(|(change, _)| matches!(change, Change::Network(..)))
     }
 
+    /// Closes the sets for whose pods a row is missing that denies, before anything else is written; opens those for which
+    /// none is missing any more.
+    fn shut_sets(&mut self, store: &mut impl PolicyStore) {
+        if !std::mem::take(&mut self.shut_changed) {
+            return;
+        }
+        let closed = self.exact.closed(self.refused.keys());
+        if self.pods.set_shut(closed) && self.found.is_none() {
+            self.bind_pods(store);
+        }
+    }
+
     fn write(&mut self, change: &Change, store: &mut impl PolicyStore) {
+        self.exact.note(change);
+        self.shut_changed |=
+            !self.refused.is_empty() && matches!(change, Change::Exact(..) | Change::Verdict(..));
         let (Some(row), Some(write)) = (Row::of(change), PolicyWrite::of(change)) else { return };
         if self.found.as_mut().is_some_and(|found| found.take_same(change)) {
             return;
         }
-        match store.write_policy(&write) {
-            Ok(()) => self.problems_changed |= self.refused.remove(&row).is_some(),
-            Err(error) => {
-                self.problems_changed |= self.refused.insert(row, (*change, error)).is_none();
-            }
-        }
+        let is_news = match store.write_policy(&write) {
+            Ok(()) => self.refused.remove(&row).is_some(),
+            Err(error) => self.refused.insert(row, (*change, error)).is_none(),
+        };
+        self.problems_changed |= is_news;
+        self.shut_changed |= is_news;
     }
 
     /// Writes the rows of devices that are not as they should be.

@@ -11,6 +11,8 @@ pub(super) struct Pods {
     policies: HashMap<Addr, PodPolicy>,
     /// Addresses whose sets ask for networks that have no row.
     closed: HashSet<Addr>,
+    /// Sets of which a row is missing that denies.
+    shut: BTreeSet<PolicySetId>,
     devices: HashMap<Addr, u32>,
     /// In the order of the addresses as a person reads them.
     addresses: BTreeMap<u32, BTreeSet<IpAddr>>,
@@ -40,6 +42,20 @@ impl Pods {
     pub(super) fn reopen(&mut self) {
         let closed = std::mem::take(&mut self.closed);
         self.touched.extend(closed.iter().filter_map(|addr| self.devices.get(addr)));
+    }
+
+    /// Which sets lack a row that denies; whether they are others than before.
+    pub(super) fn set_shut(&mut self, shut: BTreeSet<PolicySetId>) -> bool {
+        if shut == self.shut {
+            return false;
+        }
+        let changed: BTreeSet<_> = shut.symmetric_difference(&self.shut).copied().collect();
+        let has_one =
+            |policy: &PodPolicy| changed.contains(&policy.ingress) || changed.contains(&policy.egress);
+        let addresses = self.policies.iter().filter(|(_, policy)| has_one(policy)).map(|(addr, _)| addr);
+        self.touched.extend(addresses.filter_map(|addr| self.devices.get(addr)));
+        self.shut = shut;
+        true
     }
 
     pub(super) fn set_workloads(
@@ -95,7 +111,19 @@ impl Pods {
 
     fn policy(&self, addr: Addr) -> Option<PodPolicy> {
         let policy = *self.policies.get(&addr)?;
-        Some(if self.closed.contains(&addr) { closed_where_isolated(policy) } else { policy })
+        if self.closed.contains(&addr) {
+            return Some(closed_where_isolated(policy));
+        }
+        let shut = |set| if self.shut.contains(&set) { PolicySetId::CLOSED } else { set };
+        Some(PodPolicy { ingress: shut(policy.ingress), egress: shut(policy.egress), ..policy })
+    }
+
+    /// One of the addresses of pods that have a set which is shut, and how many there are.
+    pub(super) fn shut(&self) -> Option<(IpAddr, usize)> {
+        let is_shut =
+            |policy: &PodPolicy| self.shut.contains(&policy.ingress) || self.shut.contains(&policy.egress);
+        let shut = || self.policies.iter().filter(|(_, policy)| is_shut(policy));
+        Some((shut().map(|(addr, _)| IpAddr::from(*addr)).min()?, shut().count()))
     }
 
     /// One of the addresses that are closed for want of rows, and how many there are.

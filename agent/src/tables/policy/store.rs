@@ -36,7 +36,7 @@ impl PolicyWrite {
             Change::Network(key, row) => Self::Network(key, row),
             Change::Address(key, row) => Self::Address(key, row),
             Change::Name(named, row) => Self::Name(name_key(named), row.map(name_row)),
-            Change::Pod(..) => return None,
+            Change::Pod(..) | Change::Exact(..) => return None,
         })
     }
 }
@@ -79,7 +79,7 @@ impl Row {
                 let PolicyNameKey { kind, id } = name_key(named);
                 Self::Name(kind, id)
             }
-            Change::Pod(..) => return None,
+            Change::Pod(..) | Change::Exact(..) => return None,
         })
     }
 

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
+use super::cluster_policies;
 use crate::policy::Cluster;
 
 /// The addresses that pods may have. More pods than these, so that some claim the same.
@@ -20,7 +21,7 @@ pub(super) const POOL: &[&str] =
 pub(super) const OUTSIDE: &[&str] = &["10.0.0.9", "192.0.2.1", "0.0.0.0", "2001:db8::1", "fd00::9"];
 
 const NAMESPACES: &[&str] = &["a", "b", "c"];
-const NETWORKS: &[&str] = &[
+pub(super) const NETWORKS: &[&str] = &[
     "0.0.0.0/0",
     "10.0.0.0/8",
     "10.0.0.0/15",
@@ -55,6 +56,8 @@ pub(super) enum Op {
     DeletePod(String, String),
     PutPolicy(Box<NetworkPolicy>),
     DeletePolicy(String, String),
+    PutClusterPolicy(String, Value),
+    DeleteClusterPolicy(String),
 }
 
 /// Changes that a node hears of together.
@@ -70,6 +73,8 @@ impl fmt::Debug for Op {
             Self::DeleteNamespace(name) => write!(f, "delete Namespace {name}"),
             Self::DeletePod(namespace, name) => write!(f, "delete Pod {namespace}/{name}"),
             Self::DeletePolicy(namespace, name) => write!(f, "delete NetworkPolicy {namespace}/{name}"),
+            Self::PutClusterPolicy(_, object) => write!(f, "put ClusterNetworkPolicy {object}"),
+            Self::DeleteClusterPolicy(name) => write!(f, "delete ClusterNetworkPolicy {name}"),
         }
     }
 }
@@ -86,16 +91,23 @@ impl Op {
             Self::DeletePod(namespace, name) => drop(cluster.pods.remove(&(namespace, name))),
             Self::PutPolicy(policy) => drop(cluster.policies.insert(name(&policy.metadata), *policy)),
             Self::DeletePolicy(namespace, name) => drop(cluster.policies.remove(&(namespace, name))),
+            Self::PutClusterPolicy(name, object) => drop(cluster.cluster_policies.insert(name, object)),
+            Self::DeleteClusterPolicy(name) => drop(cluster.cluster_policies.remove(&name)),
         }
     }
 }
 
 /// A cluster comes into being by one batch; then single changes, and some together.
 pub(super) fn history() -> impl Strategy<Value = Vec<Batch>> {
-    let first = (vec(put_namespace(), 3..6), vec(put_pod(), 6..12), vec(put_policy(), 4..9));
+    let first = (
+        vec(put_namespace(), 3..6),
+        vec(put_pod(), 6..12),
+        vec(put_policy(), 3..8),
+        vec(put_cluster_policy(), 0..4),
+    );
     let rest = vec(prop_oneof![9 => vec(op(), 1), 1 => vec(op(), 2..5)], 4..16);
-    (first, rest).prop_map(|((namespaces, pods, policies), rest)| {
-        let first = [namespaces, pods, policies].concat();
+    (first, rest).prop_map(|((namespaces, pods, policies, of_cluster), rest)| {
+        let first = [namespaces, pods, policies, of_cluster].concat();
         std::iter::once(first).chain(rest).collect()
     })
 }
@@ -107,15 +119,18 @@ fn op() -> impl Strategy<Value = Op> {
         6 => put_pod(),
         1 => (namespace_name(), pod_name())
             .prop_map(|(namespace, name)| Op::DeletePod(namespace.into(), name.into())),
-        10 => put_policy(),
+        8 => put_policy(),
+        7 => put_cluster_policy(),
+        2 => cluster_policies::name().prop_map(|name| Op::DeleteClusterPolicy(name.to_owned())),
         3 => (namespace_name(), policy_name())
             .prop_map(|(namespace, name)| Op::DeletePolicy(namespace.into(), name.into())),
     ]
 }
 
 fn put_namespace() -> impl Strategy<Value = Op> {
-    (namespace_name(), labels()).prop_map(|(name, labels)| {
-        Op::PutNamespace(name.to_owned(), from(json!({"metadata": {"name": name, "labels": labels}})))
+    (namespace_name(), labels(), annotations(0.1)).prop_map(|(name, labels, annotations)| {
+        let object = json!({"metadata": {"name": name, "labels": labels, "annotations": annotations}});
+        Op::PutNamespace(name.to_owned(), from(object))
     })
 }
 
@@ -125,6 +140,21 @@ fn put_pod() -> impl Strategy<Value = Op> {
 
 fn put_policy() -> impl Strategy<Value = Op> {
     policy().prop_map(|object| Op::PutPolicy(from(object)))
+}
+
+fn put_cluster_policy() -> impl Strategy<Value = Op> {
+    cluster_policies::policy().prop_map(|(name, object)| Op::PutClusterPolicy(name.to_owned(), object))
+}
+
+/// Of a policy or a namespace; so many of them are audited, and as many say what becomes of what was allowed.
+pub(super) fn annotations(audited: f64) -> impl Strategy<Value = Value> {
+    let mode = prop_oneof![6 => Just("audit"), 1 => Just("enforce"), 1 => Just("Audit")];
+    let established = prop_oneof![6 => Just("keep"), 1 => Just("cut"), 1 => Just("keeps")];
+    (weighted(audited, mode), weighted(0.4, established)).prop_map(|(mode, established)| {
+        let set = [("weir.dev/policy-mode", mode), ("weir.dev/established", established)];
+        let set = set.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?))));
+        Value::Object(set.collect())
+    })
 }
 
 fn from<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
@@ -143,7 +173,7 @@ fn policy_name() -> impl Strategy<Value = &'static str> {
     select(&["one", "two"][..])
 }
 
-fn labels() -> impl Strategy<Value = Value> {
+pub(super) fn labels() -> impl Strategy<Value = Value> {
     btree_map(select(&["k", "l"][..]), select(&["x", "y", ""][..]), 0..=2).prop_map(|labels| json!(labels))
 }
 
@@ -183,7 +213,7 @@ fn container() -> impl Strategy<Value = Value> {
         .prop_map(|(ports, restart)| json!({"name": "c", "ports": ports, "restartPolicy": restart}))
 }
 
-fn port_name() -> impl Strategy<Value = &'static str> {
+pub(super) fn port_name() -> impl Strategy<Value = &'static str> {
     select(&["web", "dns"][..])
 }
 
@@ -199,11 +229,11 @@ fn policy() -> impl Strategy<Value = Value> {
         3 => Just(json!(["Ingress", "Egress"])),
         1 => Just(json!(["ingress"])),
     ];
-    let names = (namespace_name(), policy_name());
+    let names = (namespace_name(), policy_name(), annotations(0.25));
     (names, of(selector()), types, rules("from"), rules("to")).prop_map(
-        |((namespace, name), selector, types, ingress, egress)| {
+        |((namespace, name, annotations), selector, types, ingress, egress)| {
             json!({
-                "metadata": {"namespace": namespace, "name": name},
+                "metadata": {"namespace": namespace, "name": name, "annotations": annotations},
                 "spec": {"podSelector": selector, "policyTypes": types, "ingress": ingress, "egress": egress},
             })
         },
@@ -215,7 +245,7 @@ fn rules(peers: &'static str) -> impl Strategy<Value = Option<Vec<Value>>> {
     weighted(0.8, vec(rule.prop_map(move |(list, ports)| json!({peers: list, "ports": ports})), 0..3))
 }
 
-fn selector() -> impl Strategy<Value = Value> {
+pub(super) fn selector() -> impl Strategy<Value = Value> {
     let values = vec(select(&["x", "y"][..]), 1..3);
     let key = select(&["k", "l", "kubernetes.io/metadata.name"][..]);
     let test = prop_oneof![

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use weir_agent::source::Protocol;
+use weir_ebpf::abi::{PolicySetId, Side};
 
 use super::canonical::canonical;
-use super::generate::{Batch, OUTSIDE, POOL};
+use super::generate::{Batch, OUTSIDE, Op, POOL};
 use crate::policy::node::{judge_by, write};
-use crate::policy::reference::{self, Answer};
+use crate::policy::reference::{self, Answer, Ruling};
 use crate::policy::{Cluster, Flow, Node, Placement};
 
 /// What was asked.
@@ -20,6 +21,9 @@ pub(super) struct Tally {
     pub(super) settled: usize,
     pub(super) allowed: usize,
     pub(super) denied: usize,
+    pub(super) audited: usize,
+    /// Sides of pods that keep what was allowed.
+    pub(super) kept: usize,
     /// The same between two writes.
     pub(super) between: usize,
 }
@@ -50,9 +54,10 @@ pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), S
         let (before, tables) = (cluster.clone(), node.tables.clone());
         batch.iter().for_each(|change| change.apply(&mut cluster));
         let update = node.sync(&cluster);
-        if batch.len() == 1 {
+        if let [change] = &batch[..] {
             let mut tables = tables;
             let flows = flows(n).filter(|flow| !is_one_pod(&before, &cluster, flow));
+            let flows = flows.filter(|flow| !is_within(change, &cluster, flow));
             let both = flows.map(|flow| (flow, answer(&before, &flow), answer(&cluster, &flow)));
             // Where the answer at either end is another one afterwards, either is right there in between.
             let steady: Vec<_> = both
@@ -62,7 +67,7 @@ pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), S
                 write(&mut tables, change);
                 for (flow, before, after) in &steady {
                     let found = judge_by(&tables, flow);
-                    let either = |found: bool, before: bool, after: bool| found == before || found == after;
+                    let either = |found, before, after| found == before || found == after;
                     tally.between += 1;
                     if !either(found.egress, before.egress, after.egress)
                         || !either(found.ingress, before.ingress, after.ingress)
@@ -102,11 +107,30 @@ fn ask_everything(n: usize, cluster: &Cluster, node: &Node, tally: &mut Tally) -
         if found != expected {
             return Err(format!("batch {n}, {flow}: {found:?}, the API says {expected:?}"));
         }
-        for (addr, passes) in [(flow.source, found.egress), (flow.dest, found.ingress)] {
+        for (addr, ruling) in [(flow.source, found.egress), (flow.dest, found.ingress)] {
             if node.tables.pods.contains_key(&addr.into()) {
                 tally.settled += 1;
-                *(if passes { &mut tally.allowed } else { &mut tally.denied }) += 1;
+                *(match ruling {
+                    Ruling::Allowed => &mut tally.allowed,
+                    Ruling::Audited => &mut tally.audited,
+                    Ruling::Denied => &mut tally.denied,
+                }) += 1;
             }
+        }
+    }
+    ask_what_is_kept(n, cluster, node, tally)
+}
+
+/// What is kept of a side that nothing isolates is of no interest, and is not said.
+fn ask_what_is_kept(n: usize, cluster: &Cluster, node: &Node, tally: &mut Tally) -> Result<(), String> {
+    for (addr, row) in &node.tables.pods {
+        let pod = reference::pod_at(cluster, (*addr).into()).ok_or("a row of nobody")?;
+        for (side, name) in [(Side::Ingress, "ingress"), (Side::Egress, "egress")] {
+            let expected = row.set(side) != PolicySetId::OPEN && reference::keeps(cluster, pod, name);
+            if row.keeps(side) != expected {
+                return Err(format!("batch {n}, {addr:?} {name}: {row:?}, the API says {expected}"));
+            }
+            tally.kept += usize::from(expected);
         }
     }
     Ok(())
@@ -119,8 +143,8 @@ fn answer(cluster: &Cluster, flow: &Flow) -> Answer {
         pod.is_some_and(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some("here"))
     };
     Answer {
-        egress: !is_here(flow.source) || reference::may_send(cluster, flow),
-        ingress: !is_here(flow.dest) || reference::may_get(cluster, flow),
+        egress: if is_here(flow.source) { reference::may_send(cluster, flow) } else { Ruling::Allowed },
+        ingress: if is_here(flow.dest) { reference::may_get(cluster, flow) } else { Ruling::Allowed },
     }
 }
 
@@ -145,4 +169,13 @@ fn is_one_pod(before: &Cluster, after: &Cluster, flow: &Flow) -> bool {
         pods.map(|pod| format!("{:?}/{:?}", pod.metadata.namespace, pod.metadata.name)).collect()
     };
     !names(flow.source).is_disjoint(&names(flow.dest))
+}
+
+/// The same of two pods of a namespace that is another one afterwards.
+fn is_within(change: &Op, cluster: &Cluster, flow: &Flow) -> bool {
+    let (Op::PutNamespace(changed, _) | Op::DeleteNamespace(changed)) = change else { return false };
+    [flow.source, flow.dest].into_iter().all(|addr| {
+        let pod = reference::pod_at(cluster, addr);
+        pod.is_some_and(|pod| pod.metadata.namespace.as_ref() == Some(changed))
+    })
 }

@@ -2,9 +2,11 @@
 //! the API says; also between any two writes.
 
 mod canonical;
+mod cluster_policies;
 mod generate;
 mod history;
 mod scale;
+mod tiers;
 
 use std::env;
 use std::hash::{BuildHasher as _, RandomState};
@@ -46,9 +48,13 @@ fn step_by_step_is_from_nothing_is_what_the_api_says() {
         }
     }
     println!(
-        "figure policy.random {} pairs in {} states, {} between writes",
-        tally.settled, tally.states, tally.between
+        "figure policy.random {} pairs in {} states, {} between writes; {} denied, {} audited",
+        tally.settled, tally.states, tally.between, tally.denied, tally.audited
     );
     assert!(tally.denied * 20 > tally.settled && tally.allowed * 20 > tally.settled, "one-sided: {tally:?}");
+    assert!(
+        tally.audited * 50 > tally.settled && tally.kept > 0,
+        "hardly anything is audited or kept: {tally:?}"
+    );
     assert!(tally.between > LEAST / 10, "hardly anything was asked between writes: {tally:?}");
 }

@@ -74,7 +74,7 @@ async fn pods_namespaces_and_policies() {
     let wrong = "NetworkPolicy ns/allow: spec.ingress[0].from[0]: ipBlock beside a selector means nothing: this peer \
                  matches nobody";
     lab.until("a problem", |lab| lab.problems().contains(&wrong.to_owned())).await;
-    assert_eq!(lab.state.policy().demand(), PolicyDemand::default());
+    assert_eq!(lab.state.policy().demand().pods, PodDemand::default());
     lab.write("pod.yaml", &pod("Succeeded", "10.1.0.2"));
     lab.until("ended", |lab| owner(lab, "10.1.0.2").is_none()).await;
     for name in ["policy.yaml", "namespace.yaml"] {

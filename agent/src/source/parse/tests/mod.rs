@@ -1,5 +1,6 @@
 //! One row for each rule, on objects written as the API's JSON.
 
+mod cluster_policy;
 mod external;
 mod pod;
 mod policy;

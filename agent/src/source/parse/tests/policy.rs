@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::{merge, said};
 use crate::source::parse::{Parsed, parse_network_policy};
-use crate::source::{IpBlock, Labels, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, Protocol, Selector};
+use crate::source::{
+    IpBlock, Labels, NetworkPolicy, PolicyModes, PolicyPeer, PolicyPort, PolicyRule, Protocol, Selector,
+};
 
 /// A policy for ingress and egress without rules, and `patch` laid over its spec.
 fn policy(patch: Value) -> Parsed<NetworkPolicy> {
@@ -66,7 +68,12 @@ fn without_a_spec_all_pods_are_isolated_for_ingress() {
     let bare = json!({"metadata": {"namespace": "ns", "name": "p"}});
     let parsed = parse_network_policy(&serde_json::from_value(bare).unwrap());
     assert_eq!(parsed.problems, []);
-    let expected = NetworkPolicy { pods: Selector::default(), ingress: Some(Box::default()), egress: None };
+    let expected = NetworkPolicy {
+        pods: Selector::default(),
+        ingress: Some(Box::default()),
+        egress: None,
+        modes: PolicyModes::default(),
+    };
     assert_eq!(parsed.object, Some(expected));
 }
 

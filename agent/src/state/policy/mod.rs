@@ -7,8 +7,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::demand::Demand;
-use crate::source::{Labels, Namespace, NetworkPolicy, ObjectKey, Pod, PolicyDemand, PolicySync};
+use super::Counts;
+use super::demand::{Asker, Demand};
+use crate::source::{
+    ClusterNetworkPolicy, Labels, Namespace, NetworkPolicy, ObjectKey, Pod, PolicyDemand, PolicySync,
+};
+
+mod cluster;
+#[cfg(test)]
+mod tests;
+
+pub use cluster::Selected;
 
 /// The objects by namespace, then by name.
 type ByNamespace<T> = HashMap<Arc<str>, BTreeMap<Arc<str>, T>>;
@@ -21,6 +30,9 @@ pub struct PolicyState {
     namespaces: HashMap<Arc<str>, Namespace>,
     pods: ByNamespace<Pod>,
     policies: ByNamespace<NetworkPolicy>,
+    cluster: BTreeMap<Arc<str>, ClusterNetworkPolicy>,
+    /// How many of both are audited.
+    audited: usize,
     /// The pods that say that they have an address; hardly ever more than one.
     claimants: HashMap<IpAddr, Vec<ObjectKey>>,
     /// The pods of this node.
@@ -60,6 +72,8 @@ impl PolicyState {
             namespaces: HashMap::new(),
             pods: HashMap::new(),
             policies: HashMap::new(),
+            cluster: BTreeMap::new(),
+            audited: 0,
             claimants: HashMap::new(),
             here: HashMap::new(),
             demand: Demand::default(),
@@ -100,9 +114,15 @@ impl PolicyState {
         self.sync = Some(sync);
     }
 
-    /// How many pods and policies there are.
-    pub(super) fn counts(&self) -> (usize, usize) {
-        (self.pods.values().map(BTreeMap::len).sum(), self.policies.values().map(BTreeMap::len).sum())
+    /// How much there is of what policies are about.
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            pods: self.pods.values().map(BTreeMap::len).sum(),
+            policies: self.policies.values().map(BTreeMap::len).sum(),
+            cluster_policies: self.cluster.len(),
+            audited: self.audited,
+            ..Counts::default()
+        }
     }
 
     /// See [`super::State::take_policy_update`].
@@ -165,7 +185,13 @@ impl PolicyState {
     /// Whether there are policies at all.
     #[must_use]
     pub fn has_policies(&self) -> bool {
-        !self.policies.is_empty()
+        !self.policies.is_empty() || !self.cluster.is_empty()
+    }
+
+    /// Whether what a policy of this namespace would deny passes. A namespace that is not known has no annotations.
+    #[must_use]
+    pub fn is_audited(&self, namespace: &str, policy: &NetworkPolicy) -> bool {
+        policy.modes.audit || self.namespaces.get(namespace).is_some_and(|namespace| namespace.audit)
     }
 
     fn is_here(&self, pod: &Pod) -> bool {
@@ -207,15 +233,19 @@ impl PolicyState {
             Some(_) => names.insert(key.name.clone()),
             None => names.remove(&key.name),
         };
-        if names.is_empty() {
+        let is_here = !names.is_empty();
+        if !is_here {
             self.here.remove(&key.namespace);
         }
+        self.demand.set_here(&key.namespace, is_here);
+        self.count_for_cluster(&key.namespace, before, after);
         for (name, policy) in self.policies.get(&key.namespace).into_iter().flatten() {
             let matches = |labels: Option<&Labels>| labels.is_some_and(|labels| policy.pods.matches(labels));
             let (before, after) = (matches(before), matches(after));
             if before != after {
                 let key = ObjectKey { namespace: key.namespace.clone(), name: name.clone() };
-                self.demand.count_pod(&key, policy, after, &self.namespaces);
+                let asker = Asker::Policy(&key.namespace, policy);
+                self.demand.count_pod(&key, asker, after, &self.namespaces);
             }
         }
     }
@@ -227,17 +257,23 @@ impl PolicyState {
         names.filter_map(move |name| pods?.get(name))
     }
 
-    /// Whom policies of the namespace select does not depend on its labels: they decide about its pods as peers alone.
+    /// Whom policies of the namespace select does not depend on its labels: they decide about its pods as peers, and about
+    /// which policies without a namespace select them.
     pub(super) fn apply_namespace(&mut self, name: &Arc<str>, namespace: Option<Namespace>) {
+        if self.namespaces.get(name) == namespace.as_ref() {
+            return;
+        }
+        let (selected, audited) = (self.selected_here(name), self.audited_in(name));
         let before = match namespace.clone() {
             Some(namespace) => self.namespaces.insert(name.clone(), namespace),
             None => self.namespaces.remove(name),
         };
-        if before == namespace {
-            return;
-        }
+        self.audited = self.audited + self.audited_in(name) - audited;
         let labels = |namespace: &Option<Namespace>| namespace.as_ref().map(|one| one.labels.clone());
         self.demand.set_namespace(name, labels(&before).as_ref(), labels(&namespace).as_ref());
+        // What asks for namespaces like this one is to know it as it is before anybody asks or ceases to.
+        let is_audited = |namespace: &Option<Namespace>| namespace.as_ref().is_some_and(|one| one.audit);
+        self.move_namespace_here(name, &selected, is_audited(&before) != is_audited(&namespace));
         let pods = self.pods.get(name).into_iter().flat_map(BTreeMap::values);
         self.changes.peers.extend(pods.flat_map(|pod| &pod.addresses));
     }
@@ -248,6 +284,11 @@ impl PolicyState {
         if before == policy.as_ref() {
             return;
         }
+        let is_audited = |policy: Option<&NetworkPolicy>| {
+            policy.is_some_and(|policy| self.is_audited(&key.namespace, policy))
+        };
+        let audited =
+            self.audited + usize::from(is_audited(policy.as_ref())) - usize::from(is_audited(before));
         let selectors = [before, policy.as_ref()].into_iter().flatten().map(|policy| &policy.pods);
         let selectors: Vec<_> = selectors.collect();
         let touched =
@@ -256,9 +297,17 @@ impl PolicyState {
         let selects = policy.as_ref().map_or(0, |policy| {
             self.pods_here(&key.namespace).filter(|pod| policy.pods.matches(&pod.labels)).count()
         });
-        self.demand.set_policy(key, (before, policy.as_ref()), selects, &self.namespaces);
+        let asker = |policy| Asker::Policy(&key.namespace, policy);
+        let askers = (before.map(asker), policy.as_ref().map(asker));
+        self.demand.set_policy(key, askers, selects, &self.namespaces);
+        self.audited = audited;
         self.changes.workloads.extend(touched);
         replace(&mut self.policies, key, policy);
+    }
+
+    /// How many policies of a namespace are audited.
+    fn audited_in(&self, namespace: &str) -> usize {
+        self.policies(namespace).filter(|policy| self.is_audited(namespace, policy)).count()
     }
 
     fn unclaim(&mut self, addr: IpAddr, key: &ObjectKey) {
@@ -278,116 +327,6 @@ fn replace<T>(objects: &mut ByNamespace<T>, key: &ObjectKey, object: Option<T>) 
         named.remove(&key.name);
         if named.is_empty() {
             objects.remove(&key.namespace);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::{Labels, Requirement, Selector, Test};
-
-    fn key(name: &str) -> ObjectKey {
-        ObjectKey::new("ns", name)
-    }
-
-    fn addr(last: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, last])
-    }
-
-    fn addresses(last: &[u8]) -> BTreeSet<IpAddr> {
-        last.iter().map(|last| addr(*last)).collect()
-    }
-
-    fn pod(node: &str, label: &str, created_s: Option<i64>, last: &[u8]) -> Pod {
-        Pod {
-            created_s,
-            labels: Labels::from_iter([("app".into(), label.into())]),
-            addresses: last.iter().map(|last| addr(*last)).collect(),
-            ports: Box::default(),
-            node: Some(node.into()),
-        }
-    }
-
-    fn policy(label: &str) -> NetworkPolicy {
-        let test = Test::In([label.into()].into());
-        let pods = Selector::from_iter([Requirement { key: "app".into(), test }]);
-        NetworkPolicy { pods, ingress: None, egress: None }
-    }
-
-    /// Three pods here and one there; nothing waits to be looked at.
-    fn state() -> PolicyState {
-        let mut state = PolicyState::new("here".into());
-        for (name, node, label, last) in
-            [("a", "here", "x", 1), ("b", "here", "x", 2), ("c", "here", "y", 3), ("d", "there", "x", 4)]
-        {
-            state.apply_pod(&key(name), Some(pod(node, label, None, &[last])));
-        }
-        assert_eq!(state.take_changes().workloads, addresses(&[1, 2, 3, 4]));
-        state
-    }
-
-    #[test]
-    fn a_policy_touches_the_pods_here_that_it_selects_or_selected() {
-        let mut state = state();
-        state.apply_policy(&key("p"), Some(policy("x")));
-        let expected = PolicyChanges { workloads: addresses(&[1, 2]), ..PolicyChanges::default() };
-        assert_eq!(state.take_changes(), expected);
-        state.apply_policy(&key("p"), Some(policy("x")));
-        assert_eq!(state.take_changes(), PolicyChanges::default(), "it is the same");
-        state.apply_policy(&key("p"), Some(policy("y")));
-        assert_eq!(state.take_changes().workloads, addresses(&[1, 2, 3]));
-        state.apply_policy(&key("p"), None);
-        assert_eq!(state.take_changes().workloads, addresses(&[3]));
-        let elsewhere = ObjectKey::new("other", "p");
-        state.apply_policy(&elsewhere, Some(policy("x")));
-        assert_eq!(state.take_changes(), PolicyChanges::default());
-    }
-
-    #[test]
-    fn a_namespace_touches_its_pods_as_peers() {
-        let mut state = state();
-        let labels = Labels::from_iter([("team".into(), "t".into())]);
-        state.apply_namespace(&"ns".into(), Some(Namespace { labels: labels.clone() }));
-        let expected = PolicyChanges { peers: addresses(&[1, 2, 3, 4]), workloads: BTreeSet::new() };
-        assert_eq!(state.take_changes(), expected);
-        state.apply_namespace(&"ns".into(), Some(Namespace { labels }));
-        assert_eq!(state.take_changes(), PolicyChanges::default(), "it is the same");
-        state.apply_namespace(&"other".into(), None);
-        assert_eq!(state.take_changes(), PolicyChanges::default());
-    }
-
-    #[test]
-    fn a_pod_touches_the_addresses_that_it_has_and_had() {
-        let mut state = state();
-        state.apply_pod(&key("a"), Some(pod("here", "x", None, &[1])));
-        assert_eq!(state.take_changes(), PolicyChanges::default(), "it is the same");
-        state.apply_pod(&key("a"), Some(pod("here", "x", None, &[5, 6])));
-        let changes = state.take_changes();
-        assert_eq!((changes.peers, changes.workloads), (addresses(&[1, 5, 6]), addresses(&[1, 5, 6])));
-        assert_eq!(state.owner(addr(1)), None);
-        state.apply_pod(&key("a"), None);
-        assert_eq!(state.take_changes().peers, addresses(&[5, 6]));
-        assert_eq!((state.owner(addr(5)), state.all_pods().count()), (None, 3));
-    }
-
-    #[test]
-    fn of_several_pods_the_youngest_has_the_address() {
-        let name = |state: &PolicyState| state.owner(addr(9)).map(|view| view.name.to_string());
-        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
-            let mut state = PolicyState::new("here".into());
-            let pods = [("old", Some(1)), ("young", Some(2)), ("ageless", None)];
-            for (name, created_s) in order.map(|at| pods[at]) {
-                state.apply_pod(&key(name), Some(pod("here", "x", created_s, &[9])));
-            }
-            assert_eq!(name(&state).as_deref(), Some("young"));
-            assert_eq!(state.workload(addr(9)).map(|view| &**view.name), Some("young"));
-            state.apply_pod(&key("young"), Some(pod("there", "x", Some(2), &[9])));
-            assert_eq!(state.workload(addr(9)), None, "it is none of ours any more");
-            state.apply_pod(&key("young"), None);
-            assert_eq!(name(&state).as_deref(), Some("old"));
-            state.apply_pod(&key("old"), None);
-            assert_eq!(name(&state).as_deref(), Some("ageless"));
         }
     }
 }

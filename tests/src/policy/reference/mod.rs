@@ -9,28 +9,51 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::api::networking::v1::{
+    IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::cluster::{Cluster, Flow};
+use crate::policy::cluster::{Cluster, Flow};
+
+mod cluster;
 
 type Labels = BTreeMap<String, String>;
+
+/// What is said of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ruling {
+    /// It is denied.
+    Denied,
+    /// It passes; a policy that is audited would deny it.
+    Audited,
+    /// It passes.
+    Allowed,
+}
+
+impl Ruling {
+    /// Whether it passes.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        self != Self::Denied
+    }
+}
 
 /// What holds for a flow at each of its ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// Whether the source may send it.
-    pub egress: bool,
+    pub egress: Ruling,
     /// Whether the destination may get it.
-    pub ingress: bool,
+    pub ingress: Ruling,
 }
 
 impl Answer {
     /// Whether it passes both ends.
     #[must_use]
     pub fn passes(self) -> bool {
-        self.egress && self.ingress
+        self.egress.passes() && self.ingress.passes()
     }
 }
 
@@ -40,31 +63,89 @@ pub fn judge(cluster: &Cluster, flow: &Flow) -> Answer {
     Answer { egress: may_send(cluster, flow), ingress: may_get(cluster, flow) }
 }
 
-/// "Traffic is allowed to a pod if there are no NetworkPolicies selecting the pod, OR if the traffic matches at least one
-/// ingress rule across all of the NetworkPolicy objects whose podSelector matches the pod."
-pub(super) fn may_get(cluster: &Cluster, flow: &Flow) -> bool {
-    let Some(pod) = pod_at(cluster, flow.dest) else { return true };
-    let isolating: Vec<_> = selecting(cluster, pod).filter(|(_, spec)| has_type(spec, "Ingress")).collect();
-    isolating.is_empty()
-        || isolating.iter().filter(|(_, spec)| is_selector_sound(spec)).any(|(namespace, spec)| {
-            spec.ingress.iter().flatten().any(|rule| {
-                matches_peers(cluster, namespace, rule.from.as_deref(), flow.source)
-                    && matches_ports(cluster, rule.ports.as_deref(), flow)
-            })
-        })
+/// Whether the destination may get it.
+pub(super) fn may_get(cluster: &Cluster, flow: &Flow) -> Ruling {
+    let Some(pod) = pod_at(cluster, flow.dest) else { return Ruling::Allowed };
+    judge_end(cluster, pod, "ingress", flow)
 }
 
-/// The same for egress; a named port is still one of the destination.
-pub(super) fn may_send(cluster: &Cluster, flow: &Flow) -> bool {
-    let Some(pod) = pod_at(cluster, flow.source) else { return true };
-    let isolating: Vec<_> = selecting(cluster, pod).filter(|(_, spec)| has_type(spec, "Egress")).collect();
-    isolating.is_empty()
-        || isolating.iter().filter(|(_, spec)| is_selector_sound(spec)).any(|(namespace, spec)| {
-            spec.egress.iter().flatten().any(|rule| {
-                matches_peers(cluster, namespace, rule.to.as_deref(), flow.dest)
-                    && matches_ports(cluster, rule.ports.as_deref(), flow)
-            })
-        })
+/// Whether the source may send it.
+pub(super) fn may_send(cluster: &Cluster, flow: &Flow) -> Ruling {
+    let Some(pod) = pod_at(cluster, flow.source) else { return Ruling::Allowed };
+    judge_end(cluster, pod, "egress", flow)
+}
+
+/// "Policy tiers are evaluated in the following order: Admin tier, NetworkPolicy tier, Baseline tier." "v1.NetworkPolicy always
+/// makes a final decision for selected pods. Further evaluation only happens for Pods not selected by a v1.NetworkPolicy." "If a
+/// given connection wasn't allowed or denied by any of the tiers, the default kubernetes policy is applied, which says that all
+/// pods can communicate with each other." One that is audited decides nothing, but it allows what it allows.
+fn judge_end(cluster: &Cluster, pod: &Pod, side: &str, flow: &Flow) -> Ruling {
+    let mut audited = false;
+    let ruling = |allowed: bool, audited: bool| match (allowed, audited) {
+        (false, _) => Ruling::Denied,
+        (true, true) => Ruling::Audited,
+        (true, false) => Ruling::Allowed,
+    };
+    if let Some(allowed) = cluster::judge_tier(cluster, "Admin", pod, (side, flow), &mut audited) {
+        return ruling(allowed, audited);
+    }
+    let isolating = isolating(cluster, pod, side);
+    let allowed = isolating.iter().any(|policy| allows(cluster, policy, side, flow));
+    if isolating.iter().any(|policy| !is_audited(cluster, policy)) {
+        return ruling(allowed, audited);
+    }
+    audited |= !isolating.is_empty() && !allowed;
+    let last = cluster::judge_tier(cluster, "Baseline", pod, (side, flow), &mut audited);
+    ruling(last != Some(false), audited)
+}
+
+/// Whether what was allowed to the pod, or by it, goes on when it no longer is: if each policy that isolates it says so.
+#[must_use]
+pub fn keeps(cluster: &Cluster, pod: &Pod, side: &str) -> bool {
+    let isolating = isolating(cluster, pod, side);
+    let enforced = isolating.iter().filter(|policy| !is_audited(cluster, policy));
+    let keeps = enforced.map(|policy| annotation(&policy.metadata, "weir.dev/established") == Some("keep"));
+    let all: Vec<_> = keeps.chain(cluster::keeps(cluster, pod, side)).collect();
+    !all.is_empty() && all.iter().all(|keeps| *keeps)
+}
+
+fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn is_audited(cluster: &Cluster, policy: &NetworkPolicy) -> bool {
+    let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+    let of_namespace = cluster.namespaces.get(namespace).map(|namespace| &namespace.metadata);
+    let metas = [Some(&policy.metadata), of_namespace];
+    metas.into_iter().flatten().any(|meta| annotation(meta, "weir.dev/policy-mode") == Some("audit"))
+}
+
+/// The policies that select a pod for a direction.
+fn isolating<'a>(cluster: &'a Cluster, pod: &Pod, side: &str) -> Vec<&'a NetworkPolicy> {
+    let wanted = if side == "ingress" { "Ingress" } else { "Egress" };
+    selecting(cluster, pod)
+        .filter(|policy| has_type(&policy.spec.clone().unwrap_or_default(), wanted))
+        .collect()
+}
+
+/// "Traffic is allowed to a pod if there are no NetworkPolicies selecting the pod, OR if the traffic matches at least one
+/// ingress rule across all of the NetworkPolicy objects whose podSelector matches the pod." The same for egress; a named port
+/// is still one of the destination.
+fn allows(cluster: &Cluster, policy: &NetworkPolicy, side: &str, flow: &Flow) -> bool {
+    let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+    let spec = policy.spec.clone().unwrap_or_default();
+    if !is_selector_sound(&spec) {
+        return false;
+    }
+    let matches = |peers: Option<&[NetworkPolicyPeer]>, ports: Option<&[NetworkPolicyPort]>, peer: IpAddr| {
+        matches_peers(cluster, namespace, peers, peer) && matches_ports(cluster, ports, flow)
+    };
+    let mut ingress = spec.ingress.iter().flatten();
+    let mut egress = spec.egress.iter().flatten();
+    match side {
+        "ingress" => ingress.any(|rule| matches(rule.from.as_deref(), rule.ports.as_deref(), flow.source)),
+        _ => egress.any(|rule| matches(rule.to.as_deref(), rule.ports.as_deref(), flow.dest)),
+    }
 }
 
 /// The pod whose address this is. Those on their node's network have none of their own, those that ended have lost theirs; of
@@ -92,14 +173,14 @@ pub fn pod_at(cluster: &Cluster, addr: IpAddr) -> Option<&Pod> {
 }
 
 /// "podSelector selects the pods to which this NetworkPolicy object applies", in its own namespace; "an empty selector matches
-/// all pods in the policy's namespace. If it is not specified, it defaults to an empty selector." With the namespace.
-fn selecting<'a>(cluster: &'a Cluster, pod: &'a Pod) -> impl Iterator<Item = (&'a str, NetworkPolicySpec)> {
-    let namespace = namespace_of(pod);
+/// all pods in the policy's namespace. If it is not specified, it defaults to an empty selector."
+fn selecting<'a>(cluster: &'a Cluster, pod: &Pod) -> impl Iterator<Item = &'a NetworkPolicy> {
+    let (namespace, labels) = (namespace_of(pod).to_owned(), labels_of(pod).clone());
     let policies = cluster.policies.values();
-    let same = policies.filter(move |policy| policy.metadata.namespace.as_deref() == Some(namespace));
-    let specs = same.map(move |policy| (namespace, policy.spec.clone().unwrap_or_default()));
-    specs.filter(move |(_, spec)| {
-        spec.pod_selector.as_ref().is_none_or(|selector| matches_selector(selector, labels_of(pod), true))
+    let same = policies.filter(move |policy| policy.metadata.namespace.as_ref() == Some(&namespace));
+    same.filter(move |policy| {
+        let selector = policy.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref());
+        selector.is_none_or(|selector| matches_selector(selector, &labels, true))
     })
 }
 
