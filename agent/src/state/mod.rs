@@ -19,7 +19,7 @@ mod policy;
 
 pub use demand::NARROW;
 pub use node_ports::NodePortAddresses;
-pub use policy::{PodView, PolicyChanges, PolicyState, Selected};
+pub use policy::{ClusterPolicyView, PodView, PolicyChanges, PolicyState, Selected};
 
 #[cfg(test)]
 mod tests;

@@ -36,7 +36,7 @@ fn asked(server: &ApiServer) -> usize {
 /// How many of them are, or may be, for the pod here.
 fn selecting(watcher: &Watcher) -> Vec<Selected> {
     let view = watcher.state.policy().owner("10.1.0.2".parse().unwrap()).unwrap();
-    watcher.state.policy().cluster_policies(&view).into_iter().map(|(_, selected)| selected).collect()
+    watcher.state.policy().cluster_policies(&view).into_iter().map(|one| one.selected).collect()
 }
 
 #[tokio::test]

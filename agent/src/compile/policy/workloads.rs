@@ -12,7 +12,7 @@ use super::{Change, Matrix, PolicyCompiler};
 use crate::source::{
     ClusterNetworkPolicy, ClusterRule, NetworkPolicy, PolicyPeer, PolicyPort, RuleAction, Tier,
 };
-use crate::state::{PodView, PolicyState, Selected};
+use crate::state::{ClusterPolicyView, PodView, PolicyState, Selected};
 
 /// A pod's address, and the sets that it is to have; it holds them from when it was made.
 pub(super) type Move = (IpAddr, Option<PodPolicy>);
@@ -77,7 +77,7 @@ impl PolicyCompiler {
                 .extend(of_side.iter().map(|rule| reader.read(rule.peers.as_deref(), rule.ports.as_deref())));
         }
         let (mut admin, mut baseline) = (Vec::new(), Vec::new());
-        for (policy, selected) in state.cluster_policies(view) {
+        for ClusterPolicyView { policy, selected, .. } in state.cluster_policies(view) {
             let tier = if policy.tier == Tier::Admin { &mut admin } else { &mut baseline };
             tier.extend(reader.read_cluster(policy, selected));
             if !policy.modes.audit && !policy.rules(side).is_empty() {

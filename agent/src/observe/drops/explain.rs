@@ -9,7 +9,7 @@ use weir_ebpf::wire::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
 use super::record::{DropEnd, DropRecord};
 use crate::network::Facts;
-use crate::source::ObjectKey;
+use crate::source::{ClusterRule, ObjectKey, RuleAction};
 use crate::state::{PodView, State};
 use crate::tables::Tables;
 
@@ -17,6 +17,9 @@ use crate::tables::Tables;
 const MOST_NAMES: usize = 10;
 /// Of a batch, how many addresses are looked for in all Services: those of ports that no Service has.
 const MOST_SEARCHES: usize = 16;
+
+/// Before the name of a policy that is in no namespace.
+const CLUSTER: &str = "ClusterNetworkPolicy ";
 
 /// What is known of the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -167,17 +170,19 @@ impl<'a> Explainer<'a> {
         if by.is_empty() {
             return format!("{reply}the policies that isolated {pod} for {} have changed since", word(asked));
         }
-        if event.has(DropEvent::WOULD) {
-            return format!("{reply}{pod} would be isolated for {} by {by}; none allows it", word(asked));
-        }
-        format!("{reply}{pod} is isolated for {} by {by}; none allows it", word(asked))
+        // Those without a namespace may deny what others allow.
+        let how =
+            if by.contains(CLUSTER) { "one of them denies it, or none allows it" } else { "none allows it" };
+        let is = if event.has(DropEvent::WOULD) { "would be" } else { "is" };
+        format!("{reply}{pod} {is} isolated for {} by {by}; {how}", word(asked))
     }
 }
 
 /// The names of the policies that isolate a pod in one direction, and how many there are beyond.
 fn isolating(state: &State, pod: &ObjectKey, side: Side) -> (Vec<String>, usize) {
     let policies = state.policy();
-    let Some(labels) = policies.pod(pod).map(|pod| &pod.labels) else { return (Vec::new(), 0) };
+    let Some(found) = policies.pod(pod) else { return (Vec::new(), 0) };
+    let labels = &found.labels;
     let isolates = policies.named_policies(&pod.namespace).filter(|(_, policy)| {
         let direction = match side {
             Side::Ingress => &policy.ingress,
@@ -185,16 +190,14 @@ fn isolating(state: &State, pod: &ObjectKey, side: Side) -> (Vec<String>, usize)
         };
         direction.is_some() && policy.pods.matches(labels)
     });
-    let mut names: Vec<String> = Vec::new();
-    let mut more = 0;
-    for (name, _) in isolates {
-        if names.len() < MOST_NAMES {
-            names.push(format!("{}/{name}", pod.namespace));
-        } else {
-            more += 1;
-        }
-    }
-    (names, more)
+    let of_cluster =
+        policies.cluster_policies(&PodView { namespace: &pod.namespace, name: &pod.name, pod: found });
+    let denies = |rule: &ClusterRule| rule.action != RuleAction::Accept;
+    let of_cluster = of_cluster.into_iter().filter(|one| one.policy.rules(side).iter().any(denies));
+    let of_cluster = of_cluster.map(|one| format!("{CLUSTER}{}", one.name));
+    let mut all = of_cluster.chain(isolates.map(|(name, _)| format!("{}/{name}", pod.namespace)));
+    let names: Vec<String> = all.by_ref().take(MOST_NAMES).collect();
+    (names, all.count())
 }
 
 fn key(view: PodView<'_>) -> ObjectKey {

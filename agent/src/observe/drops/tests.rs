@@ -13,7 +13,8 @@ use super::*;
 use crate::compile::{FrontendPlan, PortName, PortPlan, ServicePlan};
 use crate::network::{Facts, Pod as Device};
 use crate::source::{
-    Event, Family, Labels, NetworkPolicy, ObjectKey, Pod, PolicyRule, Requirement, Selector, Test,
+    ClusterNetworkPolicy, ClusterRule, Event, Family, Labels, NetworkPolicy, ObjectKey, Pod, PolicyModes,
+    PolicyRule, Requirement, RuleAction, Selector, Subject, Test, Tier,
 };
 use crate::state::State;
 use crate::tables::memory::MemoryStore;
@@ -75,7 +76,7 @@ impl World {
         add("other", "client", pod("there", "client", &CASTS.map(|cast| cast.client)));
         let nothing: Option<Box<[PolicyRule]>> = Some(Box::default());
         let mut policy = |namespace: &str, name: &str, pods, ingress, egress| {
-            let policy = NetworkPolicy { pods, ingress, egress };
+            let policy = NetworkPolicy { pods, ingress, egress, modes: PolicyModes::default() };
             state.apply(Event::NetworkPolicy(ObjectKey::new(namespace, name), Some(policy)));
         };
         policy("default", "deny-all", Selector::default(), nothing.clone(), nothing.clone());
@@ -153,6 +154,26 @@ fn ingress_names_both_pods_and_the_policies_that_isolate() {
 }
 
 #[test]
+fn policies_without_a_namespace_are_named_where_they_deny() {
+    let mut world = World::new();
+    let rule = |action| ClusterRule { action, peers: None, ports: None };
+    let policy = |action| ClusterNetworkPolicy {
+        tier: Tier::Admin,
+        priority: 1,
+        subject: Subject { namespaces: Selector::default(), pods: selecting("web") },
+        ingress: [rule(action)].into(),
+        egress: Box::default(),
+        modes: PolicyModes::default(),
+    };
+    world.state.apply(Event::ClusterNetworkPolicy("open".into(), Some(policy(RuleAction::Accept))));
+    world.state.apply(Event::ClusterNetworkPolicy("shut".into(), Some(policy(RuleAction::Deny))));
+    let (src, dst) = (peer(CASTS[0].client, 41234), peer(CASTS[0].web, 80));
+    let record = world.explain(&event(HookPoint::ToPod, DropReason::PolicyIngress, src, dst));
+    assert_eq!(record.policies, ["ClusterNetworkPolicy shut", "default/deny-all", "default/web"]);
+    assert!(record.why.ends_with("one of them denies it, or none allows it"), "{}", record.why);
+}
+
+#[test]
 fn egress_names_the_service_and_the_backend() {
     let world = World::new();
     for cast in CASTS {
@@ -222,7 +243,12 @@ fn a_socket_is_its_pods() {
 fn of_very_many_policies_some_are_named() {
     let mut world = World::new();
     for number in 0..100 {
-        let policy = NetworkPolicy { pods: Selector::default(), ingress: Some(Box::default()), egress: None };
+        let policy = NetworkPolicy {
+            pods: Selector::default(),
+            ingress: Some(Box::default()),
+            egress: None,
+            modes: PolicyModes::default(),
+        };
         let key = ObjectKey::new("default", format!("p{number:03}"));
         world.state.apply(Event::NetworkPolicy(key, Some(policy)));
     }

@@ -18,6 +18,17 @@ pub enum Selected {
     Yes,
 }
 
+/// A policy without a namespace that is, or may be, for a pod.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClusterPolicyView<'a> {
+    /// `metadata.name`
+    pub name: &'a Arc<str>,
+    /// The policy.
+    pub policy: &'a ClusterNetworkPolicy,
+    /// Never [`Selected::No`].
+    pub selected: Selected,
+}
+
 /// For each pod of this node in a namespace, for each policy.
 pub(super) type SelectedHere = Vec<Vec<Selected>>;
 
@@ -26,13 +37,13 @@ impl PolicyState {
     /// priority. Of two with the same the name decides: any order is right (API comment on `priority`), and every node is to
     /// have the same.
     #[must_use]
-    pub fn cluster_policies(&self, view: &PodView<'_>) -> Vec<(&ClusterNetworkPolicy, Selected)> {
-        let all = self
-            .cluster
-            .values()
-            .map(|policy| (policy, self.selects(policy, view.namespace, &view.pod.labels)));
-        let mut found: Vec<_> = all.filter(|(_, selected)| *selected != Selected::No).collect();
-        found.sort_by_key(|(policy, _)| (policy.tier, policy.priority));
+    pub fn cluster_policies(&self, view: &PodView<'_>) -> Vec<ClusterPolicyView<'_>> {
+        let all = self.cluster.iter().map(|(name, policy)| {
+            let selected = self.selects(policy, view.namespace, &view.pod.labels);
+            ClusterPolicyView { name, policy, selected }
+        });
+        let mut found: Vec<_> = all.filter(|one| one.selected != Selected::No).collect();
+        found.sort_by_key(|one| (one.policy.tier, one.policy.priority));
         found
     }
 

@@ -17,7 +17,7 @@ mod cluster;
 #[cfg(test)]
 mod tests;
 
-pub use cluster::Selected;
+pub use cluster::{ClusterPolicyView, Selected};
 
 /// The objects by namespace, then by name.
 type ByNamespace<T> = HashMap<Arc<str>, BTreeMap<Arc<str>, T>>;
