@@ -1,6 +1,6 @@
 //! Which atoms match a pod: found by what they ask for, not by trying each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::rule::{Atom, AtomId, Mark, Scope};
@@ -15,6 +15,8 @@ const FEW: usize = 8;
 pub(super) struct Selectors {
     atoms: BTreeMap<AtomId, Arc<Atom>>,
     by_anchor: HashMap<Anchor, Vec<AtomId>>,
+    /// Those that are found by labels of a namespace.
+    by_namespace: BTreeSet<AtomId>,
     names: HashMap<(Arc<str>, Protocol), AtomId>,
 }
 
@@ -40,6 +42,9 @@ impl Selectors {
             Atom::Pods { namespaces, pods } => {
                 self.atoms.insert(id, atom.clone());
                 for anchor in anchors(namespaces, pods) {
+                    if matches!(anchor, Anchor::NamespaceLabel(_)) {
+                        self.by_namespace.insert(id);
+                    }
                     self.by_anchor.entry(anchor).or_default().push(id);
                 }
             }
@@ -53,6 +58,7 @@ impl Selectors {
         match atom {
             Atom::Pods { namespaces, pods } => {
                 self.atoms.remove(&id);
+                self.by_namespace.remove(&id);
                 for anchor in anchors(namespaces, pods) {
                     if let Some(ids) = self.by_anchor.get_mut(&anchor) {
                         ids.retain(|other| *other != id);
@@ -85,10 +91,12 @@ impl Selectors {
                 marks.push(Mark { perhaps, ..Mark::new(*id) });
             }
         };
-        // Of a namespace that is not known there is no label by which to find them.
-        if self.atoms.len() <= FEW || in_namespace.is_none() {
+        if self.atoms.len() <= FEW {
             self.atoms.keys().for_each(look_at);
         } else {
+            // Any of them may match in a namespace that is not known.
+            let perhaps = in_namespace.is_none().then_some(&self.by_namespace);
+            perhaps.into_iter().flatten().for_each(&mut look_at);
             let anchors = possible_anchors(namespace, in_namespace, &pod.labels);
             anchors.filter_map(|anchor| self.by_anchor.get(&anchor)).flatten().for_each(&mut look_at);
         }

@@ -7,7 +7,9 @@ use weir_ebpf::datapath::policy::{Access, judge};
 use weir_ebpf::testing::MemoryPolicy;
 
 use super::{Change, PolicyCompiler, Sizes, Update};
-use crate::source::{Event, ObjectKey, parse_namespace, parse_network_policy, parse_pod};
+use crate::source::{
+    Event, ObjectKey, parse_cluster_network_policy, parse_namespace, parse_network_policy, parse_pod,
+};
 use crate::state::State;
 
 struct World {
@@ -67,10 +69,27 @@ impl World {
     }
 
     fn put_policy(&mut self, name: &str, spec: &Value) {
-        let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec});
+        self.put_policy_with(name, &json!({}), spec);
+    }
+
+    fn put_policy_with(&mut self, name: &str, annotations: &Value, spec: &Value) {
+        let metadata = json!({"namespace": "ns", "name": name, "annotations": annotations});
+        let object = json!({"metadata": metadata, "spec": spec});
         let parsed = parse_network_policy(&serde_json::from_value(object).unwrap());
         assert_eq!(parsed.problems, []);
         self.state.apply(Event::NetworkPolicy(key(name), parsed.object));
+    }
+
+    /// A policy of the Admin tier for servers.
+    fn put_cluster_policy(&mut self, name: &str, annotations: &Value, ingress: &Value) {
+        let subject = json!({"pods": {"podSelector": {"matchLabels": {"app": "server"}}}});
+        let object = json!({
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {"tier": "Admin", "priority": 1, "subject": subject, "ingress": ingress},
+        });
+        let parsed = parse_cluster_network_policy(&serde_json::from_value(object).unwrap());
+        assert_eq!(parsed.problems, []);
+        self.state.apply(Event::ClusterNetworkPolicy(name.into(), parsed.object));
     }
 
     fn update(&mut self) -> Update {
@@ -328,4 +347,42 @@ fn a_pod_of_this_node_goes_with_all_that_was_for_it() {
     assert_eq!(world.compiler.sizes(), Sizes { networks: 1, ..Sizes::default() });
     let empty = MemoryPolicy { networks: world.tables.networks.clone(), ..MemoryPolicy::default() };
     assert_eq!(world.tables, empty);
+}
+
+#[test]
+fn a_policy_of_the_cluster_is_rows_of_the_pods_that_it_selects() {
+    let mut world = World::served();
+    world.put_pod("other", "here", "10.0.0.3", json!({"app": "other"}));
+    world.update();
+    let before = world.policy("10.0.0.1");
+    let stranger = json!([{"pods": {"podSelector": {"matchLabels": {"app": "other"}}}}]);
+    let client = json!([{"pods": {"podSelector": {"matchLabels": {"app": "client"}}}}]);
+    let web = json!([{"tcp": {"destinationPort": {"number": 80}}}]);
+    let rules =
+        json!([{"action": "Accept", "from": stranger}, {"action": "Deny", "from": client, "protocols": web}]);
+    world.put_cluster_policy("p", &json!({}), &rules);
+    let update = world.update();
+    let pods: Vec<_> = update.changes.iter().filter(|change| matches!(change, Change::Pod(..))).collect();
+    assert!(matches!(pods[..], [Change::Pod(pod, _)] if *pod == addr("10.0.0.1")), "{pods:?}");
+    let set = world.policy("10.0.0.1").ingress;
+    assert!(set != before.ingress && world.policy("10.0.0.3") == open());
+    assert!(update.changes.contains(&Change::Exact(set, true)), "a row that is missing would allow more");
+    assert!(world.passes(Side::Ingress, "10.0.0.1", "10.0.1.9", 6, 81));
+    assert!(!world.passes(Side::Ingress, "10.0.0.1", "10.0.1.1", 6, 80));
+    // What it keeps is said of the pod alone.
+    world.put_policy_with("serve", &json!({"weir.dev/established": "keep"}), &serve());
+    assert_eq!(world.update(), Update::default(), "one of the two does not keep");
+    world.put_cluster_policy("p", &json!({"weir.dev/established": "keep"}), &rules);
+    let kept = PodPolicy { flags: PodPolicy::KEEP_INGRESS, ..world.policy("10.0.0.1") };
+    let change = Change::Pod(addr("10.0.0.1"), Some(kept));
+    assert_eq!(world.update(), Update { changes: vec![change], garbage: vec![] });
+
+    world.state.apply(Event::ClusterNetworkPolicy("p".into(), None));
+    let update = world.update();
+    assert!(update.garbage.contains(&Change::Exact(set, false)), "{update:?}");
+    assert_eq!(
+        world.policy("10.0.0.1"),
+        PodPolicy { flags: PodPolicy::KEEP_INGRESS, ..world.policy("10.0.0.1") }
+    );
+    assert!(world.passes(Side::Ingress, "10.0.0.1", "10.0.1.1", 6, 80));
 }

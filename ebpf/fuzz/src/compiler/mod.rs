@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use weir_agent::source::Protocol;
 use weir_tests::policy::node::{judge_by, write};
-use weir_tests::policy::reference::{self, Answer};
+use weir_tests::policy::reference::{self, Answer, Ruling};
 use weir_tests::policy::{Cluster, Flow, Node, Placement};
 
 use self::objects::{Labels, OUTSIDE, POOL, Pod, Policy, name, namespace};
@@ -119,7 +119,8 @@ fn answer(cluster: &Cluster, flow: &Flow) -> Answer {
         pod.is_some_and(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some("here"))
     };
     let all = reference::judge(cluster, flow);
-    Answer { egress: !is_here(flow.source) || all.egress, ingress: !is_here(flow.dest) || all.ingress }
+    let of = |is_here: bool, ruling| if is_here { ruling } else { Ruling::Allowed };
+    Answer { egress: of(is_here(flow.source), all.egress), ingress: of(is_here(flow.dest), all.ingress) }
 }
 
 /// Some flows between all pairs of addresses of one family.
