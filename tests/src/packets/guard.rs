@@ -1,55 +1,15 @@
 //! Policies on the node of the cases: who may what.
 
-use weir_ebpf::abi::{
-    Addr, BoundPod, ClassId, Enforcement, PodPolicy, PolicySetId, Port, PortRule, PortRuleKey, PortRulesId,
-    Protocol, VerdictKey,
-};
+use weir_ebpf::abi::Port;
+use weir_ebpf::testing::Allows;
 
 use super::case::Who;
 use super::node::{FIRST_POD, LOCAL, Node};
 
-const FRIENDS: ClassId = ClassId(7);
-const FRIENDS_SET: PolicySetId = PolicySetId(10);
-const PORT_SET: PolicySetId = PolicySetId(11);
-const PORTS: PortRulesId = PortRulesId(3);
-/// The backends' port, which is the only one in policies.
-const PORT: u16 = 8080;
-
-/// What a pod is allowed on one side.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Allows {
-    /// Nothing isolates it.
-    Everything,
-    /// Nothing at all.
-    Nothing,
-    /// Whatever friends send, or are sent.
-    Friends,
-    /// The same to the backends' port alone.
-    FriendsPort,
-}
-
-impl Allows {
-    const fn set(self) -> PolicySetId {
-        match self {
-            Self::Everything => PolicySetId::OPEN,
-            Self::Nothing => PolicySetId::CLOSED,
-            Self::Friends => FRIENDS_SET,
-            Self::FriendsPort => PORT_SET,
-        }
-    }
-}
-
 impl Node {
     /// There are policies. The pods of this node are known; the first is isolated like this, the other is not.
     pub(super) fn guard(&mut self, ingress: Allows, egress: Allows) {
-        self.tables.enforcement = Enforcement::new(Enforcement::ON | Enforcement::HOLD_UNKNOWN, 1, 8);
-        let policy = &mut self.tables.policy;
-        policy.verdicts.insert(VerdictKey { set: FRIENDS_SET, class: FRIENDS }, PortRulesId::ALL);
-        policy.verdicts.insert(VerdictKey { set: PORT_SET, class: FRIENDS }, PORTS);
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let key = PortRuleKey::new(PORTS, protocol as u8, Port::new(PORT), 16);
-            policy.port_rules.insert(key, PortRule::ALLOW);
-        }
+        self.tables.guard(8);
         for pod in 0..LOCAL {
             self.isolate(pod, Allows::Everything, Allows::Everything);
         }
@@ -58,10 +18,8 @@ impl Node {
 
     /// How a pod of this node is isolated from now on.
     pub(super) fn isolate(&mut self, pod: u32, ingress: Allows, egress: Allows) {
-        let (addr, none) = (self.peer(Who::Pod(pod)).addr, Addr::from_words([0; 4]));
-        let (v4, v6) = if addr.is_v4() { (addr, none) } else { (none, addr) };
-        let policy = PodPolicy::new(ingress.set(), egress.set());
-        self.tables.pods.insert(FIRST_POD + pod, BoundPod::new(v4, v6, policy, 0));
+        let addr = self.peer(Who::Pod(pod)).addr;
+        self.tables.isolate(FIRST_POD + pod, addr, ingress, egress);
     }
 
     /// A pod of this node that nobody knows yet.
@@ -78,7 +36,8 @@ impl Node {
 
     /// Policies know this address from now on.
     pub(super) fn befriend(&mut self, who: Who) {
-        self.tables.policy.addresses.insert(self.peer(who).addr, FRIENDS);
+        let addr = self.peer(who).addr;
+        self.tables.befriend(addr);
         self.tables.enforcement.generation += 1;
     }
 

@@ -10,6 +10,7 @@ mod drops;
 mod exposed;
 mod http;
 mod lifecycle;
+mod load;
 mod node;
 mod outside;
 mod policies;
@@ -53,8 +54,22 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
+/// Those about policies.
+const POLICIES: [(&str, Single); 10] = [
+    ("policies/everybody", policies::everybody_by_policies),
+    ("policies/connections", policies::connections_end_with_what_allowed_them),
+    ("policies/changes", load::changes_cut_nothing_that_is_allowed),
+    ("policies/full-share", load::a_full_share_cuts_no_reply),
+    ("policies/flood", load::a_flood_evicts_nobody_elses_flows),
+    ("attacks/frames", attacks::nothing_gets_through),
+    ("attacks/backwards", attacks::a_connection_is_not_opened_backwards),
+    ("attacks/own-address", attacks::a_pod_that_changes_its_address_is_not_heard),
+    ("attacks/masquerade", attacks::a_port_of_the_host_does_not_make_a_pod_the_node),
+    ("policies/drops-by-name", drops::by_name),
+];
+
 fn trials(shared: &Shared) -> Vec<Trial> {
-    let single: [(&str, Single); 34] = [
+    let single: [(&str, Single); 27] = [
         ("traces/direct-traffic-then-nothing-left", traces::direct_traffic_then_nothing_left),
         ("traces/interrupted", traces::interrupted),
         ("traces/killed-and-swept", traces::killed_and_swept),
@@ -74,13 +89,6 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         ("outside/tcp-backend-terminates", outside::tcp_backend_terminates),
         ("outside/no-tracked-flow-moves", outside::no_tracked_flow_moves),
         ("outside/refusals", refusals::from_outside),
-        ("policies/everybody", policies::everybody_by_policies),
-        ("policies/connections", policies::connections_end_with_what_allowed_them),
-        ("attacks/frames", attacks::nothing_gets_through),
-        ("attacks/backwards", attacks::a_connection_is_not_opened_backwards),
-        ("attacks/own-address", attacks::a_pod_that_changes_its_address_is_not_heard),
-        ("attacks/masquerade", attacks::a_port_of_the_host_does_not_make_a_pod_the_node),
-        ("policies/drops-by-name", drops::by_name),
         ("tuples/one-client-by-several-ways", tuples::one_client_by_several_ways),
         ("tuples/echoes", tuples::echoes),
         ("sizes/narrow-towards-client", sizes::narrow_towards_client),
@@ -94,7 +102,10 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         let shared = Arc::clone(shared);
         Trial::test(format!("case/{row}"), move || run_row(&row, &shared).map_err(failed))
     });
-    let single = single.map(|(name, run)| Trial::test(name, move || run().map_err(failed)));
+    let single = single
+        .into_iter()
+        .chain(POLICIES)
+        .map(|(name, run)| Trial::test(name, move || run().map_err(failed)));
     let reach = reach::SCENES.map(|scene| {
         let name = format!("reach/{}", scene.name);
         Trial::test(name, move || reach::everybody_reaches_everything(&scene).map_err(failed))
@@ -103,7 +114,7 @@ fn trials(shared: &Shared) -> Vec<Trial> {
         let name = format!("sizes/{}", scene.name);
         Trial::test(name, move || sizes::long_ones_arrive(&scene).map_err(failed))
     });
-    single.into_iter().chain(reach).chain(sizes).chain(rows).collect()
+    single.chain(reach).chain(sizes).chain(rows).collect()
 }
 
 fn failed(error: anyhow::Error) -> Failed {

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use weir_ebpf::abi::{Addr, Peer, PodPolicy, Port, Protocol, Side};
-use weir_ebpf::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_SYN, parse_quoted};
+use weir_ebpf::wire::{Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse_quoted};
 
 use super::rules::Rules;
 
@@ -78,12 +78,17 @@ impl Model {
             self.begun.insert((key, at.side));
             return true;
         }
+        // The ends of a connection that was allowed are told that it is over.
+        let is_known = |side: Side| self.begun.contains(&(key, side));
+        if packet.tcp_flags & TCP_RST != 0 && (is_known(Side::Egress) || is_known(Side::Ingress)) {
+            return true;
+        }
         let opposite = if at.side == Side::Egress { Side::Ingress } else { Side::Egress };
         if opens(packet) || !allowed(opposite) {
             return false;
         }
         // What nobody saw begin may be from before there were policies.
-        self.begun.contains(&(key, opposite)) || packet.kind == Kind::Transport(Protocol::Tcp)
+        is_known(opposite) || packet.kind == Kind::Transport(Protocol::Tcp)
     }
 
     fn quotes_known(&self, at: &At, packet: &Packet, bytes: &[u8]) -> bool {

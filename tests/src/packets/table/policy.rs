@@ -1,6 +1,7 @@
 //! Policies: the first pod is isolated, the other is not.
 
 use weir_ebpf::abi::DropReason;
+use weir_ebpf::testing::Allows::{Everything, Friends, FriendsPort, Nothing};
 use weir_ebpf::wire::{TCP_ACK, TCP_RST, TCP_SYN};
 
 use crate::packets::case::Becomes::{self, Cut, Delivered, Dropped, Refused, Routed, Stack, Untouched};
@@ -9,7 +10,6 @@ use crate::packets::case::Hook::{FromNet, FromPod, ToPod};
 use crate::packets::case::What::{Arp, Echo, Piece, Redirect, Strange, Tcp, TooBig, Udp, UdpMapped};
 use crate::packets::case::Who::{Client, Node, NodePort, Pod, PodPort, Router, Source, Vip};
 use crate::packets::case::{Case, Step, at};
-use crate::packets::guard::Allows::{Everything, Friends, FriendsPort, Nothing};
 use crate::packets::node::{FIRST_POD, UPLINK};
 
 const SYN: u8 = TCP_SYN;

@@ -11,13 +11,10 @@ mod ways;
 use std::net::SocketAddr;
 
 use super::{FIRST_POD, World, ip, translated};
-use crate::abi::{
-    Addr, BoundPod, ClassId, Counter, DropReason, Enforcement, Peer, PodPolicy, PolicySetId, Port, PortRule,
-    PortRuleKey, PortRulesId, Protocol, VerdictKey,
-};
+use crate::abi::{Addr, BoundPod, Counter, DropReason, Enforcement, Peer, PodPolicy, PolicySetId, Port};
 use crate::datapath::enforce::{PodHook, arrive_from_net, arrive_from_pod, leave_to_pod};
 use crate::datapath::packet::{Node, Onward, Verdict};
-use crate::testing::{FakeMoment, FakeNetwork, MemoryTables, frame};
+use crate::testing::{Allows, FakeMoment, FakeNetwork, GUARDED_PORT, MemoryTables, frame};
 use crate::wire::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, parse};
 
 const SYN: u8 = TCP_SYN;
@@ -26,57 +23,17 @@ const FIN: u8 = TCP_FIN;
 const RST: u8 = TCP_RST;
 const UPLINK: u32 = super::UPLINK;
 
-/// Of whoever some policy knows.
-const FRIENDS: ClassId = ClassId(7);
 /// The only TCP and UDP port that policies here know: the backends'.
-const PORT: u16 = 8080;
-const PORTS: PortRulesId = PortRulesId(3);
+const PORT: u16 = GUARDED_PORT;
 
 const INGRESS: Verdict = Verdict::Drop(DropReason::PolicyIngress);
 const EGRESS: Verdict = Verdict::Drop(DropReason::PolicyEgress);
-
-/// What a pod is allowed on one side.
-#[derive(Clone, Copy)]
-enum Allows {
-    Everything,
-    Nothing,
-    /// Everything from and to friends.
-    Friends,
-    /// What is for [`PORT`], from and to friends.
-    FriendsPort,
-    /// Everything, though what is not from and to friends would be denied.
-    Watched,
-}
-
-impl Allows {
-    const fn set(self) -> PolicySetId {
-        match self {
-            Self::Everything => PolicySetId::OPEN,
-            Self::Nothing => PolicySetId::CLOSED,
-            Self::Friends => PolicySetId(10),
-            Self::FriendsPort => PolicySetId(11),
-            Self::Watched => PolicySetId(12),
-        }
-    }
-}
 
 impl World {
     /// Worlds in which policies are in force; the two pods of this node are known, and nothing isolates them.
     fn guarded() -> [Self; 2] {
         Self::both().map(|mut world| {
-            world.tables.enforcement = Enforcement::new(Enforcement::ON | Enforcement::HOLD_UNKNOWN, 1, 100);
-            for set in [Allows::Friends.set(), Allows::Watched.set()] {
-                let all = VerdictKey { set, class: FRIENDS };
-                world.tables.policy.verdicts.insert(all, PortRulesId::ALL);
-            }
-            let watched = VerdictKey { set: Allows::Watched.set(), class: ClassId::EVERYBODY };
-            world.tables.policy.verdicts.insert(watched, PortRulesId::AUDIT);
-            let some = VerdictKey { set: Allows::FriendsPort.set(), class: FRIENDS };
-            world.tables.policy.verdicts.insert(some, PORTS);
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                let key = PortRuleKey::new(PORTS, protocol as u8, Port::new(PORT), 16);
-                world.tables.policy.port_rules.insert(key, PortRule::ALLOW);
-            }
+            world.tables.guard(100);
             for pod in 0..super::LOCAL {
                 world.isolate(pod, Allows::Everything, Allows::Everything);
             }
@@ -86,15 +43,7 @@ impl World {
 
     /// What a pod of this node may get and send.
     fn isolate(&mut self, pod: u32, ingress: Allows, egress: Allows) {
-        let (addr, none) = (self.pod(pod).addr, Addr::from_words([0; 4]));
-        let (v4, v6) = if addr.is_v4() { (addr, none) } else { (none, addr) };
-        let mut policy = PodPolicy::new(ingress.set(), egress.set());
-        for (allows, flag) in [(ingress, PodPolicy::WATCH_INGRESS), (egress, PodPolicy::WATCH_EGRESS)] {
-            if matches!(allows, Allows::Watched) {
-                policy.flags |= flag;
-            }
-        }
-        self.tables.pods.insert(FIRST_POD + pod, BoundPod::new(v4, v6, policy, 0));
+        self.tables.isolate(FIRST_POD + pod, self.pod(pod).addr, ingress, egress);
     }
 
     /// What pods had goes on, on these sides ([`PodPolicy::KEEP_INGRESS`]).
@@ -103,7 +52,7 @@ impl World {
     }
 
     fn befriend(&mut self, peer: Peer) {
-        self.tables.policy.addresses.insert(peer.addr, FRIENDS);
+        self.tables.befriend(peer.addr);
     }
 
     /// Another generation, as when classes have changed.
