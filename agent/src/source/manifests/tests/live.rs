@@ -86,6 +86,31 @@ async fn pods_namespaces_and_policies() {
 }
 
 #[tokio::test]
+async fn policies_without_a_namespace() {
+    let policy = |action: &str, port: &str| {
+        format!(
+            "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: p, annotations: \
+             {{weir.dev/policy-mode: audit}}}}\nspec:\n  tier: Baseline\n  priority: 10\n  subject: {{namespaces: {{}}}}\n  \
+             egress:\n  - action: {action}\n    to: [{{networks: [0.0.0.0/0]}}]\n    protocols: [{{tcp: {{destinationPort: \
+             {{{port}}}}}}}]\n"
+        )
+    };
+    let mut lab = Lab::start(&[("p.yaml", policy("Deny", "number: 80"))]).await;
+    let counts = |lab: &Lab| (lab.state.counts().cluster_policies, lab.state.counts().audited);
+    assert_eq!((counts(&lab), lab.problems()), ((1, 1), vec![]));
+    lab.write("p.yaml", &policy("Deny", "name: web"));
+    let wrong = "ClusterNetworkPolicy p: spec.egress[0].protocols[0].tcp.destinationPort.name: is not known here: this rule \
+                 denies everybody everything";
+    lab.until("a problem", |lab| lab.problems() == [wrong]).await;
+    // What does not name its pods is no policy: the version before stays.
+    lab.write("p.yaml", &policy("Deny", "number: 80").replace("namespaces", "services"));
+    lab.until("another problem", |lab| lab.problems().len() == 2).await;
+    assert_eq!(counts(&lab), (1, 1));
+    fs::remove_file(lab.path("p.yaml")).unwrap();
+    lab.until("removed", |lab| counts(lab) == (0, 0) && lab.problems().is_empty()).await;
+}
+
+#[tokio::test]
 async fn rewritten_replaced_removed() {
     let mut lab = Lab::start(&[("a.yaml", service("a", "10.0.0.1"))]).await;
     lab.write("a.yaml", &service("a", "10.0.0.2"));
