@@ -104,7 +104,35 @@ pub(crate) fn by_name() -> Result<()> {
     let text = cluster.agent(1)?.drops(&["lab/silent"])?;
     let text = text.map_err(|said| anyhow::anyhow!("weir drops: {said}"))?;
     ensure!(text.contains("lab/n1-a is isolated for egress by lab/silent; none allows it"), "{text}");
-    meanwhile(&mut cluster)
+    meanwhile(&mut cluster)?;
+    watched(&mut cluster)
+}
+
+/// What a policy would deny that is only watched: it passes, and is told by the policy's name.
+fn watched(cluster: &mut Cluster) -> Result<()> {
+    let mut watched = policy("client", &[]);
+    watched["metadata"]["name"] = "watched".into();
+    watched["metadata"]["annotations"] = serde_json::json!({"weir.dev/policy-mode": "audit"});
+    cluster.manifests.remove("silent.yaml")?;
+    cluster.apply("policy.yaml", &[watched])?;
+    for form in FORMS {
+        for how in [How::Tcp, How::UdpUnconnected] {
+            let from = cluster.addresses("n1-c")?.dial(form, OPEN).ip();
+            let to = cluster.addresses("n1-b")?.dial(form, OPEN);
+            let outcome = cluster.prober("n1-c")?.call(Command::Ask { how, to })?;
+            ensure!(matches!(outcome, Outcome::Answered(_)), "{to} is only watched: {outcome:?}");
+            let record = eventually(&format!("what would be dropped from {from} to {to} ({how})"), || {
+                let records = records(cluster, 1, &["would-drop"])?;
+                Ok(records.into_iter().find(|record| is_of(record, how, from, to)))
+            })?;
+            let said = (&record["verdict"], &record["reason"], &record["policies"][0]);
+            ensure!(
+                said == (&"would-drop".into(), &"policy-ingress".into(), &"lab/watched".into()),
+                "{record}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// While no agent runs the hooks tell all the same, and the next one says it.

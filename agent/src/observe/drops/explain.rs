@@ -49,12 +49,15 @@ impl Clocks {
     }
 }
 
+/// A pod, one direction, and whether policies that are only watched are meant.
+type Asked = (ObjectKey, Side, bool);
+
 /// Explains the events of one batch; what it finds out it remembers for the next event of the same batch.
 #[derive(Debug)]
 pub struct Explainer<'a> {
     known: Known<'a>,
     clocks: Clocks,
-    isolating: HashMap<(ObjectKey, Side), (Vec<String>, usize)>,
+    isolating: HashMap<Asked, (Vec<String>, usize)>,
     services: HashMap<IpAddr, Option<String>>,
 }
 
@@ -157,9 +160,9 @@ impl<'a> Explainer<'a> {
         names: &mut Vec<String>,
     ) -> String {
         let Some(pod) = pod else { return "the pod is not known any more".to_owned() };
-        let known = self.known;
-        let find = || isolating(known.state, &pod, asked);
-        let (found, more) = self.isolating.entry((pod.clone(), asked)).or_insert_with(find);
+        let (known, would) = (self.known, event.has(DropEvent::WOULD));
+        let find = || isolating(known.state, &pod, asked, would);
+        let (found, more) = self.isolating.entry((pod.clone(), asked, would)).or_insert_with(find);
         names.clone_from(found);
         let mut by = found.join(", ");
         if *more > 0 {
@@ -173,13 +176,14 @@ impl<'a> Explainer<'a> {
         // Those without a namespace may deny what others allow.
         let how =
             if by.contains(CLUSTER) { "one of them denies it, or none allows it" } else { "none allows it" };
-        let is = if event.has(DropEvent::WOULD) { "would be" } else { "is" };
+        let is = if would { "would be" } else { "is" };
         format!("{reply}{pod} {is} isolated for {} by {by}; {how}", word(asked))
     }
 }
 
-/// The names of the policies that isolate a pod in one direction, and how many there are beyond.
-fn isolating(state: &State, pod: &ObjectKey, side: Side) -> (Vec<String>, usize) {
+/// The names of the policies that isolate a pod in one direction, and how many there are beyond; of those that are enforced, or
+/// of those that are only watched.
+fn isolating(state: &State, pod: &ObjectKey, side: Side, watched: bool) -> (Vec<String>, usize) {
     let policies = state.policy();
     let Some(found) = policies.pod(pod) else { return (Vec::new(), 0) };
     let labels = &found.labels;
@@ -188,12 +192,16 @@ fn isolating(state: &State, pod: &ObjectKey, side: Side) -> (Vec<String>, usize)
             Side::Ingress => &policy.ingress,
             Side::Egress => &policy.egress,
         };
-        direction.is_some() && policy.pods.matches(labels)
+        direction.is_some()
+            && policies.is_audited(&pod.namespace, policy) == watched
+            && policy.pods.matches(labels)
     });
     let of_cluster =
         policies.cluster_policies(&PodView { namespace: &pod.namespace, name: &pod.name, pod: found });
     let denies = |rule: &ClusterRule| rule.action != RuleAction::Accept;
-    let of_cluster = of_cluster.into_iter().filter(|one| one.policy.rules(side).iter().any(denies));
+    let of_cluster = of_cluster
+        .into_iter()
+        .filter(|one| one.policy.modes.audit == watched && one.policy.rules(side).iter().any(denies));
     let of_cluster = of_cluster.map(|one| format!("{CLUSTER}{}", one.name));
     let mut all = of_cluster.chain(isolates.map(|(name, _)| format!("{}/{name}", pod.namespace)));
     let names: Vec<String> = all.by_ref().take(MOST_NAMES).collect();

@@ -188,8 +188,27 @@ fn egress_names_the_service_and_the_backend() {
             peer(cast.client, 8080)
         );
         assert!(text.contains(&ends), "{text}");
-        denied.flags |= DropEvent::WOULD;
-        assert!(world.explain(&denied).timeless().starts_with("would-drop policy-egress "));
+    }
+}
+
+#[test]
+fn who_is_watched_is_named_for_what_would_be_dropped_and_for_nothing_else() {
+    let mut world = World::new();
+    let modes = PolicyModes { audit: true, ..PolicyModes::default() };
+    let nothing = Some(Box::default());
+    let watched =
+        NetworkPolicy { pods: Selector::default(), ingress: nothing.clone(), egress: nothing, modes };
+    world.state.apply(Event::NetworkPolicy(ObjectKey::new("default", "watched"), Some(watched)));
+    for cast in CASTS {
+        let (src, dst) = (peer(cast.web, 5000), peer(cast.client, 80));
+        let mut event = event(HookPoint::FromPod, DropReason::PolicyEgress, src, dst);
+        assert_eq!(world.explain(&event).policies, ["default/deny-all"]);
+        event.flags |= DropEvent::WOULD;
+        let record = world.explain(&event);
+        assert_eq!(record.policies, ["default/watched"]);
+        let text = record.timeless();
+        assert!(text.starts_with("would-drop policy-egress "), "{text}");
+        assert!(text.contains("would be isolated for egress by default/watched; none allows it"), "{text}");
     }
 }
 
