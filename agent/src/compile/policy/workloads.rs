@@ -27,12 +27,9 @@ impl PolicyCompiler {
     ) -> Vec<Move> {
         let mut acquire = |addr: &IpAddr| {
             let policy = state.workload(*addr).map(|view| {
-                let (ingress, keeps_ingress) = self.acquire_set(state, &view, Side::Ingress, out);
-                let (egress, keeps_egress) = self.acquire_set(state, &view, Side::Egress, out);
-                let flag = |keeps: bool, flag: u32| if keeps { flag } else { 0 };
-                let flags =
-                    flag(keeps_ingress, PodPolicy::KEEP_INGRESS) | flag(keeps_egress, PodPolicy::KEEP_EGRESS);
-                PodPolicy { flags, ..PodPolicy::new(ingress, egress) }
+                let (ingress, to_it) = self.acquire_set(state, &view, Side::Ingress, out);
+                let (egress, of_it) = self.acquire_set(state, &view, Side::Egress, out);
+                PodPolicy { flags: to_it | of_it, ..PodPolicy::new(ingress, egress) }
             });
             (*addr, policy)
         };
@@ -55,14 +52,14 @@ impl PolicyCompiler {
         }
     }
 
-    /// And whether what was allowed is to go on.
+    /// And the flags of that side: whether what was allowed is to go on, and whether only policies that watch isolate the pod.
     fn acquire_set(
         &mut self,
         state: &PolicyState,
         view: &PodView<'_>,
         side: Side,
         out: &mut Vec<Change>,
-    ) -> (PolicySetId, bool) {
+    ) -> (PolicySetId, u32) {
         let mut reader = Reader { matrix: &mut self.matrix, view, side, atoms: Vec::new() };
         let (mut isolation, mut rules, mut keeps) = (Isolation::None, Vec::new(), Vec::new());
         for policy in state.policies(view.namespace).filter(|policy| policy.pods.matches(&view.pod.labels)) {
@@ -87,8 +84,18 @@ impl PolicyCompiler {
         let atoms = reader.atoms;
         let set = self.matrix.acquire_set(Content::new(admin, isolation, rules, baseline), out);
         self.matrix.release_atoms(atoms);
-        let keeps = set != PolicySetId::OPEN && !keeps.is_empty() && keeps.iter().all(|keeps| *keeps);
-        (set, keeps)
+        let (keep, watch) = match side {
+            Side::Ingress => (PodPolicy::KEEP_INGRESS, PodPolicy::WATCH_INGRESS),
+            Side::Egress => (PodPolicy::KEEP_EGRESS, PodPolicy::WATCH_EGRESS),
+        };
+        let flags = match keeps.iter().all(|keeps| *keeps) {
+            _ if set == PolicySetId::OPEN => 0,
+            // Nobody enforces anything.
+            true if keeps.is_empty() => watch,
+            true => keep,
+            false => 0,
+        };
+        (set, flags)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use weir_ebpf::abi::{Addr, BoundPod, PodPolicy, PolicySetId};
+use weir_ebpf::abi::{Addr, BoundPod, PodPolicy, PolicySetId, Side};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -133,10 +133,10 @@ impl Pods {
     }
 }
 
-/// Nothing is allowed where something isolates.
+/// Nothing is allowed where something isolates; what only watches denies nothing for that, either.
 pub(super) fn closed_where_isolated(policy: PodPolicy) -> PodPolicy {
-    let close = |set| if set == PolicySetId::OPEN { set } else { PolicySetId::CLOSED };
-    PodPolicy { ingress: close(policy.ingress), egress: close(policy.egress), ..policy }
+    let close = |side| if policy.denies(side) { PolicySetId::CLOSED } else { policy.set(side) };
+    PodPolicy { ingress: close(Side::Ingress), egress: close(Side::Egress), ..policy }
 }
 
 /// A pod has one set for all of its addresses. Where two pods claim addresses behind one device nobody knows whose it is.

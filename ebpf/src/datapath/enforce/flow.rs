@@ -170,6 +170,7 @@ fn confirm<T: EnforceTables>(
     let (mut passed, mut standing) = (Passed::Plainly, Standing::ALLOWED);
     if set != PolicySetId::OPEN && (row.basis() != basis || is_kept) {
         match judge_class(tables, set, class, &access) {
+            Judgement::Denied(..) if !view.policy.denies(began) => passed = Passed::Audited(began),
             Judgement::Denied(..) | Judgement::NotAPod if keeps => standing = Standing::KEPT,
             Judgement::Denied(..) | Judgement::NotAPod => return Err(denied(began)),
             judgement => passed = said_of(judgement, began),
@@ -248,7 +249,13 @@ fn judge<T: EnforceTables>(
 ) -> Option<(Judged, Passed)> {
     let generation = tables.enforcement().generation;
     let set = view.policy.set(began);
-    let judgement = judge_rules(tables, set, &view.access(began));
+    let mut judgement = judge_rules(tables, set, &view.access(began));
+    // Who only watches denies nothing, also where rows that would say so found no room.
+    if let Judgement::Denied(set, class) = judgement
+        && !view.policy.denies(began)
+    {
+        judgement = Judgement::Audited(set, class);
+    }
     let class = match judgement {
         Judgement::Open | Judgement::Itself => ClassId::EVERYBODY,
         Judgement::Allowed(_, class) | Judgement::Audited(_, class) => class,

@@ -92,3 +92,18 @@ fn the_node_would_not_be_denied() {
         assert_eq!(would_drop(&world), (0, 0));
     }
 }
+
+#[test]
+fn where_rows_are_missing_whoever_only_watches_denies_nothing() {
+    for mut world in World::guarded() {
+        world.isolate(0, Allows::Watched, Allows::Watched);
+        world.tables.policy.verdicts.clear();
+        let (pod, stranger) = (world.pod(0), world.client(4000));
+        assert_eq!(world.gets(0, UPLINK, &tcp(stranger, pod, SYN)), Verdict::Pass);
+        let set = world.tables.pods[&FIRST_POD].policy;
+        world.isolate(0, Allows::Friends, Allows::Watched);
+        world.tables.pods.get_mut(&FIRST_POD).unwrap().policy.flags = set.flags;
+        assert_eq!(world.gets(0, UPLINK, &tcp(stranger, pod, ACK)), Verdict::Pass);
+        assert_eq!(would_drop(&world), (2, 0));
+    }
+}
