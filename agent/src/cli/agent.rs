@@ -43,8 +43,7 @@ pub(super) struct AgentArgs {
     /// Where `/healthz` and `/livez` are served, as kube-proxy serves them.
     #[arg(long, env = "WEIR_HEALTHZ_ADDRESS", default_value = "0.0.0.0:10256", value_name = "ADDRESS")]
     healthz_address: SocketAddr,
-    /// What becomes of packets of and for pods of this node that the cluster's objects do not tell of yet, while there are
-    /// NetworkPolicies.
+    /// What becomes of packets of and for pods of this node that nobody knows yet, while there are NetworkPolicies.
     #[arg(long, env = "WEIR_UNKNOWN_PODS", value_enum, default_value_t, value_name = "WHAT")]
     unknown_pods: UnknownPods,
     /// Drops that are kept for `weir drops`.
@@ -138,10 +137,10 @@ fn rows() -> clap::builder::RangedI64ValueParser<u32> {
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum UnknownPods {
-    /// They are dropped.
+    /// They are dropped, but for what the pod's own node sends to it.
+    #[default]
     Hold,
     /// They pass, but not under another's address.
-    #[default]
     Allow,
 }
 

@@ -17,6 +17,9 @@ pub(super) struct NetworkArgs {
     /// them: of pods that forward for others.
     #[arg(long, env = "WEIR_TRUSTED_DEVICES", value_delimiter = ',', value_name = "NAME")]
     trusted_devices: Vec<String>,
+    /// The same by the pods themselves: NAMESPACE/NAME, or globs of such, with commas between them.
+    #[arg(long, env = "WEIR_TRUSTED_PODS", value_delimiter = ',', value_name = "NAMESPACE/NAME")]
+    trusted_pods: Vec<String>,
     /// The node's own addresses, at most one of each family. Default: the one towards the default route.
     #[arg(long, env = "WEIR_NODE_IP", value_delimiter = ',', value_name = "ADDRESS")]
     node_ip: Vec<IpAddr>,
@@ -28,6 +31,10 @@ pub(super) struct NetworkArgs {
     /// on.
     #[arg(long, env = "WEIR_SERVICE_CIDRS", value_delimiter = ',', num_args = 0..=4, value_name = "NETWORK")]
     service_cidrs: Vec<IpNet>,
+    /// The networks of which this node's pods have their addresses, at most two: while there are NetworkPolicies an address of
+    /// theirs that is no known pod's is held, also while no agent runs. Default: the Node's `spec.podCIDRs`.
+    #[arg(long, env = "WEIR_POD_CIDRS", value_delimiter = ',', value_name = "NETWORK")]
+    pod_cidrs: Vec<IpNet>,
     /// The ports that stand for clients towards backends on other nodes. No process of the node should use them.
     #[arg(long, env = "WEIR_SNAT_PORTS", default_value = "16384-29999", value_parser = parse_ports, value_name = "FIRST-LAST")]
     snat_ports: (u16, u16),
@@ -98,9 +105,11 @@ impl NetworkArgs {
             anyhow::ensure!(count <= 1, "--node-ip: {count} addresses of one family; give at most one");
         }
         anyhow::ensure!(self.service_cidrs.len() <= 4, "--service-cidrs: more than four networks");
+        anyhow::ensure!(self.pod_cidrs.len() <= 2, "--pod-cidrs: more than two networks");
         Ok(Options {
             devices: Options::devices("--devices", &self.devices)?,
             trusted: Options::devices("--trusted-devices", &self.trusted_devices)?,
+            trusted_pods: Options::devices("--trusted-pods", &self.trusted_pods)?,
             node_ips: self.node_ip.clone(),
         })
     }
@@ -124,6 +133,7 @@ impl NetworkArgs {
         let service_networks = self.service_cidrs.clone();
         RowOptions {
             service_networks,
+            pod_networks: self.pod_cidrs.clone(),
             source_ports: self.snat_ports,
             forwarding,
             socket_lb,

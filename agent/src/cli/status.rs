@@ -10,7 +10,7 @@ use weir_ebpf::abi::{Counter, DropReason};
 
 use super::{PinArgs, RunArgs};
 use crate::kernel::{Attached, AttachedDevice, View, attached, attached_devices, expected};
-use crate::observe::{self, Report, ReportedProblem};
+use crate::observe::{self, PlaceReport, Report, ReportedProblem};
 use crate::source::Connection;
 use crate::tables::Sizes;
 
@@ -194,6 +194,29 @@ fn print_policies(agent: &Report) {
         "          {} of {} known pods are isolated; {} flows of theirs, {} swept",
         policies.isolated, policies.pods, policies.judged, policies.swept
     );
+    print_places(&agent.places);
+}
+
+/// Who is held, who passes that no policy is about, and what is wrong with addresses.
+fn print_places(places: &PlaceReport) {
+    if places.holds > 0 {
+        println!(
+            "held      {} pods until they were known, {:.3} s each on average, {:.3} s at most",
+            places.holds,
+            places.hold_seconds / places.holds as f64,
+            places.longest_hold_seconds
+        );
+    }
+    for held in &places.held {
+        println!("  {} is HELD for {} s: {}", held.name, held.for_s, held.why);
+    }
+    let list = |title: &str, names: &[String]| {
+        if !names.is_empty() {
+            println!("{title:<9} {}", names.join(", "));
+        }
+    };
+    list("no pods", &places.others);
+    list("not held", &places.unenforced);
 }
 
 /// Where the source watches, and whether it hears of changes.

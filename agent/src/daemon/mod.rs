@@ -6,6 +6,7 @@
 mod background;
 mod drops;
 mod node;
+mod places;
 mod policies;
 mod reconcile;
 mod start;
@@ -195,6 +196,7 @@ async fn sync(
     loop {
         background.start(&mut reconciler);
         reconciler.tell_health(background.has_failed());
+        let mut is_another = false;
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return Ok(()) };
@@ -203,20 +205,31 @@ async fn sync(
             changed = node.changed() => {
                 changed?;
                 node.refresh();
-                node.sync();
-                reconciler.set_workloads(node.workloads(), node.trusted());
+                reconciler.set_network(node.facts().clone());
                 reconciler.reconcile(node.event(), &mut events);
+                is_another = true;
             }
             dropped = drops.next() => drops.tell(&dropped, &reconciler, &node),
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),
             // Not asked, and no wake-up, while all is well.
-            _ = retry.tick(), if reconciler.has_refused() || background.has_more() || node.has_problems() => {
+            _ = retry.tick(), if reconciler.has_refused() || background.has_more() || node.has_problems()
+                || reconciler.is_waiting() =>
+            {
                 if node.has_problems() {
                     node.sync();
                 }
                 background.retry(&mut reconciler);
                 reconciler.retry();
+                reconciler.look_at_places();
             }
+        }
+        // What is told of the pods follows from both; rows of pods come before their programs.
+        if let Some((told, seeks)) = reconciler.take_told() {
+            node.set_told(told, seeks);
+            is_another = true;
+        }
+        if is_another {
+            node.sync();
         }
     }
 }

@@ -1,13 +1,13 @@
 //! This node's devices and pods: what `network` says becomes rows and attached programs.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use globset::GlobSet;
-use weir_ebpf::abi::Addr;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use super::Config;
+use crate::host::find_pod_cgroups;
 use crate::kernel::{DeviceKind, Generation, Hooks, NodeTables, PinRoot};
-use crate::network::{Facts, NodeRows, RowOptions, Watch};
+use crate::network::{Facts, NodeRows, RowOptions, Told, Watch};
 use crate::observe::{NetworkReport, ReportedDevice, ReportedProblem, SharedReport};
 use crate::source::Event;
 
@@ -19,7 +19,8 @@ pub(super) struct Node {
     tables: NodeTables,
     pin_root: PinRoot,
     options: RowOptions,
-    trusted: Option<GlobSet>,
+    cgroup_root: PathBuf,
+    told: Told,
     report: SharedReport,
     problems: Vec<ReportedProblem>,
 }
@@ -41,7 +42,8 @@ impl Node {
             tables: NodeTables::open(generation)?,
             pin_root: config.pin_root.clone(),
             options: config.rows.clone(),
-            trusted: config.network.trusted.clone(),
+            cgroup_root: config.cgroup_root.clone(),
+            told: Told::default(),
             report,
             problems: Vec::new(),
         })
@@ -62,17 +64,15 @@ impl Node {
         &self.facts
     }
 
-    /// Where the pods of this node are: each address, and the device that it is behind.
-    pub(super) fn workloads(&self) -> impl Iterator<Item = (Addr, u32)> {
-        let rows = NodeRows::compile(&self.facts, &self.options);
-        rows.workloads.into_iter().map(|(addr, row)| (addr, row.ifindex))
+    /// Who had which address when an agent before this one wrote it down.
+    pub(super) fn holders(&self) -> BTreeMap<IpAddr, u32> {
+        self.tables.holders()
     }
 
-    /// The devices of pods that may send with any source.
-    pub(super) fn trusted(&self) -> BTreeSet<u32> {
-        let Some(trusted) = &self.trusted else { return BTreeSet::new() };
-        let pods = self.facts.pods.iter().filter(|(_, pod)| trusted.is_match(&pod.name));
-        pods.map(|(index, _)| *index).collect()
+    /// Takes in what the cluster's objects say of this node; and whether pods are to be sought that are behind no device of ours.
+    pub(super) fn set_told(&mut self, told: Told, seeks: bool) {
+        self.told = told;
+        self.watch.seek(seeks);
     }
 
     /// Looks again.
@@ -87,9 +87,10 @@ impl Node {
 
     /// Rows, then programs on devices; what is no more goes last, in the opposite order.
     pub(super) fn sync(&mut self) {
-        let rows = NodeRows::compile(&self.facts, &self.options);
-        let mut problems: Vec<ReportedProblem> =
-            self.tables.put(&rows).into_iter().map(|message| problem("node", message)).collect();
+        let rows = NodeRows::compile(&self.facts, &self.told, &self.options);
+        let cgroups = find_pod_cgroups(&self.cgroup_root);
+        let refused = self.tables.put(&rows).into_iter().chain(self.tables.put_pod_cgroups(&cgroups));
+        let mut problems: Vec<ReportedProblem> = refused.map(|message| problem("node", message)).collect();
         match self.hooks.sync_devices(&self.pin_root, &self.wanted()) {
             Ok(found) => {
                 problems

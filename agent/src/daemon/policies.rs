@@ -1,9 +1,6 @@
 //! Policies in the running agent: what changed of them through the compiler into the tables, batch by batch.
 
-use std::collections::BTreeSet;
-
-use weir_ebpf::abi::Addr;
-
+use super::places::Places;
 use crate::compile::policy::PolicyCompiler;
 use crate::kernel::{Generation, KernelPolicyStore};
 use crate::observe::PolicyReport;
@@ -55,12 +52,20 @@ impl Policies {
         }
     }
 
-    pub(super) fn set_workloads(
-        &mut self,
-        workloads: impl Iterator<Item = (Addr, u32)>,
-        trusted: BTreeSet<u32>,
-    ) {
-        self.rows.set_workloads(workloads, trusted, &mut self.store);
+    /// Takes in who is behind which device.
+    pub(super) fn set_places(&mut self, places: &Places) {
+        self.rows.set_free(places.free());
+        self.rows.set_workloads(places.workloads(), places.trusted(), &mut self.store);
+    }
+
+    /// Whether it is known what is true.
+    pub(super) fn has_begun(&self) -> bool {
+        self.rows.has_begun()
+    }
+
+    /// Whether policies are in force.
+    pub(super) fn is_on(&self) -> bool {
+        self.rows.is_on()
     }
 
     /// What is in force.

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
-use weir_ebpf::abi::{Addr, AddressUses, Connection, Peer, Protocol, ServiceId};
+use weir_ebpf::abi::{AddressUses, Connection, Peer, Protocol, ServiceId};
 
+use super::places::Places;
 use super::policies::Policies;
 use crate::compile::compile_service;
 use crate::kernel::KernelStore;
+use crate::network::{Facts, Told};
 use crate::observe::{Health, HealthCheck, ReportedProblem, SharedReport};
 use crate::source::{Announcer, Event, ObjectKey, ObjectRef, PolicyDemand, Problem, Reason};
 use crate::state::State;
@@ -48,6 +50,7 @@ pub(super) struct Reconciler {
     tables: Tables,
     store: KernelStore,
     policies: Policies,
+    places: Places,
     report: SharedReport,
     problems: BTreeSet<Ill>,
     /// That sockets stay open in a network namespace.
@@ -63,14 +66,27 @@ impl Reconciler {
         state: State,
         tables: Tables,
         store: KernelStore,
-        policies: Policies,
+        (policies, places): (Policies, Places),
         report: SharedReport,
         health: watch::Sender<Health>,
     ) -> Self {
         let announcer = Announcer::default();
         let demand = watch::Sender::new(PolicyDemand::default());
         let problems = BTreeSet::new();
-        Self { state, tables, store, policies, report, problems, unsearched: None, announcer, health, demand }
+        let unsearched = None;
+        Self {
+            state,
+            tables,
+            store,
+            policies,
+            places,
+            report,
+            problems,
+            unsearched,
+            announcer,
+            health,
+            demand,
+        }
     }
 
     /// Whom to tell, from now on, of each problem that begins.
@@ -119,7 +135,7 @@ impl Reconciler {
         self.ask();
         let dirty = self.state.take_dirty();
         self.write(&dirty);
-        self.policies.apply(&mut self.state);
+        self.apply_policies();
         self.tell(begun.elapsed());
     }
 
@@ -133,14 +149,45 @@ impl Reconciler {
         &self.tables
     }
 
-    /// Takes in where the pods of this node are: each address, and the device that it is behind; and which of these devices
-    /// may send with any source.
-    pub(super) fn set_workloads(
-        &mut self,
-        workloads: impl Iterator<Item = (Addr, u32)>,
-        trusted: BTreeSet<u32>,
-    ) {
-        self.policies.set_workloads(workloads, trusted);
+    /// Takes in the devices of this node, for the next batch.
+    pub(super) fn set_network(&mut self, facts: Facts) {
+        self.places.set_facts(facts);
+    }
+
+    /// What the tables of the node are to say of its pods, if it is something else than before; and whether pods are to be
+    /// sought that are behind no device of ours.
+    pub(super) fn take_told(&mut self) -> Option<(Told, bool)> {
+        self.places.take_told(&self.state)
+    }
+
+    /// Whether something is to be told when some time has passed.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.places.is_waiting()
+    }
+
+    /// Looks whether the time has come for it.
+    pub(super) fn look_at_places(&mut self) {
+        self.tell_problems();
+        self.tell_places();
+    }
+
+    fn apply_policies(&mut self) {
+        let moved = self.places.place(&mut self.state, Instant::now());
+        // What an agent before this one left is adopted by the devices that there are.
+        if moved && !self.policies.has_begun() {
+            self.policies.set_places(&self.places);
+        }
+        self.policies.apply(&mut self.state);
+        self.places.set_on(self.policies.is_on(), Instant::now());
+        // Otherwise an address has its new owner's policy before it is behind another device.
+        if moved {
+            self.policies.set_places(&self.places);
+            self.tell_problems();
+        }
+    }
+
+    fn tell_places(&self) {
+        self.report.update(|report| self.places.tell(&mut report.places, Instant::now()));
     }
 
     /// Every Service that is known, and every one that only the tables know.
@@ -152,7 +199,7 @@ impl Reconciler {
         self.write(&gone);
         let dirty = self.state.take_dirty();
         self.write(&dirty);
-        self.policies.apply(&mut self.state);
+        self.apply_policies();
         self.tell(begun.elapsed());
     }
 
@@ -291,6 +338,7 @@ impl Reconciler {
             report.objects = self.state.counts();
             report.usage = self.tables.usage();
             self.policies.tell(&mut report.policies);
+            self.places.tell(&mut report.places, Instant::now());
             report.syncs += 1;
             report.last_sync_us = micros;
             report.slowest_sync_us = report.slowest_sync_us.max(micros);
@@ -311,7 +359,9 @@ impl Reconciler {
         let of_node =
             self.tables.node_problems().chain(self.unsearched.clone()).chain(self.policies.problems());
         let of_node = of_node.map(|problem| (node.clone(), problem, Reason::NotServed));
-        let problems: BTreeSet<Ill> = known.chain(tables).chain(of_node).collect();
+        let of_pods = self.places.look(&self.state, Instant::now()).iter();
+        let of_pods = of_pods.map(|(object, problem)| (object.clone(), problem.clone(), Reason::NotServed));
+        let problems: BTreeSet<Ill> = known.chain(tables).chain(of_node).chain(of_pods).collect();
         for (object, problem, reason) in problems.difference(&self.problems) {
             tracing::warn!("{object}: {problem}");
             self.announcer.announce(object, *reason, problem);

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::Config;
 use super::node::Node;
+use super::places::{PlaceOptions, Places};
 use super::policies::Policies;
 use super::reconcile::Reconciler;
 use crate::kernel::{Generation, Grace, Hooks, KernelStore, migrate_clients, migrate_judged};
@@ -84,9 +85,15 @@ pub(super) fn start(
     let options = PolicyOptions { judged: config.sizes.judged, holds_unknown: config.holds_unknown_pods };
     let policies = Policies::adopt(options, &generation, earlier.as_ref())?;
     let node = Node::start(config, &generation, hooks, report.clone())?;
+    let places = PlaceOptions {
+        holds: config.holds_unknown_pods,
+        trusted: config.network.trusted.clone(),
+        trusted_pods: config.network.trusted_pods.clone(),
+    };
+    let places = Places::new(places, node.holders());
     let state = State::new(config.node_name.as_str()).with_node_ports(config.node_ports.clone());
     Ok(Started {
-        reconciler: Reconciler::new(state, tables, store, policies, report, health),
+        reconciler: Reconciler::new(state, tables, store, (policies, places), report, health),
         generation,
         grace,
         node,
@@ -130,8 +137,11 @@ impl Started {
         let listed = Instant::now();
         self.node.refresh();
         self.reconciler.take(self.node.event());
-        self.reconciler.set_workloads(self.node.workloads(), self.node.trusted());
+        self.reconciler.set_network(self.node.facts().clone());
         self.reconciler.reconcile_all();
+        if let Some((told, seeks)) = self.reconciler.take_told() {
+            self.node.set_told(told, seeks);
+        }
         if let Some(earlier) = &self.earlier {
             migrate_clients(earlier, &self.generation)?;
             migrate_judged(earlier, &self.generation)?;

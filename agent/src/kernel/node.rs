@@ -1,8 +1,9 @@
 //! The tables of this node's devices and pods, written as the network changes.
 
-use std::collections::HashMap as Rows;
+use std::collections::{BTreeMap, HashMap as Rows};
 use std::fmt;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
@@ -21,6 +22,7 @@ pub struct NodeTables {
     workloads: Table<Addr, Workload>,
     netns: Table<u64, Netns>,
     devices: Table<u32, Device>,
+    pod_cgroups: Table<u64, u32>,
     config: Array<MapData, Row<Config>>,
 }
 
@@ -41,6 +43,7 @@ impl NodeTables {
             workloads: Table::open(generation, "WORKLOADS")?,
             netns: Table::open(generation, "NETNS")?,
             devices: Table::open(generation, "DEVICES")?,
+            pod_cgroups: Table::open(generation, "POD_CGROUPS")?,
             config: Map::Array(generation.open("CONFIG")?).try_into()?,
         })
     }
@@ -60,16 +63,36 @@ impl NodeTables {
     /// refuses is returned, and tried again the next time.
     pub fn put(&mut self, rows: &NodeRows) -> Vec<String> {
         let mut problems = Vec::new();
-        // Read by all the others' readers, and never missing.
-        if self.config.get(&0, 0).ok().map(|row| row.0) != Some(rows.config)
-            && let Err(error) = self.config.set(0, Row(rows.config), 0)
-        {
-            problems.push(format!("writing to the config table: {error}"));
-        }
+        // Read by all the others' readers, and never missing. But who is not known is held only when all are that can be.
+        let held = self.config.get(&0, 0).map_or(0, |row| row.0.flags) & Config::HOLD_STRANGERS;
+        let flags = rows.config.flags & (held | !Config::HOLD_STRANGERS);
+        problems.extend(self.put_config(Config { flags, ..rows.config }));
         problems.extend(self.devices.put(&rows.devices));
         problems.extend(self.netns.put(&rows.netns));
         problems.extend(self.workloads.put(&rows.workloads));
+        problems.extend(self.put_config(rows.config));
         problems
+    }
+
+    fn put_config(&mut self, config: Config) -> Option<String> {
+        if self.config.get(&0, 0).is_ok_and(|row| row.0 == config) {
+            return None;
+        }
+        let written = self.config.set(0, Row(config), 0);
+        written.err().map(|error| format!("writing to the config table: {error}"))
+    }
+
+    /// Replaces the cgroups below which the kubelet has its pods. What the kernel refuses is returned.
+    pub fn put_pod_cgroups(&mut self, cgroups: &[u64]) -> Vec<String> {
+        let wanted: Rows<u64, u32> = cgroups.iter().map(|cgroup| (*cgroup, 1)).collect();
+        self.pod_cgroups.put(&wanted).into_iter().chain(self.pod_cgroups.prune(&wanted)).collect()
+    }
+
+    /// The device that leads to each address, as they stand there.
+    #[must_use]
+    pub fn holders(&self) -> BTreeMap<IpAddr, u32> {
+        let rows = self.workloads.held.iter().filter(|(_, row)| row.ifindex != 0);
+        rows.map(|(addr, row)| ((*addr).into(), row.ifindex)).collect()
     }
 
     /// Removes what is no more: after its programs are gone.

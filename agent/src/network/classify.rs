@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use super::facts::{Facts, NodeDevice, Pod};
 use super::mirror::{Kind, Link, Mirror, Nsid};
 use super::options::Options;
+use super::owner::Owner;
 use crate::source::NodeAddress;
 
 /// kube-proxy's ipvs mode gives every Service address to this device. They are no addresses of the node.
@@ -48,6 +49,7 @@ pub(super) fn classify(mirror: &Mirror, options: &Options, host_netns: u64) -> F
         host_netns,
         devices: devices.collect(),
         pods: pods(mirror, options),
+        elsewhere: BTreeMap::new(),
         addresses: node_addresses(mirror, &primary),
         primary_v4: primary[0],
         primary_v6: primary[1],
@@ -112,8 +114,10 @@ fn pods(mirror: &Mirror, options: &Options) -> BTreeMap<u32, Pod> {
             host_mac,
             mac,
             mtu: link.mtu.min(inside.mtu),
-            netns: mirror.cookies.get(&end.0).copied(),
+            netns: mirror.namespaces.get(&end.0).map(|namespace| namespace.cookie),
+            owner: Owner::Unknown,
             addresses: addresses.filter(|ip| is_global(*ip)).collect(),
+            early: Vec::new(),
         };
         pods.insert(index, pod);
     }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use weir_ebpf::abi::Mac;
 
-use crate::source::NodeAddress;
+use super::owner::Owner;
+use crate::source::{NodeAddress, PodUid};
 
 /// This node's network at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -16,6 +17,9 @@ pub struct Facts {
     pub devices: BTreeMap<u32, NodeDevice>,
     /// Pods of this node, by the index of the host's end of their veth.
     pub pods: BTreeMap<u32, Pod>,
+    /// The namespaces of pods that are behind no device of this kind, as far as they were sought ([`super::Watch::seek`]): by
+    /// their cookies.
+    pub elsewhere: BTreeMap<u64, PodUid>,
     /// This node's addresses, each once, in order; those that mean something on one link only left out.
     pub addresses: Vec<NodeAddress>,
     /// The node's own IPv4 address, under which others know it.
@@ -53,7 +57,7 @@ pub struct NodeDevice {
 }
 
 /// A pod: whoever is behind a veth of this namespace, in another.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Pod {
     /// The name of the host's end.
     pub name: String,
@@ -65,6 +69,11 @@ pub struct Pod {
     pub mtu: u32,
     /// The cookie of the pod's network namespace; `None` as long as nobody has found a way into it.
     pub netns: Option<u64>,
+    /// Whose that namespace is.
+    pub owner: Owner,
     /// The pod's addresses on this device, those of the link left out.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that were there when the namespace's owner was first seen: given by who made it. A pod that may can add
+    /// others. While the owner is not known, none.
+    pub early: Vec<IpAddr>,
 }

@@ -86,6 +86,15 @@ pub(super) struct Inside {
     pub(super) addresses: Vec<Address>,
 }
 
+/// By what a network namespace is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Namespace {
+    /// `SO_NETNS_COOKIE`: never another one's.
+    pub(super) cookie: u64,
+    /// As processes say it (`/proc/PID/ns/net`); another one's when this one is gone.
+    pub(super) inode: u64,
+}
+
 /// One thing that the kernel said.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Change {
@@ -114,8 +123,8 @@ pub(super) struct Mirror {
     pub(super) routes: BTreeSet<Route>,
     /// The pods' ends, by namespace and index there: those that were asked for.
     pub(super) inside: HashMap<(Nsid, u32), Inside>,
-    /// `SO_NETNS_COOKIE` of namespaces.
-    pub(super) cookies: HashMap<Nsid, u64>,
+    /// The namespaces that somebody here has found a way into.
+    pub(super) namespaces: HashMap<Nsid, Namespace>,
     /// Something was announced whose whole consequence is not: everything is to be asked for again.
     pub(super) is_doubtful: bool,
 }
@@ -148,7 +157,7 @@ impl Mirror {
                 self.routes.remove(&route);
             }
             Change::NetnsGone(nsid) => {
-                self.cookies.remove(&nsid);
+                self.namespaces.remove(&nsid);
                 self.inside.retain(|(of, _), _| *of != nsid);
             }
         }

@@ -4,7 +4,8 @@
 //!
 //! Nothing is polled: the kernel announces changes, of this network namespace and of every one that a veth of ours
 //! leads into (`NETLINK_LISTEN_ALL_NSID`), and only what it may have lost (`ENOBUFS`) is asked for again as a whole.
-//! What the kernel said is mirrored ([`mirror`]), judged by pure rules ([`classify`]), and handed on as one value,
+//! Whose the namespaces are is the exception: processes announce nothing, and are looked through while it is not known of some
+//! namespace ([`search`]). What the kernel said is mirrored ([`mirror`]), judged by pure rules ([`classify`]), and handed on as one value,
 //! [`Facts`].
 
 pub(crate) mod channel;
@@ -14,14 +15,17 @@ mod listener;
 mod mirror;
 pub(crate) mod netns;
 mod options;
+mod owner;
 mod parse;
 mod query;
 mod rows;
+mod search;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 pub use facts::{Carrier, Facts, NodeDevice, Pod};
 pub use options::Options;
-pub use rows::{Forwarding, NodeRows, RowOptions, SocketLb, Xdp};
+pub use owner::Owner;
+pub use rows::{Forwarding, NodeRows, RowOptions, SocketLb, Told, Xdp};
 pub use watch::{Watch, own_netns};

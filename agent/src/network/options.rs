@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 /// What to take for what. The default finds out by itself.
 #[derive(Clone, Debug, Default)]
@@ -12,12 +12,14 @@ pub struct Options {
     pub devices: Option<GlobSet>,
     /// What comes by these devices of pods may have any source (`--trusted-devices`).
     pub trusted: Option<GlobSet>,
+    /// What these pods send may have any source, by namespace and name (`--trusted-pods`).
+    pub trusted_pods: Option<GlobSet>,
     /// The node's own addresses, at most one of each family (`--node-ip`); of a family without: found out.
     pub node_ips: Vec<IpAddr>,
 }
 
 impl Options {
-    /// Names and globs of devices, as this option has them.
+    /// Names and globs, as this option has them: of devices, or of pods, where no part of a glob is for namespace and name at once.
     ///
     /// # Errors
     /// Which is no glob.
@@ -27,7 +29,7 @@ impl Options {
         }
         let mut set = GlobSetBuilder::new();
         for pattern in patterns {
-            set.add(Glob::new(pattern).context(option)?);
+            set.add(GlobBuilder::new(pattern).literal_separator(true).build().context(option)?);
         }
         Ok(Some(set.build().context(option)?))
     }

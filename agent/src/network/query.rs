@@ -2,7 +2,9 @@
 //! of our veths, through this namespace's numbers for theirs: none of them is entered for that.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, bail};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
@@ -15,7 +17,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::sys::socket::{AddressFamily as Family, SockFlag, SockType, socket};
 
 use super::channel::{Answered, Channel};
-use super::mirror::{Change, Inside, Mirror, Nsid};
+use super::mirror::{Change, Inside, Mirror, Namespace, Nsid};
 use super::netns;
 use super::parse::parse;
 
@@ -100,11 +102,11 @@ impl Query {
         Ok(Some(inside))
     }
 
-    /// The cookies of these namespaces; those that nobody here has a way into are missing.
-    pub(super) fn cookies(&self, wanted: &HashSet<Nsid>) -> anyhow::Result<HashMap<Nsid, u64>> {
-        let mut cookies = HashMap::new();
+    /// Which these namespaces are; those that nobody here has a way into are missing.
+    pub(super) fn namespaces(&self, wanted: &HashSet<Nsid>) -> anyhow::Result<HashMap<Nsid, Namespace>> {
+        let mut namespaces = HashMap::new();
         for namespace in netns::all().context("looking for network namespaces")? {
-            if cookies.len() == wanted.len() {
+            if namespaces.len() == wanted.len() {
                 break;
             }
             let mut message = NsidMessage::default();
@@ -118,15 +120,15 @@ impl Query {
                 continue;
             }
             if let Some(nsid) = found.filter(|nsid| wanted.contains(nsid)) {
-                match netns::inside(&namespace, cookie_here) {
-                    Ok(cookie) => {
-                        cookies.insert(nsid, cookie);
+                match identify(&namespace) {
+                    Ok(found) => {
+                        namespaces.insert(nsid, found);
                     }
                     Err(error) => tracing::warn!("a pod's network namespace cannot be named: {error:#}"),
                 }
             }
         }
-        Ok(cookies)
+        Ok(namespaces)
     }
 
     fn dump(
@@ -146,6 +148,11 @@ impl Query {
         }
         bail!("it changed each of {ATTEMPTS} times while it was read")
     }
+}
+
+fn identify(namespace: &File) -> anyhow::Result<Namespace> {
+    let inode = namespace.metadata().context("asking for its inode")?.ino();
+    Ok(Namespace { cookie: netns::inside(namespace, cookie_here)?, inode })
 }
 
 /// The number of a namespace; `None` while it has none.

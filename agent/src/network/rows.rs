@@ -1,6 +1,6 @@
 //! From facts to rows: pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -47,6 +47,8 @@ pub enum Xdp {
 pub struct RowOptions {
     /// The networks of ClusterIPs, at most four.
     pub service_networks: Vec<IpNet>,
+    /// The networks of which this node's pods have their addresses, at most two, in the place of the Node's.
+    pub pod_networks: Vec<IpNet>,
     /// First and last port that hidden clients get.
     pub source_ports: (u16, u16),
     /// Which way translated packets go on.
@@ -75,17 +77,44 @@ pub struct NodeRows {
     pub config: Config,
 }
 
+/// What the cluster's objects say of this node, and the network alone cannot.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Told {
+    /// The device that leads to each address of this node's pods; 0: a pod has it that no device of ours leads to.
+    pub addresses: BTreeMap<IpAddr, u32>,
+    /// The addresses of pods in namespaces that no device of ours leads into, by the namespaces' cookies.
+    pub elsewhere: BTreeMap<u64, Vec<IpAddr>>,
+    /// The networks of which this node's pods have their addresses.
+    pub pod_networks: Box<[IpNet]>,
+    /// Whether pods that nobody knows are held ([`Config::HOLD_STRANGERS`]).
+    pub holds: bool,
+}
+
+impl Told {
+    /// Where nobody says anything: the addresses that devices have. Of two with one the older has it.
+    #[must_use]
+    pub fn by_network(facts: &Facts) -> Self {
+        let mut addresses = BTreeMap::new();
+        for (index, pod) in &facts.pods {
+            for ip in &pod.addresses {
+                addresses.entry(*ip).or_insert(*index);
+            }
+        }
+        Self { addresses, ..Self::default() }
+    }
+}
+
 impl NodeRows {
     /// The rows that say these facts.
     #[must_use]
-    pub fn compile(facts: &Facts, options: &RowOptions) -> Self {
+    pub fn compile(facts: &Facts, told: &Told, options: &RowOptions) -> Self {
         let node = |ip: Option<IpAddr>| ip.map_or(Addr::from_words([0; 4]), Addr::from);
         let (v4, v6) = (node(facts.primary_v4), node(facts.primary_v6));
         let mut rows = Self {
             workloads: HashMap::new(),
             netns: HashMap::from([(facts.host_netns, Netns { v4, v6, flags: Netns::HOST })]),
             devices: HashMap::new(),
-            config: compile_config(facts, options, v4, v6),
+            config: compile_config(facts, told, options, v4, v6),
         };
         for (&index, device) in &facts.devices {
             let ethernet = if device.mac.is_none() { Device::NO_ETHERNET } else { 0 };
@@ -106,43 +135,57 @@ impl NodeRows {
             SocketLb::All => 0,
             SocketLb::Node => Netns::NO_SOCKET_TRANSLATION,
         };
-        // In the order of their indexes, which the kernel gives in order: where two pods claim an address, as when
-        // one is about to go, the younger has it.
+        let mut own: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+        for (&ip, &index) in &told.addresses {
+            own.entry(index).or_default().push(ip);
+            let pod = facts.pods.get(&index);
+            let (mac, host_mac) = pod.map_or_else(Default::default, |pod| (pod.mac, pod.host_mac));
+            let ifindex = pod.map_or(0, |_| index);
+            rows.workloads.insert(ip.into(), Workload { ifindex, mac, host_mac });
+        }
         for (&index, pod) in &facts.pods {
             let (v4, v6) = (node(None), node(None));
             rows.devices.insert(index, Device { v4, v6, mac: pod.host_mac, flags: 0, mtu: pod.mtu.into() });
-            for &ip in &pod.addresses {
-                let row = Workload { ifindex: index, mac: pod.mac, host_mac: pod.host_mac };
-                rows.workloads.insert(ip.into(), row);
-            }
             let Some(cookie) = pod.netns.filter(|cookie| *cookie != facts.host_netns) else { continue };
-            // A pod with several devices has the addresses of the first.
-            let row = rows.netns.entry(cookie).or_insert(Netns { v4, v6, flags: pod_flags });
-            for &ip in &pod.addresses {
-                let place = if ip.is_ipv4() { &mut row.v4 } else { &mut row.v6 };
-                if place.words() == [0; 4] {
-                    *place = ip.into();
-                }
-            }
+            // In the order in which the device got them.
+            let own = own.get(&index).map_or(&[][..], Vec::as_slice);
+            let ordered = pod.addresses.iter().filter(|ip| own.contains(ip)).chain(own);
+            rows.add_netns(cookie, pod_flags, ordered);
+        }
+        for (&cookie, addresses) in &told.elsewhere {
+            rows.add_netns(cookie, pod_flags, addresses.iter());
         }
         rows
     }
+
+    /// A pod with several devices has the addresses of the first.
+    fn add_netns<'a>(&mut self, cookie: u64, flags: u64, addresses: impl Iterator<Item = &'a IpAddr>) {
+        let none = Addr::from_words([0; 4]);
+        let row = self.netns.entry(cookie).or_insert(Netns { v4: none, v6: none, flags });
+        for &ip in addresses {
+            let place = if ip.is_ipv4() { &mut row.v4 } else { &mut row.v6 };
+            if place.words() == [0; 4] {
+                *place = ip.into();
+            }
+        }
+    }
 }
 
-fn compile_config(facts: &Facts, options: &RowOptions, v4: Addr, v6: Addr) -> Config {
-    let mut service_networks = [Prefix::NONE; 4];
-    for (place, network) in service_networks.iter_mut().zip(&options.service_networks) {
-        let bits = u32::from(network.prefix_len()) + if network.addr().is_ipv4() { 96 } else { 0 };
-        *place = Prefix::new(network.addr().into(), bits);
-    }
+fn compile_config(facts: &Facts, told: &Told, options: &RowOptions, v4: Addr, v6: Addr) -> Config {
+    let service_networks = prefixes(&options.service_networks);
+    let pod_networks =
+        prefixes(if options.pod_networks.is_empty() { &told.pod_networks } else { &options.pod_networks });
     let (first, last) = options.source_ports;
     Config {
         service_networks,
+        pod_networks,
         v4,
         v6,
         first_port: first,
         ports: (last.saturating_sub(first)).saturating_add(1),
-        flags: config_flags(options) | carrier_flags(facts),
+        flags: config_flags(options)
+            | carrier_flags(facts)
+            | if told.holds { Config::HOLD_STRANGERS } else { 0 },
         tunnel_ports: tunnel_ports(facts),
     }
 }
@@ -165,6 +208,16 @@ fn carrier_flags(facts: &Facts) -> u32 {
         Carrier::Gre => Config::GRE,
     };
     facts.carriers.iter().map(flag).fold(0, |all, flag| all | flag)
+}
+
+/// As many as there is room for.
+fn prefixes<const N: usize>(networks: &[IpNet]) -> [Prefix; N] {
+    let mut prefixes = [Prefix::NONE; N];
+    for (place, network) in prefixes.iter_mut().zip(networks) {
+        let bits = u32::from(network.prefix_len()) + if network.addr().is_ipv4() { 96 } else { 0 };
+        *place = Prefix::new(network.addr().into(), bits);
+    }
+    prefixes
 }
 
 fn config_flags(options: &RowOptions) -> u32 {

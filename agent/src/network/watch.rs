@@ -1,10 +1,12 @@
 //! The thread that listens to the kernel, and tells what it comes to.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::watch;
 
@@ -14,12 +16,14 @@ use super::listener::{Heard, Listener};
 use super::mirror::{Mirror, Nsid};
 use super::options::Options;
 use super::query::{Query, cookie_here};
+use super::search::Search;
 
 /// The network as it is, and as it changes. Ends its thread when dropped.
 #[derive(Debug)]
 pub struct Watch {
     facts: watch::Receiver<Facts>,
-    _alive: OwnedFd,
+    /// A byte is whether to seek pods elsewhere; its end is the thread's.
+    orders: OwnedFd,
 }
 
 impl Watch {
@@ -29,26 +33,35 @@ impl Watch {
     /// What the kernel refused.
     pub fn start(options: Options) -> anyhow::Result<Self> {
         let mut watcher = Watcher::open(options)?;
+        // An agent before this one knew them; the first who is told may know that there are none.
+        watcher.search.seek(true, Instant::now());
         watcher.mirror.is_doubtful = true;
         let first = watcher.settle()?;
         let (sender, facts) = watch::channel(first);
-        let (end, alive) = nix::unistd::pipe().context("making a pipe")?;
+        let (inbox, orders) =
+            nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).context("making a pipe")?;
         std::thread::Builder::new()
             .name("network".into())
             .spawn(move || {
-                if let Err(error) = watcher.run(&sender, &end) {
+                if let Err(error) = watcher.run(&sender, &inbox) {
                     tracing::error!("listening to this node's network: {error:#}");
                 }
                 // The receiver hears that nobody is left to tell.
             })
             .context("starting a thread")?;
-        Ok(Self { facts, _alive: alive })
+        Ok(Self { facts, orders })
     }
 
     /// What is known now.
     #[must_use]
     pub fn now(&mut self) -> Facts {
         self.facts.borrow_and_update().clone()
+    }
+
+    /// Has pods looked for that are behind none of our veths ([`Facts::elsewhere`]), or looked for no more.
+    pub fn seek(&self, seeks: bool) {
+        // Full only if the thread has ended, or will read many others.
+        let _told = nix::unistd::write(&self.orders, &[u8::from(seeks)]);
     }
 
     /// Returns when something is different from what [`Watch::now`] said last.
@@ -73,6 +86,7 @@ struct Watcher {
     listener: Listener,
     query: Query,
     mirror: Mirror,
+    search: Search,
     host_netns: u64,
 }
 
@@ -84,21 +98,22 @@ impl Watcher {
             listener: Listener::open()?,
             query: Query::open()?,
             mirror: Mirror::default(),
+            search: Search::default(),
             host_netns: cookie_here()?,
         })
     }
 
-    fn run(&mut self, sender: &watch::Sender<Facts>, end: &OwnedFd) -> anyhow::Result<()> {
+    fn run(&mut self, sender: &watch::Sender<Facts>, inbox: &OwnedFd) -> anyhow::Result<()> {
         loop {
             let mut waiting = [
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-                PollFd::new(end.as_fd(), PollFlags::POLLIN),
+                PollFd::new(inbox.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut waiting, PollTimeout::NONE) {
+            match poll(&mut waiting, self.timeout()) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("waiting"),
             }
-            if waiting[1].any() == Some(true) {
+            if waiting[1].any() == Some(true) && !self.obey(inbox)? {
                 return Ok(());
             }
             // What waits together is judged together.
@@ -109,6 +124,28 @@ impl Watcher {
                 *known = facts;
                 is_new
             });
+        }
+    }
+
+    /// Until the next look through the processes, if there is to be one.
+    fn timeout(&self) -> PollTimeout {
+        let Some(due) = self.search.due() else { return PollTimeout::NONE };
+        // Rounded up: a wait that ends too early would be another.
+        let wait = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
+    }
+
+    /// `false`: nobody is left to give orders.
+    fn obey(&mut self, inbox: &OwnedFd) -> anyhow::Result<bool> {
+        let mut orders = [0; 64];
+        loop {
+            match nix::unistd::read(inbox, &mut orders) {
+                Ok(0) => return Ok(false),
+                Ok(count) => self.search.seek(orders[count - 1] != 0, Instant::now()),
+                Err(Errno::EAGAIN) => return Ok(true),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("reading orders"),
+            }
         }
     }
 
@@ -125,7 +162,7 @@ impl Watcher {
                 tracing::info!("announcements of the kernel were lost: looking at the whole network again");
                 self.mirror.is_doubtful = true;
                 self.mirror.inside.clear();
-                self.mirror.cookies.clear();
+                self.mirror.namespaces.clear();
             }
             Heard::Nothing => return Ok(false),
         }
@@ -148,12 +185,21 @@ impl Watcher {
         let unknown: HashSet<Nsid> = ends
             .values()
             .map(|(nsid, _)| *nsid)
-            .filter(|nsid| !self.mirror.cookies.contains_key(nsid))
+            .filter(|nsid| !self.mirror.namespaces.contains_key(nsid))
             .collect();
-        if !unknown.is_empty() {
-            let cookies = self.query.cookies(&unknown)?;
-            self.mirror.cookies.extend(cookies);
-        }
-        Ok(classify(&self.mirror, &self.options, self.host_netns))
+        let found = if unknown.is_empty() { HashMap::new() } else { self.query.namespaces(&unknown)? };
+        self.mirror.namespaces.extend(&found);
+        let behind: HashSet<Nsid> = ends.values().map(|(nsid, _)| *nsid).collect();
+        self.mirror.namespaces.retain(|nsid, _| behind.contains(nsid));
+        let now = Instant::now();
+        self.search.set_namespaces(&self.mirror.namespaces, found.len() < unknown.len(), now);
+        let mut facts = classify(&self.mirror, &self.options, self.host_netns);
+        let addresses = |cookie: u64| {
+            let inside = facts.pods.values().filter(|pod| pod.netns == Some(cookie));
+            inside.flat_map(|pod| &pod.addresses).copied().collect()
+        };
+        self.search.look(now, addresses).context("looking through the processes")?;
+        self.search.annotate(&mut facts);
+        Ok(facts)
     }
 }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use weir_ebpf::abi::{Counter, DropReason};
 
-use super::report::{Report, SharedReport};
+use super::report::{PlaceReport, Report, SharedReport};
 use crate::kernel::Fill;
 use crate::source::Connection;
 
@@ -141,13 +141,14 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         ("isolated_pods", "Pods of this node that some policy isolates", gauge(report.policies.isolated)),
         ("oldest_flow_seconds", "How long ago the oldest flow began", report.flows.oldest_s.into()),
     ];
-    for (name, help, value) in gauges {
+    for (name, help, value) in gauges.into_iter().chain(place_gauges(&report.places)) {
         let value = ConstGauge::new(value);
         value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)?;
     }
     if let Some(connection) = &report.connection {
         encode_connection(encoder, connection)?;
     }
+    encode_holds(encoder, &report.places)?;
     let counters = [
         ("syncs", "Batches of changes that were written", report.syncs),
         ("swept_flows", "Flows forgotten because their lifetime was over", report.flows.swept),
@@ -173,6 +174,38 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         Some(&Unit::Seconds),
         seconds.metric_type(),
     )?)
+}
+
+fn place_gauges(places: &PlaceReport) -> [(&'static str, &'static str, i64); 4] {
+    let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    [
+        (
+            "held_devices",
+            "Devices that are held because nobody knows whose they are",
+            gauge(places.held.len()),
+        ),
+        (
+            "foreign_devices",
+            "Devices behind which nobody of the cluster is: they pass",
+            gauge(places.others.len()),
+        ),
+        ("unenforced_pods", "Pods of this node that no policy can hold", gauge(places.unenforced.len())),
+        ("contested_addresses", "Addresses on devices which they are not for", gauge(places.contested)),
+    ]
+}
+
+/// How long pods were held until they were known.
+fn encode_holds(encoder: &mut DescriptorEncoder<'_>, places: &PlaceReport) -> fmt::Result {
+    let count = ConstCounter::new(places.holds);
+    let help = "Pods that were held until they were known";
+    count.encode(encoder.encode_descriptor("pod_holds", help, None, count.metric_type())?)?;
+    let sum = ConstCounter::new(places.hold_seconds);
+    let help = "How long all of them were held together";
+    sum.encode(encoder.encode_descriptor("pod_hold", help, Some(&Unit::Seconds), sum.metric_type())?)?;
+    let longest = ConstGauge::new(places.longest_hold_seconds);
+    let help = "The longest that one of them was held";
+    let unit = Some(&Unit::Seconds);
+    longest.encode(encoder.encode_descriptor("longest_pod_hold", help, unit, longest.metric_type())?)
 }
 
 fn encode_tables(encoder: &mut DescriptorEncoder<'_>, report: &Report, fills: &[Fill]) -> fmt::Result {

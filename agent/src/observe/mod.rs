@@ -13,6 +13,7 @@ pub use drops::{
 pub use health::{Health, HealthCheck, serve_health, serve_health_checks};
 pub use metrics::{InKernel, Metrics};
 pub use report::{
-    FlowReport, NetworkReport, PolicyReport, Report, ReportedDevice, ReportedProblem, SharedReport,
+    FlowReport, HeldDevice, NetworkReport, PlaceReport, PolicyReport, Report, ReportedDevice,
+    ReportedProblem, SharedReport,
 };
 pub use serve::{ask, serve_metrics, serve_report, socket_path};

@@ -48,6 +48,8 @@ pub struct Report {
     pub policies: PolicyReport,
     /// Drops of which the agent has read, one by one.
     pub drops_read: u64,
+    /// Where this node's pods are, and who is held.
+    pub places: PlaceReport,
     /// What is wrong, in the order of the objects. `weir status --json` has it beside the report, not in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,
@@ -116,6 +118,38 @@ pub struct PolicyReport {
     pub judged: usize,
     /// Rows that were forgotten since the agent started, because their lifetime was over.
     pub swept: u64,
+}
+
+/// Devices and pods that policies do not know, and how long pods were held until they did.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlaceReport {
+    /// Devices that are held.
+    pub held: Vec<HeldDevice>,
+    /// Devices behind which nobody of the cluster is, and in which cgroup that is: they pass.
+    pub others: Vec<String>,
+    /// Pods that no policy holds: those behind no device of ours, and those with another network than the cluster's.
+    pub unenforced: Vec<String>,
+    /// Addresses on devices which they are not for.
+    pub contested: usize,
+    /// Pods that were held until they were known, since the agent started.
+    pub holds: u64,
+    /// How long all of them were held together, in seconds.
+    pub hold_seconds: f64,
+    /// The longest of it, in seconds.
+    pub longest_hold_seconds: f64,
+}
+
+/// A device that is held.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeldDevice {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub why: String,
+    /// For how many seconds nobody has known who is behind it.
+    pub for_s: u64,
 }
 
 /// Something wrong with an object.

@@ -12,6 +12,7 @@ mod labels;
 mod manifests;
 mod object;
 pub mod parse;
+mod pod_uid;
 mod policy;
 mod problem;
 
@@ -33,6 +34,9 @@ pub use parse::{
     ApiClusterNetworkPolicy, Parsed, closed_policy, parse_cluster_network_policy, parse_namespace,
     parse_network_policy, parse_node, parse_pod, parse_service, parse_slice,
 };
-pub use policy::{IpBlock, NamedPort, Namespace, NetworkPolicy, Pod, PolicyPeer, PolicyPort, PolicyRule};
+pub use pod_uid::PodUid;
+pub use policy::{
+    IpBlock, NamedPort, Namespace, NetworkPolicy, Pod, PodIdentity, PolicyPeer, PolicyPort, PolicyRule,
+};
 pub use problem::{ObjectRef, Problem};
 pub use weir_ebpf::abi::Side;

@@ -215,6 +215,8 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
     /// It is being deleted, or is about to be: load balancers should send it no new connections (KEP-3836).
     pub leaving: bool,
+    /// `spec.podCIDRs`: the networks that its pods have their addresses of, where the cluster gives them out so.
+    pub pod_networks: Box<[IpNet]>,
 }
 
 /// An address of this node, as its devices have it.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Labels, PolicyModes, Protocol, Selector};
+use super::{Labels, PodUid, PolicyModes, Protocol, Selector};
 
 /// A pod that policies may select: it has a network of its own and has not ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Pod {
     /// `metadata.creationTimestamp`, seconds since 1970; `None` where the object has none.
     pub created_s: Option<i64>,
@@ -20,6 +20,18 @@ pub struct Pod {
     pub ports: Box<[NamedPort]>,
     /// `spec.nodeName`
     pub node: Option<Arc<str>>,
+    /// By what its node knows it; `None` where that is not known. The state keeps it of pods of its own node alone.
+    pub identity: Option<Box<PodIdentity>>,
+}
+
+/// By what the kubelet of a pod's node names the pod's cgroup.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PodIdentity {
+    /// `metadata.uid`
+    pub uid: PodUid,
+    /// Of a mirror pod, the static pod that it stands for: annotation `kubernetes.io/config.mirror`. Whoever may make pods may
+    /// write it.
+    pub mirrors: Option<PodUid>,
 }
 
 /// An item of a container's `ports`.

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use weir_ebpf::abi::AddressUses;
 
+use crate::network::Facts;
 use crate::source::{
     EndpointSlice, Event, Interner, Node, NodeAddress, ObjectKey, ObjectRef, Problem, Service,
 };
@@ -19,7 +21,9 @@ mod policy;
 
 pub use demand::NARROW;
 pub use node_ports::NodePortAddresses;
-pub use policy::{ClusterPolicyView, PodView, PolicyChanges, PolicyState, Selected};
+pub use policy::{
+    Behind, ClusterPolicyView, Placement, PodView, PolicyChanges, PolicyState, Selected, Unknown,
+};
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +37,8 @@ pub struct State {
     addresses: Option<BTreeMap<IpAddr, AddressUses>>,
     /// Whether load balancers should send this node no new connections.
     leaving: bool,
+    /// `Node.spec.podCIDRs`
+    pod_networks: Box<[IpNet]>,
     /// Whether `addresses` changed since [`State::take_addresses_changed`].
     addresses_changed: bool,
     /// Services, and what slices say of Services that are not there (yet, or any more).
@@ -111,6 +117,7 @@ impl State {
             node_ports: NodePortAddresses::All,
             addresses: None,
             leaving: false,
+            pod_networks: Box::default(),
             addresses_changed: false,
             entries: HashMap::new(),
             owners: HashMap::new(),
@@ -175,6 +182,25 @@ impl State {
     #[must_use]
     pub fn policy(&self) -> &PolicyState {
         &self.policy
+    }
+
+    /// Puts the pods of this node and its devices together; `before`: who had which address until now. What policies say is said
+    /// of the pods that are found.
+    pub fn place(&mut self, facts: &Facts, before: &BTreeMap<IpAddr, u32>) -> Placement {
+        let placement = self.policy.place(facts, before);
+        self.policy.set_placement(&placement);
+        placement
+    }
+
+    /// Whether a pod of this node came, went or changed since the last call.
+    pub fn take_pods_here_changed(&mut self) -> bool {
+        self.policy.take_pods_here_changed()
+    }
+
+    /// The networks of which this node's pods have their addresses, as its Node says.
+    #[must_use]
+    pub fn pod_networks(&self) -> &[IpNet] {
+        &self.pod_networks
     }
 
     /// What changed among them since the last call.
@@ -330,6 +356,10 @@ impl State {
         }
         // One that is gone is on its way out, too.
         self.leaving = node.as_ref().is_none_or(|node| node.leaving);
+        // Nobody takes them back from a Node that is there; one that is gone comes back with the same, or with others.
+        if let Some(node) = &node {
+            self.pod_networks.clone_from(&node.pod_networks);
+        }
         let zone = node.and_then(|node| node.zone);
         if zone == self.node.zone {
             return;

@@ -48,7 +48,7 @@ fn slice(service: &str, endpoints: u8) -> EndpointSlice {
 }
 
 fn node(zone: Option<&str>) -> Option<Node> {
-    Some(Node { zone: zone.map(Arc::from), leaving: false })
+    Some(Node { zone: zone.map(Arc::from), ..Node::default() })
 }
 
 /// A state with Services `a` and `b`, and slice `s1` of `a`; nothing dirty.
@@ -191,8 +191,7 @@ fn synced() {
 /// A pod of this node, and a policy that lets pods of its namespace come to it.
 fn apply_policy_of_own(state: &mut State) {
     let addresses = [[10, 0, 0, 1].into()].into();
-    let (labels, ports) = Default::default();
-    let pod = Pod { created_s: None, labels, addresses, ports, node: Some("here".into()) };
+    let pod = Pod { addresses, node: Some("here".into()), ..Pod::default() };
     state.apply(Event::Pod(key("p"), Some(pod)));
     let peer = PolicyPeer::Pods { namespaces: None, pods: Selector::default() };
     let rule = PolicyRule { peers: Some([peer].into()), ports: None };

@@ -44,6 +44,7 @@ struct SocketSeed {
 impl SocketSeed {
     fn socket(self) -> FakeSocket {
         FakeSocket {
+            in_pod: self.netns & 4 != 0,
             protocol: self.protocol.map(Transport::protocol),
             cookie: u64::from(self.cookie % 4),
             netns: netns(self.netns),

@@ -22,6 +22,9 @@ pub struct BoundPod {
 impl BoundPod {
     /// What it sends may have any source: it forwards for others.
     pub const ANY_SOURCE: u32 = 1;
+    /// No policy is about what is behind the device: a container of another runtime, or another network of a pod's than the
+    /// cluster's. It passes, though not under the address of a pod.
+    pub const NO_POD: u32 = 2;
 
     /// A pod with these addresses.
     #[must_use]

@@ -50,7 +50,7 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         Netns { v4, v6, flags }
         Device { v4, v6, mac, flags, mtu }
         Prefix { addr, mask }
-        Config { service_networks, v4, v6, first_port, ports, flags, tunnel_ports }
+        Config { service_networks, pod_networks, v4, v6, first_port, ports, flags, tunnel_ports }
         PodPolicy { ingress, egress, flags }
         BoundPod { v4, v6, policy, flags }
         NetworkKey { prefix_len, addr }

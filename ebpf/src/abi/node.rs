@@ -11,7 +11,7 @@ pub type Mac = [u8; 6];
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Workload {
-    /// The host's end of its veth.
+    /// The host's end of its veth; 0: it is known, and reached by no device with our programs.
     pub ifindex: u32,
     /// The pod's own end.
     pub mac: Mac,
@@ -127,6 +127,9 @@ pub struct Config {
     /// The networks of ClusterIPs: an address of theirs that no Service has is refused. Unused ones are
     /// [`Prefix::NONE`].
     pub service_networks: [Prefix; 4],
+    /// The networks of which this node's pods have their addresses, where they have them of networks of their own
+    /// (`Node.spec.podCIDRs`). Unused ones are [`Prefix::NONE`].
+    pub pod_networks: [Prefix; 2],
     /// The node's IPv4 address for backends on other nodes, where the device has none; all zero: none.
     pub v4: Addr,
     /// The same in IPv6.
@@ -157,10 +160,14 @@ impl Config {
     pub const IP_IN_IP: u32 = 16;
     /// The node takes packets out of GRE: protocol 47.
     pub const GRE: u32 = 32;
+    /// Pods that nobody knows yet are held also where no program is at their devices: at their sockets, and by their addresses
+    /// where packets come to the node and leave it. While there are policies (`--unknown-pods hold`).
+    pub const HOLD_STRANGERS: u32 = 64;
 
     /// Before the agent has written one: nothing is refused, nothing hidden.
     pub const EMPTY: Self = Self {
         service_networks: [Prefix::NONE; 4],
+        pod_networks: [Prefix::NONE; 2],
         v4: Addr::from_words([0; 4]),
         v6: Addr::from_words([0; 4]),
         first_port: 0,
@@ -178,6 +185,7 @@ const _: () = {
         Config::SHOW_CLUSTER_IP_CLIENTS,
         Config::IP_IN_IP,
         Config::GRE,
+        Config::HOLD_STRANGERS,
     ];
     let mut all = 0;
     let mut at = 0;
@@ -198,6 +206,7 @@ mod tests {
     fn a_config_that_nobody_wrote_has_no_network() {
         let unwritten = Config::new_zeroed();
         assert_eq!(unwritten.service_networks, [Prefix::NONE; 4]);
+        assert_eq!(unwritten.pod_networks, [Prefix::NONE; 2]);
         for addr in [Addr::from_v4(0), Addr::from_words([0; 4]), Addr::from_words([u32::MAX; 4])] {
             assert!(!Prefix::NONE.contains(addr));
             assert!(Prefix::new(addr, 128).contains(addr));

@@ -50,6 +50,9 @@ pub fn connect(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
     if protocol == Protocol::Udp && dialled.port == Port::new(0) {
         return Verdict::Pass;
     }
+    if is_held(tables, socket, dialled) {
+        return deny(tables, DropReason::UnknownPod);
+    }
     let frontend = match lookup_dialled(tables, socket, dialled, protocol) {
         Ok(Some(frontend)) => frontend,
         Ok(None) => return Verdict::Pass,
@@ -74,6 +77,9 @@ pub fn connect(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket,
 /// as that is usable: to the backend, its datagrams are one flow.
 #[inline(always)]
 pub fn sendmsg(tables: &impl Tables, moment: &impl Moment, socket: &impl Socket, dialled: Peer) -> Verdict {
+    if is_held(tables, socket, dialled) {
+        return deny(tables, DropReason::UnknownPod);
+    }
     let frontend = match lookup_dialled(tables, socket, dialled, Protocol::Udp) {
         Ok(Some(frontend)) => frontend,
         Ok(None) => return Verdict::Pass,
@@ -119,6 +125,28 @@ pub fn reverse(tables: &impl Tables, socket: &impl Socket, peer: Peer) -> Option
 #[inline(always)]
 pub fn release(tables: &impl Tables, cookie: u64) {
     tables.delete_connection(cookie);
+}
+
+/// Whether the socket is of a pod that nobody knows yet, as when it was made while no agent runs: there are no programs at its
+/// device. Of other namespaces than pods' not all are known, and none is held. What stays within the namespace is nobody's
+/// business.
+#[inline(always)]
+fn is_held(tables: &impl Tables, socket: &impl Socket, dialled: Peer) -> bool {
+    tables.config().flags & Config::HOLD_STRANGERS != 0
+        && !is_loopback(dialled.addr)
+        && netns(tables, socket).is_none()
+        && socket.is_in_pod()
+}
+
+/// 127.0.0.0/8, ::1
+#[inline(always)]
+fn is_loopback(addr: Addr) -> bool {
+    let [first, second, third, last] = addr.words();
+    if addr.is_v4() {
+        u32::from_be(last) >> 24 == 127
+    } else {
+        (first, second, third, last) == (0, 0, 0, 1_u32.to_be())
+    }
 }
 
 /// What a socket that dials this gets: a frontend; nothing of ours; or a refusal.

@@ -2,10 +2,11 @@
 //! and finds in the map what those before it left.
 
 use aya_ebpf::bindings::__sk_buff;
-use weir_ebpf::abi::{DropReason, Origin};
+use weir_ebpf::abi::{Config, DropReason, Origin};
 use weir_ebpf::datapath::Tables as _;
 use weir_ebpf::datapath::enforce::{
-    EnforceTables as _, Passing, Ruling, admit, cut, judge_in, judge_out, judge_unread,
+    EnforceTables as _, Passing, Ruling, admit, admit_to, cut, judge_in, judge_out, judge_unread,
+    release_from,
 };
 use weir_ebpf::datapath::packet::{Onward, Translation};
 use weir_ebpf::wire::Unusable;
@@ -15,6 +16,7 @@ use crate::cut::{note_cut, stage};
 use crate::decision::{Decision, Hook, Todo, read};
 use crate::events::tell_packet;
 use crate::kernel_tables::KernelTables;
+use crate::maps::CONFIG;
 use crate::network::Here;
 use crate::skb::Skb;
 
@@ -33,9 +35,14 @@ pub(crate) fn enforce<H: Hook>(skb: Skb, row: &mut Decision, is_guarded: bool) {
     let raw = skb.raw();
     let leaves_pod = matches!(H::ORIGIN, Some(Origin::Inside));
     let ruling = match row.todo {
-        Todo::Pass | Todo::Translate if is_guarded && leaves_pod => may_leave(raw, row),
+        Todo::Pass | Todo::Translate if is_guarded && leaves_pod => {
+            let left = may_leave(raw, row);
+            let crossed = if left.passes() { may_cross::<H>(raw, row) } else { Ruling::PASSES };
+            if crossed.passes() { left } else { crossed }
+        }
         Todo::Pass | Todo::Translate if is_guarded => may_enter_here(raw, row),
         Todo::Unread if is_guarded && !leaves_pod => may_enter_unread(raw),
+        Todo::Pass | Todo::Translate if !H::AT_POD => may_cross::<H>(raw, row),
         _ => Ruling::PASSES,
     };
     if !ruling.passes() {
@@ -136,17 +143,17 @@ fn may_leave_tagged(raw: *mut __sk_buff, row: &mut Decision) -> Ruling {
 #[inline(never)]
 fn may_enter_tagged(raw: *mut __sk_buff) -> Ruling {
     let skb = Skb::new(raw);
-    unread(judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), TAGGED))
+    ruled(judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), TAGGED))
 }
 
 #[inline(never)]
 fn may_enter_unread(raw: *mut __sk_buff) -> Ruling {
     let skb = Skb::new(raw);
-    unread(judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), skb.ether_type()))
+    ruled(judge_unread(&KernelTables, skb.ifindex(), skb.came_by(), skb.ether_type()))
 }
 
 #[inline(always)]
-fn unread(judged: Result<(), DropReason>) -> Ruling {
+fn ruled(judged: Result<(), DropReason>) -> Ruling {
     judged.map_or_else(Ruling::from, |()| Ruling::PASSES)
 }
 
@@ -175,6 +182,33 @@ fn may_be_delivered(raw: *mut __sk_buff, row: &Decision) -> Ruling {
     let Onward::Workload(workload) = row.translation.onward else { return Ruling::PASSES };
     let skb = Skb::new(raw);
     judge_in(&Here::of(raw).node(), workload.ifindex, skb.ifindex(), &passing(row, &skb)).into()
+}
+
+/// Not to a pod that nobody knows, and not from one to the world.
+#[inline(always)]
+fn may_cross<H: Hook>(raw: *mut __sk_buff, row: &Decision) -> Ruling {
+    let holds = CONFIG.get(0).is_some_and(|config| config.flags & Config::HOLD_STRANGERS != 0);
+    match (holds, H::ORIGIN) {
+        (false, _) => Ruling::PASSES,
+        (true, Some(_)) => may_come(raw, row),
+        (true, None) => may_go(raw, row),
+    }
+}
+
+#[inline(never)]
+fn may_come(raw: *mut __sk_buff, row: &Decision) -> Ruling {
+    let (src, dst) = if row.todo == Todo::Translate {
+        (row.translation.src.addr, row.translation.dst.addr)
+    } else {
+        (row.packet.src.addr, row.packet.dst.addr)
+    };
+    ruled(admit_to(&Here::of(raw).node(), src, dst))
+}
+
+#[inline(never)]
+fn may_go(raw: *mut __sk_buff, row: &Decision) -> Ruling {
+    let (src, dst) = (row.packet.src.addr, row.packet.dst.addr);
+    ruled(release_from(&Here::of(raw).node(), Skb::new(raw).came_by(), src, dst))
 }
 
 #[inline(never)]

@@ -61,6 +61,10 @@ pub(crate) static WORKLOADS: HashMap<Addr, Workload> = HashMap::with_max_entries
 #[map]
 pub(crate) static NETNS: HashMap<u64, Netns> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
+/// Cgroups below which the kubelet has its pods, by their ids. The agent writes, the socket hooks read.
+#[map]
+pub(crate) static POD_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
 /// Devices with our programs, by index. The agent writes, the tc and XDP programs read.
 #[map]
 pub(crate) static DEVICES: HashMap<u32, Device> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);

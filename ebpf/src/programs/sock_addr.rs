@@ -5,7 +5,9 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval,
+};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use weir_ebpf::abi::{Addr, HookPoint, Peer, Port, Protocol};
@@ -14,12 +16,17 @@ use weir_ebpf::datapath::socket::{self, Errno, Verdict};
 
 use crate::events::tell_socket;
 use crate::kernel_tables::{KernelTables, Now};
+use crate::maps::POD_CGROUPS;
 use crate::network::has_socket;
 
 /// The system call goes on.
 const PROCEED: i32 = 1;
 /// The system call fails with the error given to `bpf_set_retval`.
 const REJECT: i32 = 0;
+
+/// How far below the root of the hierarchy the kubelet's cgroup may be: `kubepods` is at 1 or 2, in a node that is a container
+/// of the machine's at 4.
+const DEEPEST: i32 = 8;
 
 struct Hook<'a>(&'a SockAddrContext);
 
@@ -51,6 +58,21 @@ impl Socket for Hook<'_> {
     fn netns(&self) -> u64 {
         // SAFETY: the context pointer that the helper asks for.
         unsafe { bpf_get_netns_cookie(self.0.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn is_in_pod(&self) -> bool {
+        let mut level = 1;
+        while level <= DEEPEST {
+            // SAFETY: the helper takes any level; 0 is no cgroup's id.
+            let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+            // SAFETY: a number, read at once.
+            if ancestor == 0 || unsafe { POD_CGROUPS.get(ancestor) }.is_some() {
+                return ancestor != 0;
+            }
+            level += 1;
+        }
+        false
     }
 
     #[inline(always)]

@@ -240,6 +240,8 @@ pub struct FakeSocket {
     pub netns: u64,
     /// Whether somebody in its network namespace listens at the address that it dials.
     pub listener: bool,
+    /// Whether it is below the kubelet's cgroup for pods.
+    pub in_pod: bool,
 }
 
 impl Socket for FakeSocket {
@@ -253,6 +255,10 @@ impl Socket for FakeSocket {
 
     fn netns(&self) -> u64 {
         self.netns
+    }
+
+    fn is_in_pod(&self) -> bool {
+        self.in_pod
     }
 
     fn listens(&self, _protocol: Protocol, _local: Peer) -> bool {

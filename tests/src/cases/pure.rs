@@ -125,6 +125,7 @@ impl World {
             cookie: kept.cookie,
             netns: netns_of(ask.from),
             listener: false,
+            in_pod: false,
         };
         let dialled: Peer = row.dialled(ask.to).into();
         let verdict = match (row.how, kept.connected) {

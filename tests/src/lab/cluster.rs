@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,19 @@ impl Cluster {
             probers.insert(place.name().to_owned(), prober);
         }
         Ok(Self { probers, addresses, agents: Vec::new(), manifests, markers: 0, lab })
+    }
+
+    /// Makes one more pod, whose processes are in this cgroup of its node's.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn add_pod_below(&mut self, (node, name): PodSpec<'_>, below: &Path) -> Result<()> {
+        let pod = self.lab.add_pod_below(node, name, below)?;
+        let prober = Prober::start(&binary::find_prober()?, &pod.place)?;
+        prober.serve(name, &sockets(pod.addresses, &PORTS))?;
+        self.addresses.insert(name.to_owned(), pod.addresses);
+        self.probers.insert(name.to_owned(), prober);
+        Ok(())
     }
 
     /// Starts the agents and waits until they are ready.

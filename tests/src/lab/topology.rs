@@ -176,6 +176,14 @@ impl Lab {
     /// # Errors
     /// There is no such node, or the name is taken.
     pub fn add_pod(&mut self, node: u8, name: &str) -> Result<Pod> {
+        self.add_pod_below(node, name, Path::new(name))
+    }
+
+    /// The same with its processes in this cgroup of the node's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_pod_below(&mut self, node: u8, name: &str, below: &Path) -> Result<Pod> {
         let _held = teardown::changing();
         let hairpin = self.settings.hairpin;
         let id = self.id;
@@ -193,7 +201,7 @@ impl Lab {
             node.place.netns().ip(&[format!("link set {veth} mtu {mtu}")])?;
         }
         node.place.netns().ip(&plug_commands(&veth, hairpin))?;
-        let cgroup = node.cgroup.join(name);
+        let cgroup = node.cgroup.join(below);
         cgroup::ensure(&cgroup)?;
         let pod = Pod { place: Place::new(name, netns.clone(), cgroup), addresses };
         node.pods.push(pod.clone());

@@ -81,7 +81,7 @@ pub(super) fn ask(
     protocol: Protocol,
     dialled: SocketAddr,
 ) -> Result<Answer, String> {
-    let socket = FakeSocket { protocol: Some(protocol), cookie: 0, netns, listener: false };
+    let socket = FakeSocket { protocol: Some(protocol), cookie: 0, netns, listener: false, in_pod: false };
     let connected =
         ask_hook(|moment, socket| connect(tables, moment, socket, dialled.into()), tables, socket)?;
     if protocol == Protocol::Udp {

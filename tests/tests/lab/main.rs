@@ -8,6 +8,7 @@ mod bad_input;
 mod churn;
 mod drops;
 mod exposed;
+mod hold;
 mod http;
 mod lifecycle;
 mod load;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 /// Those about policies.
-const POLICIES: [(&str, Single); 10] = [
+const POLICIES: [(&str, Single); 13] = [
     ("policies/everybody", policies::everybody_by_policies),
     ("policies/connections", policies::connections_end_with_what_allowed_them),
     ("policies/changes", load::changes_cut_nothing_that_is_allowed),
@@ -66,6 +67,9 @@ const POLICIES: [(&str, Single); 10] = [
     ("attacks/own-address", attacks::a_pod_that_changes_its_address_is_not_heard),
     ("attacks/masquerade", attacks::a_port_of_the_host_does_not_make_a_pod_the_node),
     ("policies/drops-by-name", drops::by_name),
+    ("hold/while-no-agent-runs", hold::while_no_agent_runs),
+    ("hold/until-it-is-known", hold::until_it_is_known),
+    ("hold/second-networks-and-others", hold::second_networks_and_others),
 ];
 
 fn trials(shared: &Shared) -> Vec<Trial> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weir_agent::kernel::{
     AttachedDevice, DeviceKind, Generation, Hooks, NodeTables, PinRoot, attached_devices, cleanup,
 };
-use weir_agent::network::{Forwarding, NodeRows, RowOptions, SocketLb, Xdp};
+use weir_agent::network::{Forwarding, NodeRows, RowOptions, SocketLb, Told, Xdp};
 use weir_tests::lab::netns::Netns;
 
 use crate::stage::{Stage, until};
@@ -117,6 +117,7 @@ fn rows(stage: &mut Stage) -> NodeRows {
     });
     let options = RowOptions {
         service_networks: vec!["10.96.0.0/12".parse().unwrap()],
+        pod_networks: Vec::new(),
         source_ports: (16384, 29999),
         forwarding: Forwarding::Stack,
         socket_lb: SocketLb::All,
@@ -124,7 +125,7 @@ fn rows(stage: &mut Stage) -> NodeRows {
         marks_forwarded: true,
         xdp: Xdp::Off,
     };
-    NodeRows::compile(&facts, &options)
+    NodeRows::compile(&facts, &Told::by_network(&facts), &options)
 }
 
 #[test]

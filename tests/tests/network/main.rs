@@ -6,6 +6,7 @@ mod ahead;
 mod devices;
 mod flows;
 mod guarded;
+mod owners;
 mod policies;
 mod resets;
 mod stage;

@@ -205,8 +205,7 @@ mod tests {
                 [labels(&[]), labels(&[("k", "x")]), labels(&[("k", "y"), ("l", "y")]), labels(&[("l", "")])]
             {
                 let ports = [NamedPort { name: "web".into(), protocol: Protocol::Tcp, port: 8080 }];
-                let pod =
-                    Pod { created_s: None, labels, addresses: [].into(), ports: ports.into(), node: None };
+                let pod = Pod { labels, ports: ports.into(), ..Pod::default() };
                 let mut found = all.marks(state.policy(), &namespace, &pod);
                 found.sort_unstable();
                 let alone = (0..).zip(&atoms).flat_map(|(id, atom)| {
@@ -229,13 +228,7 @@ mod tests {
     #[test]
     fn one_that_comes_and_goes_is_looked_at_while_it_is_there() {
         let mut state = State::new("here");
-        let pod = Pod {
-            created_s: None,
-            labels: labels(&[("k", "x")]),
-            addresses: [].into(),
-            ports: [].into(),
-            node: None,
-        };
+        let pod = Pod { labels: labels(&[("k", "x")]), ..Pod::default() };
         state.apply(Event::Pod(ObjectKey::new("a", "p"), Some(pod.clone())));
         let mut selectors = Selectors::default();
         let atom =

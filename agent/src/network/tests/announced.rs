@@ -12,7 +12,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 
 use super::super::classify::classify;
-use super::super::mirror::{Inside, Mirror};
+use super::super::mirror::{Inside, Mirror, Namespace};
 use super::super::options::Options;
 use super::super::parse::parse;
 
@@ -171,7 +171,8 @@ pub(super) fn facing(mirror: &Mirror, options: &Options) -> Vec<String> {
 pub(super) fn plug(mirror: &mut Mirror, nsid: i32, index: u32, addresses: &[&str]) {
     let mac = Some([6, 0, 0, 0, 0, u8::try_from(nsid).unwrap()]);
     mirror.inside.insert((nsid, index), Inside { mac, mtu: 1450, addresses: Vec::new() });
-    mirror.cookies.insert(nsid, 1000 + u64::try_from(nsid).unwrap());
+    let number = 1000 + u64::try_from(nsid).unwrap();
+    mirror.namespaces.insert(nsid, Namespace { cookie: number, inode: number });
     for ip in addresses {
         parse(&has(index, ip)).into_iter().for_each(|change| mirror.apply_inside(nsid, change));
     }

@@ -16,7 +16,7 @@ use super::facts::Carrier;
 use super::mirror::{Change, Mirror};
 use super::options::Options;
 use super::parse::parse;
-use super::rows::{Forwarding, NodeRows, RowOptions, SocketLb, Xdp};
+use super::rows::{Forwarding, NodeRows, RowOptions, SocketLb, Told, Xdp};
 
 use announced::*;
 
@@ -249,7 +249,7 @@ fn a_bridge_speaking_of_its_ports_removes_no_device() {
 fn a_number_that_is_given_to_another_namespace_says_nothing_of_the_old_one() {
     let mut node = ordinary();
     node.apply(Change::NetnsGone(11));
-    assert!(!node.cookies.contains_key(&11) && !node.inside.contains_key(&(11, 2)));
+    assert!(!node.namespaces.contains_key(&11) && !node.inside.contains_key(&(11, 2)));
     // Nothing is said of what was not asked for.
     for message in [has(2, "10.244.1.9"), device(2, "eth0").there()] {
         parse(&message).into_iter().for_each(|change| node.apply_inside(11, change));
@@ -308,6 +308,7 @@ fn attributes_that_nobody_knows_are_no_trouble() {
 fn row_options() -> RowOptions {
     RowOptions {
         service_networks: vec!["10.96.0.0/12".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+        pod_networks: Vec::new(),
         source_ports: (16384, 29999),
         forwarding: Forwarding::Stack,
         socket_lb: SocketLb::All,
@@ -321,9 +322,14 @@ fn addr(text: &str) -> Addr {
     text.parse::<IpAddr>().unwrap().into()
 }
 
+fn compiled(node: &Mirror) -> NodeRows {
+    let facts = classify(node, &Options::default(), HOST);
+    NodeRows::compile(&facts, &Told::by_network(&facts), &row_options())
+}
+
 #[test]
 fn facts_become_rows() {
-    let rows = NodeRows::compile(&classify(&ordinary(), &Options::default(), HOST), &row_options());
+    let rows = compiled(&ordinary());
     assert_eq!(rows.workloads.len(), 3);
     let workload = rows.workloads[&addr("fd00:1::2")];
     assert_eq!(
@@ -344,7 +350,16 @@ fn facts_become_rows() {
     let (v4, v6) = (host.v4, host.v6);
     let (flags, mut tunnel_ports) = (Config::NO_REDIRECT, Config::EMPTY.tunnel_ports);
     tunnel_ports[0] = Port::new(8472);
-    let config = Config { service_networks, v4, v6, first_port: 16384, ports: 13616, flags, tunnel_ports };
+    let config = Config {
+        service_networks,
+        v4,
+        v6,
+        first_port: 16384,
+        ports: 13616,
+        flags,
+        tunnel_ports,
+        ..Config::EMPTY
+    };
     assert_eq!(rows.config, config);
 }
 
@@ -373,21 +388,21 @@ fn what_tunnels_take_packets_out_of() {
     let facts = classify(&node, &Options::default(), HOST);
     let udp = [6081, 6635, 8472].map(Carrier::Udp);
     assert_eq!(facts.carriers, udp.into_iter().chain([Carrier::Ip, Carrier::Gre]).collect());
-    let config = NodeRows::compile(&facts, &row_options()).config;
+    let config = NodeRows::compile(&facts, &Told::default(), &row_options()).config;
     assert_eq!(config.tunnel_ports, [6081, 6635, 8472, 0].map(Port::new));
     assert_eq!(config.flags & (Config::IP_IN_IP | Config::GRE), Config::IP_IN_IP | Config::GRE);
 }
 
 #[test]
-fn of_two_pods_with_one_address_the_younger_has_it_and_then_the_other() {
+fn of_two_devices_with_one_address_the_older_has_it_where_nobody_says_more() {
     let ifindex = |node: &Mirror| {
-        let rows = NodeRows::compile(&classify(node, &Options::default(), HOST), &row_options());
+        let rows = compiled(node);
         rows.workloads.get(&addr("10.244.1.2")).map(|workload| workload.ifindex)
     };
     let mut node = ordinary();
     assert_eq!(ifindex(&node), Some(7));
     parse(&has(2, "10.244.1.2")).into_iter().for_each(|change| node.apply_inside(12, change));
-    assert_eq!(ifindex(&node), Some(8));
+    assert_eq!(ifindex(&node), Some(7));
     tell(&mut node, [device(7, "vethpod1").gone()]);
     assert_eq!(ifindex(&node), Some(8));
     parse(&lost(2, "10.244.1.2")).into_iter().for_each(|change| node.apply_inside(12, change));

@@ -185,7 +185,7 @@ impl<'a> Explainer<'a> {
 /// of those that are only watched.
 fn isolating(state: &State, pod: &ObjectKey, side: Side, watched: bool) -> (Vec<String>, usize) {
     let policies = state.policy();
-    let Some(found) = policies.pod(pod) else { return (Vec::new(), 0) };
+    let Some(found) = policies.pod(pod).map(|view| view.pod) else { return (Vec::new(), 0) };
     let labels = &found.labels;
     let isolates = policies.named_policies(&pod.namespace).filter(|(_, policy)| {
         let direction = match side {

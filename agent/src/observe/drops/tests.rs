@@ -11,7 +11,7 @@ use weir_ebpf::abi::{
 
 use super::*;
 use crate::compile::{FrontendPlan, PortName, PortPlan, ServicePlan};
-use crate::network::{Facts, Pod as Device};
+use crate::network::{Facts, Owner, Pod as Device};
 use crate::source::{
     ClusterNetworkPolicy, ClusterRule, Event, Family, Labels, NetworkPolicy, ObjectKey, Pod, PolicyModes,
     PolicyRule, Requirement, RuleAction, Selector, Subject, Test, Tier,
@@ -53,11 +53,10 @@ fn peer(text: &str, port: u16) -> Peer {
 
 fn pod(node: &str, app: &str, addresses: &[&str]) -> Pod {
     Pod {
-        created_s: None,
         labels: Labels::from_iter([("app".into(), app.into())]),
         addresses: addresses.iter().map(|addr| ip(addr)).collect(),
-        ports: Box::default(),
         node: Some(node.into()),
+        ..Pod::default()
     }
 }
 
@@ -108,6 +107,8 @@ impl World {
             mtu: 1500,
             netns: None,
             addresses: CASTS.map(|cast| ip(cast.web)).into(),
+            early: Vec::new(),
+            owner: Owner::default(),
         };
         let network = Facts { pods: BTreeMap::from([(WEB, device)]), ..Facts::default() };
         Self { state, tables, network }

@@ -218,12 +218,47 @@ mod tests {
     #[test]
     fn a_node_stays_unless_it_is_deleted_or_about_to_be() {
         let labels = r#","labels":{"topology.kubernetes.io/zone":"a"}"#;
-        assert_eq!(decode_node(labels, ""), Node { zone: Some("a".into()), leaving: false });
+        assert_eq!(decode_node(labels, ""), Node { zone: Some("a".into()), ..Node::default() });
         assert!(!decode_node("", r#","spec":{"podCIDR":"10.1.0.0/24"},"status":"nonsense""#).leaving);
         let taint = |key| format!(r#","spec":{{"taints":[{{"key":"{key}","effect":"NoSchedule"}}]}}"#);
         assert!(!decode_node("", &taint("node.kubernetes.io/unreachable")).leaving);
         assert!(decode_node("", &taint("ToBeDeletedByClusterAutoscaler")).leaving);
         assert!(decode_node(r#","deletionTimestamp":"2026-01-01T00:00:00Z""#, "").leaving);
+    }
+
+    #[test]
+    fn a_node_says_of_which_networks_its_pods_are() {
+        let networks = |spec: &str| {
+            let found = decode_node("", &format!(r#","spec":{spec}"#)).pod_networks;
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let both = r#"{"podCIDR":"10.1.0.0/24","podCIDRs":["10.1.0.0/24","fd00:1::/64"]}"#;
+        assert_eq!(networks(both), ["10.1.0.0/24", "fd00:1::/64"]);
+        assert_eq!(networks(r#"{"podCIDR":"10.1.0.7/24"}"#), ["10.1.0.0/24"]);
+        assert!(networks(r#"{"podCIDRs":["nonsense"]}"#).is_empty() && networks("{}").is_empty());
+    }
+
+    #[test]
+    fn a_pod_says_by_what_its_node_knows_it() {
+        let identity = |metadata: &str| {
+            let text = format!(r#"{{"metadata":{{"name":"p","namespace":"n",{metadata}}}}}"#);
+            match decode_object(Kind::Pod, &text).unwrap().content {
+                Content::Pod(parsed) => parsed.object.unwrap().identity,
+                other => panic!("{other:?}"),
+            }
+        };
+        let uid = r#""uid":"0b6fcf3e-7a0c-4a4e-9d7d-1f0a6e2b3c4d""#;
+        let found = identity(&format!(r#"{uid},"annotations":{{"a":"b"}}"#)).unwrap();
+        assert_eq!(found.uid.to_string(), "0b6fcf3e-7a0c-4a4e-9d7d-1f0a6e2b3c4d");
+        assert_eq!(found.mirrors, None);
+        let mirror = r#""annotations":{"kubernetes.io/config.mirror":"d41d8cd98f00b204e9800998ecf8427e"}"#;
+        let found = identity(&format!("{uid},{mirror}")).unwrap();
+        assert_eq!(
+            found.mirrors.map(|hash| hash.to_string()).as_deref(),
+            Some("d41d8cd9-8f00-b204-e980-0998ecf8427e")
+        );
+        assert_eq!(identity(mirror), None);
+        assert_eq!(identity(r#""uid":"1""#), None);
     }
 
     #[test]

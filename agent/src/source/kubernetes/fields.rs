@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::source::ApiClusterNetworkPolicy;
-use crate::source::parse::{ESTABLISHED, POLICY_MODE};
+use crate::source::parse::{ANNOTATION_MIRROR, ESTABLISHED, POLICY_MODE};
 
 /// What all objects have.
 #[derive(Deserialize)]
@@ -35,12 +35,18 @@ struct Annotations {
     policy_mode: Option<String>,
     #[serde(rename = "weir.dev/established")]
     established: Option<String>,
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    mirror: Option<String>,
 }
 
 impl Annotations {
     fn into_map(self) -> BTreeMap<String, String> {
-        let both = [(POLICY_MODE, self.policy_mode), (ESTABLISHED, self.established)];
-        both.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+        let all = [
+            (POLICY_MODE, self.policy_mode),
+            (ESTABLISHED, self.established),
+            (ANNOTATION_MIRROR, self.mirror),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     }
 }
 
@@ -49,6 +55,7 @@ impl Meta {
     fn take(&mut self) -> ObjectMeta {
         ObjectMeta {
             name: self.name.clone(),
+            uid: self.uid.clone(),
             labels: self.labels.take(),
             annotations: self.annotations.take().map(Annotations::into_map),
             creation_timestamp: self.creation_timestamp.take(),
@@ -118,8 +125,13 @@ pub(super) struct NodeFields {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct NodeSpec {
     taints: Option<Vec<Taint>>,
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
 }
 
 /// Which taint it is; whom it keeps away means nothing here.
@@ -131,10 +143,18 @@ struct Taint {
 impl NodeFields {
     pub(super) fn split(self) -> (Meta, core::Node) {
         let Self { mut metadata, spec } = self;
-        let taints = spec.and_then(|spec| spec.taints).unwrap_or_default();
-        let taints = taints.into_iter().map(|taint| core::Taint { key: taint.key, ..core::Taint::default() });
-        let spec = core::NodeSpec { taints: Some(taints.collect()), ..core::NodeSpec::default() };
-        let api = core::Node { metadata: metadata.take(), spec: Some(spec), status: None };
+        let spec = spec.map(|spec| {
+            let taints = spec.taints.unwrap_or_default().into_iter();
+            core::NodeSpec {
+                taints: Some(
+                    taints.map(|taint| core::Taint { key: taint.key, ..core::Taint::default() }).collect(),
+                ),
+                pod_cidr: spec.pod_cidr,
+                pod_cidrs: spec.pod_cidrs,
+                ..core::NodeSpec::default()
+            }
+        });
+        let api = core::Node { metadata: metadata.take(), spec, status: None };
         (metadata, api)
     }
 }

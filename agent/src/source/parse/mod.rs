@@ -23,6 +23,7 @@ mod tests;
 pub use cluster_policy::{ApiClusterNetworkPolicy, parse_cluster_network_policy};
 pub(in crate::source) use modes::{ESTABLISHED, POLICY_MODE};
 pub use node::parse_node;
+pub(crate) use pod::ANNOTATION_MIRROR;
 pub use pod::{parse_namespace, parse_pod};
 pub(in crate::source) use policy::PolicySelector;
 pub use policy::{closed_policy, parse_network_policy};

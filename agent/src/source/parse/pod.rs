@@ -4,16 +4,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::addr::{never_remote, parse_addr};
 use super::modes::parse_audit;
 use super::problems::{Problems, quote};
 use super::selector::parse_labels;
 use super::{Parsed, parse_port, parse_protocol};
-use crate::source::{Labels, NamedPort, Namespace, Pod};
+use crate::source::{Labels, NamedPort, Namespace, Pod, PodIdentity, PodUid};
 
 /// What the API server labels each namespace with, whatever its owner writes.
 const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// Where a mirror pod says which static pod it stands for: the kubelet's own UID of that one.
+pub(crate) const ANNOTATION_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A pod. Not ours (no object, no problem): it has its node's network, which no policy selects (semantics of hostNetwork
 /// pods: kubernetes.io, Network Policies), or it has ended, and its address may be another pod's. One that is being deleted
@@ -38,8 +42,17 @@ pub fn parse_pod(api: &api::Pod) -> Parsed<Pod> {
             .unwrap_or_default(),
         ports: spec.map(|spec| parse_ports(spec, &mut problems)).unwrap_or_default(),
         node: node.map(Arc::from),
+        identity: parse_identity(&api.metadata),
     };
     Parsed { object: Some(pod), problems: problems.finish() }
+}
+
+/// A mirror pod stands for one that the kubelet has from its own disk, and says which (`IsMirrorPod` and `GetPodSource` in
+/// pkg/kubelet/types/pod_update.go). Anything else is no digest, and nothing of ours.
+fn parse_identity(metadata: &ObjectMeta) -> Option<Box<PodIdentity>> {
+    let uid = PodUid::parse(metadata.uid.as_deref()?)?;
+    let mirrored = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_MIRROR));
+    Some(Box::new(PodIdentity { uid, mirrors: mirrored.and_then(|hash| PodUid::parse(hash)) }))
 }
 
 /// A namespace. Always an object.

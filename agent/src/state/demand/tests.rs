@@ -23,8 +23,7 @@ fn labels(key: &str, value: &str) -> Labels {
 }
 
 fn pod(node: &str, app: &str) -> Option<Pod> {
-    let (addresses, ports) = Default::default();
-    Some(Pod { created_s: None, labels: labels("app", app), addresses, ports, node: Some(node.into()) })
+    Some(Pod { labels: labels("app", app), node: Some(node.into()), ..Pod::default() })
 }
 
 fn peer(namespaces: Option<Selector>) -> PolicyPeer {

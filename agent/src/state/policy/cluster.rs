@@ -47,7 +47,12 @@ impl PolicyState {
         found
     }
 
-    fn selects(&self, policy: &ClusterNetworkPolicy, namespace: &str, labels: &Labels) -> Selected {
+    pub(super) fn selects(
+        &self,
+        policy: &ClusterNetworkPolicy,
+        namespace: &str,
+        labels: &Labels,
+    ) -> Selected {
         let subject = &policy.subject;
         if !subject.pods.matches(labels) {
             return Selected::No;

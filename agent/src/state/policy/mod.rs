@@ -1,9 +1,12 @@
 //! Pods, namespaces and policies, and what of them changed. Read by `compile::policy`.
 //!
-//! An address belongs to one pod: of those that claim it, the youngest. The network gave it to that one; the others have
-//! lost it, and nobody has said so yet.
+//! An address belongs to one pod: of this node's, the one that is behind the device which has it, where that says whose it is
+//! ([`placement`]); else, of those that claim it, the youngest. The network gave it to that one; the others have lost it, and
+//! nobody has said so yet.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod placement;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,6 +21,8 @@ mod cluster;
 mod tests;
 
 pub use cluster::{ClusterPolicyView, Selected};
+
+pub use placement::{Behind, Placement, Unknown};
 
 /// The objects by namespace, then by name.
 type ByNamespace<T> = HashMap<Arc<str>, BTreeMap<Arc<str>, T>>;
@@ -37,6 +42,11 @@ pub struct PolicyState {
     claimants: HashMap<IpAddr, Vec<ObjectKey>>,
     /// The pods of this node.
     here: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// The addresses of pods of this node that are known by their UIDs.
+    proven: HashMap<IpAddr, ObjectKey>,
+    /// Pods of this node whose status says no address yet: they have those that they were made with.
+    provisional: HashSet<ObjectKey>,
+    pods_here_changed: bool,
     demand: Demand,
     /// How far all of this was told; `None`: it is still to come.
     sync: Option<PolicySync>,
@@ -76,6 +86,9 @@ impl PolicyState {
             audited: 0,
             claimants: HashMap::new(),
             here: HashMap::new(),
+            proven: HashMap::new(),
+            provisional: HashSet::new(),
+            pods_here_changed: false,
             demand: Demand::default(),
             sync: None,
             known: false,
@@ -141,12 +154,8 @@ impl PolicyState {
     /// The pod that has an address.
     #[must_use]
     pub fn owner(&self, addr: IpAddr) -> Option<PodView<'_>> {
-        let claimants = self.claimants.get(&addr)?.iter().filter_map(|key| {
-            let (name, pod) = self.pods.get(&key.namespace)?.get_key_value(&key.name)?;
-            Some(PodView { namespace: &key.namespace, name, pod })
-        });
-        // The names, so that every node and every order of events finds the same one.
-        claimants.max_by_key(|view| (view.pod.created_s, view.namespace, view.name))
+        let proven = self.proven.get(&addr).and_then(|key| self.pod(key));
+        proven.or_else(|| self.youngest(addr))
     }
 
     /// The pod of this node that has an address.
@@ -176,12 +185,6 @@ impl PolicyState {
         self.policies.get(namespace).into_iter().flatten()
     }
 
-    /// A pod by its name.
-    #[must_use]
-    pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
-        self.pods.get(&key.namespace)?.get(&key.name)
-    }
-
     /// Whether there are policies at all.
     #[must_use]
     pub fn has_policies(&self) -> bool {
@@ -198,11 +201,12 @@ impl PolicyState {
         pod.node.as_deref() == Some(&*self.node)
     }
 
-    pub(super) fn apply_pod(&mut self, key: &ObjectKey, pod: Option<Pod>) {
+    fn put_pod(&mut self, key: &ObjectKey, pod: Option<Pod>) {
         let before = self.pods.get(&key.namespace).and_then(|pods| pods.get(&key.name));
         if before == pod.as_ref() {
             return;
         }
+        let touched_here = before.into_iter().chain(&pod).any(|pod| self.is_here(pod));
         let before: Box<[IpAddr]> = before.map(|pod| pod.addresses.clone()).unwrap_or_default();
         let after = pod.as_ref().map(|pod| &*pod.addresses).unwrap_or_default();
         for addr in before.iter().filter(|addr| !after.contains(addr)) {
@@ -212,6 +216,7 @@ impl PolicyState {
             // Most have one for ever: no room for more.
             self.claimants.entry(*addr).or_insert_with(|| Vec::with_capacity(1)).push(key.clone());
         }
+        self.pods_here_changed |= touched_here;
         for addr in before.iter().chain(after) {
             self.changes.peers.insert(*addr);
             self.changes.workloads.insert(*addr);

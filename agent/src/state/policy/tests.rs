@@ -20,8 +20,8 @@ fn pod(node: &str, label: &str, created_s: Option<i64>, last: &[u8]) -> Pod {
         created_s,
         labels: Labels::from_iter([("app".into(), label.into())]),
         addresses: last.iter().map(|last| addr(*last)).collect(),
-        ports: Box::default(),
         node: Some(node.into()),
+        ..Pod::default()
     }
 }
 

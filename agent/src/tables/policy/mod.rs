@@ -144,6 +144,11 @@ impl PolicyRows {
         }
     }
 
+    /// Devices of whom no policy is about: they are written with the next [`PolicyRows::set_workloads`].
+    pub fn set_free(&mut self, devices: BTreeSet<u32>) {
+        self.pods.set_free(devices);
+    }
+
     /// What is due after a grace period, if anything is.
     pub fn take_retired(&mut self) -> Option<RetiredPolicy> {
         let due = self.moved || !self.garbage.is_empty();
@@ -245,7 +250,7 @@ impl PolicyRows {
     /// Pods that are known, by their devices.
     #[must_use]
     pub fn bound(&self) -> usize {
-        self.bound.len()
+        self.bound.values().filter(|pod| pod.flags & BoundPod::NO_POD == 0).count()
     }
 
     /// Those of them that something isolates.

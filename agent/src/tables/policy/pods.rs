@@ -18,6 +18,8 @@ pub(super) struct Pods {
     addresses: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// Devices of pods that forward for others.
     trusted: BTreeSet<u32>,
+    /// Devices that no policy is about.
+    free: BTreeSet<u32>,
     /// Devices whose row may not be what it should be.
     touched: BTreeSet<u32>,
 }
@@ -78,6 +80,12 @@ impl Pods {
         (self.devices, self.addresses) = (devices, addresses);
     }
 
+    /// Devices of whom no policy is about.
+    pub(super) fn set_free(&mut self, free: BTreeSet<u32>) {
+        self.touched.extend(self.free.symmetric_difference(&free));
+        self.free = free;
+    }
+
     pub(super) fn touch(&mut self, devices: impl Iterator<Item = u32>) {
         self.touched.extend(devices);
     }
@@ -88,11 +96,14 @@ impl Pods {
 
     /// The row of a device: `None` where no pod of the cluster is known to have an address that is behind it.
     pub(super) fn bound(&self, device: u32) -> Option<BoundPod> {
+        let none = Addr::from_words([0; 4]);
+        if self.free.contains(&device) {
+            return Some(BoundPod::new(none, none, PodPolicy::OPEN, BoundPod::NO_POD));
+        }
         let mut row: Option<BoundPod> = None;
         for addr in self.addresses.get(&device)? {
             let addr = Addr::from(*addr);
             let Some(policy) = self.policy(addr) else { continue };
-            let none = Addr::from_words([0; 4]);
             let flags = if self.trusted.contains(&device) { BoundPod::ANY_SOURCE } else { 0 };
             let row = row.get_or_insert(BoundPod::new(none, none, policy, flags));
             // Of two in one family the first has it, whichever the network names first.

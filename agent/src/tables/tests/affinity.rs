@@ -12,7 +12,8 @@ fn visits(timeout_s: u32, seconds: &[u32]) -> Vec<Verdict> {
     sticky.ports[0].affinity_s = timeout_s;
     apply(&mut tables, &mut store, &sticky);
     let moment = FakeMoment::default();
-    let client = FakeSocket { protocol: Some(Protocol::Tcp), cookie: 1, netns: 1, listener: false };
+    let client =
+        FakeSocket { protocol: Some(Protocol::Tcp), cookie: 1, netns: 1, listener: false, in_pod: false };
     let visit = |&seconds: &u32| {
         moment.seconds.set(seconds);
         socket::connect(&store.tables, &moment, &client, vip_addr(1).into())

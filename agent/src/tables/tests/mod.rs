@@ -71,7 +71,8 @@ fn vip_addr(vip: u8) -> SocketAddr {
 }
 
 fn connect(store: &MemoryStore, to: SocketAddr) -> Verdict {
-    let client = FakeSocket { protocol: Some(Protocol::Tcp), cookie: 1, netns: 1, listener: false };
+    let client =
+        FakeSocket { protocol: Some(Protocol::Tcp), cookie: 1, netns: 1, listener: false, in_pod: false };
     socket::connect(&store.tables, &FakeMoment::default(), &client, to.into())
 }
 

@@ -53,6 +53,9 @@ fn admit_from<T: EnforceTables>(
         }
         return admit_unknown(tables, device, ether_type, read, bytes);
     };
+    if pod.flags & BoundPod::NO_POD != 0 {
+        return admit_others(tables, device, ether_type, read, bytes);
+    }
     let packet = match read {
         Ok(packet) => packet,
         Err(Unusable::NotIp) if ether_type == ARP => {
@@ -112,7 +115,8 @@ fn admit_unread<T: EnforceTables>(
     Ok(PodPolicy::OPEN)
 }
 
-/// Of a pod that nobody knows yet.
+/// Of a pod that nobody knows yet. One that is held may say where its own addresses are, so that it need not ask a second time
+/// when it is known.
 #[inline(always)]
 fn admit_unknown<T: EnforceTables>(
     tables: &T,
@@ -121,21 +125,79 @@ fn admit_unknown<T: EnforceTables>(
     read: Result<&Packet, Unusable>,
     bytes: &(impl Bytes + ?Sized),
 ) -> Result<PodPolicy, DropReason> {
-    let source = match read {
-        Ok(packet) => Some(packet.src.addr),
+    if let Err(held) = unknown(tables) {
+        return if introduces(tables, device, ether_type, read, bytes) {
+            Ok(PodPolicy::OPEN)
+        } else {
+            Err(held)
+        };
+    }
+    admit_others(tables, device, ether_type, read, bytes)
+}
+
+/// Of somebody who is let pass though nobody knows an address of theirs: it is not another's of this node's pods, whose packets
+/// and whose place on the link are their own; and routers are not behind such devices.
+#[inline(always)]
+fn admit_others<T: EnforceTables>(
+    tables: &T,
+    device: u32,
+    ether_type: u16,
+    read: Result<&Packet, Unusable>,
+    bytes: &(impl Bytes + ?Sized),
+) -> Result<PodPolicy, DropReason> {
+    let said = match read {
+        Ok(packet) => {
+            check_no_others(tables, device, packet.src.addr)?;
+            match Message::of(packet, bytes) {
+                Message::OfRouter => return Err(DropReason::RouterMessage),
+                Message::Neighbour { advertises: true } => load_target(bytes, packet),
+                _ => None,
+            }
+        }
+        Err(_) if ether_type == ARP => load_arp_sender(bytes),
         Err(_) => load_source(bytes, ether_type),
     };
-    match source {
-        Some(source) => check_unknown(tables, device, source)?,
-        None => unknown(tables)?,
+    if let Some(addr) = said {
+        check_no_others(tables, device, addr)?;
     }
     Ok(PodPolicy::OPEN)
+}
+
+/// ARP and neighbour discovery, of addresses that are behind the device alone.
+#[inline(always)]
+fn introduces<T: EnforceTables>(
+    tables: &T,
+    device: u32,
+    ether_type: u16,
+    read: Result<&Packet, Unusable>,
+    bytes: &(impl Bytes + ?Sized),
+) -> bool {
+    let is_own = |addr: Addr| {
+        is_of_link(addr) || tables.lookup_workload(addr).is_some_and(|owner| owner.ifindex == device)
+    };
+    match read {
+        Err(Unusable::NotIp) if ether_type == ARP => load_arp_sender(bytes).is_some_and(is_own),
+        Err(_) => false,
+        Ok(packet) => match Message::of(packet, bytes) {
+            Message::Neighbour { advertises: true } => {
+                is_own(packet.src.addr) && load_target(bytes, packet).is_some_and(is_own)
+            }
+            Message::Neighbour { advertises: false } => is_own(packet.src.addr),
+            _ => false,
+        },
+    }
 }
 
 /// An address that nobody knows to be this pod's: where such are let pass, it is not another's.
 #[inline(always)]
 fn check_unknown<T: EnforceTables>(tables: &T, device: u32, src: Addr) -> Result<(), DropReason> {
     unknown(tables)?;
+    check_no_others(tables, device, src)
+}
+
+/// An address that is not another's of this node's pods.
+#[inline(always)]
+fn check_no_others<T: EnforceTables>(tables: &T, device: u32, src: Addr) -> Result<(), DropReason> {
     match tables.lookup_workload(src) {
         Some(owner) if owner.ifindex != device => Err(DropReason::SpoofedSource),
         _ => Ok(()),

@@ -1,9 +1,10 @@
 //! Whole hooks, as tests and fuzzers call them: translation and policies in the order in which the programs take the steps.
 
 use super::{
-    Denied, EnforceTables, Passed, Passing, admit, cut, ends_of_cut, judge_in, judge_out, judge_unread,
+    Denied, EnforceTables, Passed, Passing, admit, admit_to, cut, ends_of_cut, judge_in, judge_out,
+    judge_unread, release_from,
 };
-use crate::abi::{DropReason, Origin};
+use crate::abi::{Addr, DropReason, Origin};
 use crate::datapath::packet::{
     Cut, Node, Onward, Stage, Translation, Verdict, arrive_anywhere, leave, unless_beyond,
 };
@@ -54,6 +55,8 @@ pub fn arrive_from_pod<T: EnforceTables, M: Moment, N: Network>(
     enforced(node, Stage::Arrive, packet, verdict, |translation| {
         let passing = Passing { packet, translation, bytes: hook.bytes };
         let left = judge_out(node, hook.device, policy, &passing)?;
+        let (src, dst) = ends(packet, translation);
+        admit_to(node, src, dst)?;
         Ok(left.or(judge_delivery(node, hook.device, &passing)?))
     })
 }
@@ -70,7 +73,27 @@ pub fn arrive_from_net<T: EnforceTables, M: Moment, N: Network>(
         return unless_beyond(packet, verdict);
     }
     enforced(node, Stage::Arrive, packet, verdict, |translation| {
+        let (src, dst) = ends(packet, translation);
+        admit_to(node, src, dst)?;
         judge_delivery(node, device, &Passing { packet, translation, bytes })
+    })
+}
+
+/// A packet that leaves the node, and was not finished by another hook. `came_by` is the device by which it came to this node; 0:
+/// this node made it.
+pub fn leave_to_net<T: EnforceTables, M: Moment, N: Network>(
+    node: &Node<'_, T, M, N>,
+    came_by: u32,
+    packet: &Packet,
+    bytes: &(impl Bytes + ?Sized),
+) -> Verdict {
+    let verdict = leave(node, packet, bytes);
+    if !node.tables.enforcement().is_on() {
+        return verdict;
+    }
+    enforced(node, Stage::Leave, packet, verdict, |_| {
+        release_from(node, came_by, packet.src.addr, packet.dst.addr)?;
+        Ok(Passed::Plainly)
     })
 }
 
@@ -98,6 +121,13 @@ pub fn leave_to_pod<T: EnforceTables, M: Moment, N: Network>(
     }
     enforced(node, Stage::Leave, packet, verdict, |translation| {
         judge_in(node, hook.device, hook.came_by, &Passing { packet, translation, bytes: hook.bytes })
+    })
+}
+
+/// From where to where a packet goes, after translation.
+fn ends(packet: &Packet, translation: Option<&Translation>) -> (Addr, Addr) {
+    translation.map_or((packet.src.addr, packet.dst.addr), |translation| {
+        (translation.src.addr, translation.dst.addr)
     })
 }
 

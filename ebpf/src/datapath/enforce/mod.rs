@@ -15,14 +15,16 @@ mod flow;
 mod hooks;
 mod message;
 mod ruling;
+mod strangers;
 mod tunnel;
 
 use core::ops::Deref;
 
 pub use admit::admit;
 pub use cut::{cut, ends_of_cut};
-pub use hooks::{PodHook, arrive_from_net, arrive_from_pod, leave_to_pod};
+pub use hooks::{PodHook, arrive_from_net, arrive_from_pod, leave_to_net, leave_to_pod};
 pub use ruling::{Denied, Passed, Ruling};
+pub use strangers::{admit_to, release_from};
 
 use super::packet::{Node, Translation, lookup_ends, remember_piece};
 use super::policy::PolicyTables;

@@ -387,5 +387,8 @@ fn onward<T: PacketTables>(tables: &T, flow: &Flow, end: End) -> Onward {
         End::Backend => flow.backend().addr,
     };
     // A pod that is gone has no row; its packet goes where the route says.
-    tables.lookup_workload(addr).map_or(Onward::Route, Onward::Workload)
+    match tables.lookup_workload(addr) {
+        Some(workload) if workload.ifindex != 0 => Onward::Workload(workload),
+        _ => Onward::Route,
+    }
 }

@@ -9,7 +9,7 @@ use crate::datapath::socket::{Errno, Verdict, connect, release, reverse, sendmsg
 use crate::testing::{FakeMoment, FakeSocket, MemoryTables};
 
 fn socket(protocol: Protocol, cookie: u64) -> FakeSocket {
-    FakeSocket { protocol: Some(protocol), cookie, netns: 1, listener: false }
+    FakeSocket { protocol: Some(protocol), cookie, netns: 1, listener: false, in_pod: false }
 }
 
 fn translated(verdict: Verdict) -> Peer {
@@ -44,7 +44,7 @@ fn what_is_no_service_passes_and_is_not_remembered() {
         let direct = family.backend(0);
         assert_eq!(connect(&tables, &moment, &socket(Protocol::Tcp, 1), direct), Verdict::Pass);
         assert_eq!(sendmsg(&tables, &moment, &socket(Protocol::Udp, 1), direct), Verdict::Pass);
-        let raw = FakeSocket { protocol: None, cookie: 1, netns: 1, listener: false };
+        let raw = FakeSocket { protocol: None, cookie: 1, netns: 1, listener: false, in_pod: false };
         assert_eq!(connect(&tables, &moment, &raw, family.vip()), Verdict::Pass, "neither TCP nor UDP");
         assert!(tables.connections.borrow().is_empty() && tables.datagrams.borrow().is_empty());
     }
@@ -113,7 +113,13 @@ fn affinity_ends_with_the_backend_and_is_each_clients_own() {
     for family in families() {
         let (mut tables, moment) = (family.world(50, 100), FakeMoment::default());
         let at = |tables: &MemoryTables, netns| {
-            let client = FakeSocket { protocol: Some(Protocol::Udp), cookie: 1, netns, listener: false };
+            let client = FakeSocket {
+                protocol: Some(Protocol::Udp),
+                cookie: 1,
+                netns,
+                listener: false,
+                in_pod: false,
+            };
             translated(connect(tables, &moment, &client, family.vip()))
         };
         let first = at(&tables, 1);
@@ -230,7 +236,7 @@ const POD: u64 = 2;
 
 /// A socket of the node, or of a pod.
 fn socket_of(netns: u64, listener: bool) -> FakeSocket {
-    FakeSocket { protocol: Some(Protocol::Tcp), cookie: 9, netns, listener }
+    FakeSocket { protocol: Some(Protocol::Tcp), cookie: 9, netns, listener, in_pod: false }
 }
 
 /// Adds the two namespaces, and a node port 30080 of the Service at the node's address 99 and on loopback.
@@ -332,5 +338,31 @@ fn an_address_of_the_service_network_that_no_service_has_is_refused() {
         assert_eq!(ask(family.backend(0)), Verdict::Pass);
         let elsewhere = Peer { addr: Addr::from_words([1, 2, 3, 4]), ..unallocated };
         assert_eq!(ask(elsewhere), Verdict::Pass);
+    }
+}
+
+#[test]
+fn a_pod_that_nobody_knows_is_held_at_its_sockets() {
+    const STRANGER: u64 = 77;
+    for family in families() {
+        let (mut tables, moment) = (family.world(1, 0), FakeMoment::default());
+        let of = |in_pod, netns| FakeSocket { in_pod, netns, ..socket(Protocol::Udp, 5) };
+        let ask = |tables: &MemoryTables, socket: &FakeSocket, dialled| {
+            let verdict = connect(tables, &moment, socket, dialled);
+            assert_eq!(sendmsg(tables, &moment, socket, dialled), verdict);
+            verdict
+        };
+        tables.netns.insert(POD, Netns { v4: Addr::default(), v6: Addr::default(), flags: 0 });
+        let held = Verdict::Deny(DropReason::UnknownPod);
+        assert_eq!(ask(&tables, &of(true, STRANGER), family.backend(0)), Verdict::Pass, "without policies");
+        tables.config = Some(Config { flags: Config::HOLD_STRANGERS, ..Config::EMPTY });
+        for dialled in [family.vip(), family.backend(0)] {
+            assert_eq!(ask(&tables, &of(true, STRANGER), dialled), held);
+            assert_ne!(ask(&tables, &of(true, POD), dialled), held, "it is known");
+            assert_ne!(ask(&tables, &of(false, STRANGER), dialled), held, "it is in no pod");
+        }
+        let own = if family.vip().addr.is_v4() { "127.0.0.1" } else { "::1" };
+        let own = Peer { addr: own.parse::<core::net::IpAddr>().unwrap().into(), port: Port::new(80) };
+        assert_eq!(ask(&tables, &of(true, STRANGER), own), Verdict::Pass, "within itself");
     }
 }

@@ -353,7 +353,7 @@ fn unknown_pods() -> Vec<Case> {
         },
         steps: vec![
             at(FromPod, Tcp(SYN, 0), Pod(0), Pod(3), Dropped(DropReason::UnknownPod)),
-            at(FromPod, Arp, Pod(0), Pod(3), Dropped(DropReason::UnknownPod)),
+            at(FromPod, Arp, Pod(0), Pod(3), Untouched),
             at(ToPod, Tcp(SYN, 0), Pod(3), Pod(0), Dropped(DropReason::UnknownPod)),
             at(ToPod, Tcp(SYN, 0), Node, Pod(0), Untouched).that_came_by(0),
             Step::Change(|node| node.isolate(0, Everything, Everything)),

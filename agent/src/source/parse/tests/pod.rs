@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{merge, said};
 use crate::source::parse::{Parsed, parse_namespace, parse_pod};
-use crate::source::{NamedPort, Pod, Protocol};
+use crate::source::{NamedPort, Pod, PodIdentity, PodUid, Protocol};
 
 /// A running pod with both families, and `patch`.
 fn pod(patch: Value) -> Parsed<Pod> {
@@ -35,6 +35,19 @@ fn a_plain_pod() {
     assert_eq!(*pod.addresses, *ips(&["10.0.0.1", "fd00::1"]));
     assert_eq!(pod.node.as_deref(), Some("here"));
     assert_eq!(*pod.ports, []);
+}
+
+#[test]
+fn by_what_its_node_knows_it() {
+    let (uid, hash) = ("0b6fcf3e-7a0c-4a4e-9d7d-1f0a6e2b3c4d", "d41d8cd98f00b204e9800998ecf8427e");
+    let identity = |metadata| faultless(json!({"metadata": metadata})).identity.map(|identity| *identity);
+    let expected = |mirrors| Some(PodIdentity { uid: PodUid::parse(uid).unwrap(), mirrors });
+    assert_eq!(identity(json!({})), None);
+    assert_eq!(identity(json!({"uid": "nonsense"})), None);
+    assert_eq!(identity(json!({"uid": uid})), expected(None));
+    let mirror = |text: &str| json!({"uid": uid, "annotations": {"kubernetes.io/config.mirror": text}});
+    assert_eq!(identity(mirror(hash)), expected(PodUid::parse(hash)));
+    assert_eq!(identity(mirror("nonsense")), expected(None));
 }
 
 #[test]

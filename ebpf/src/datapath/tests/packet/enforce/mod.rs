@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use super::{FIRST_POD, World, ip, translated};
 use crate::abi::{Addr, BoundPod, Counter, DropReason, Enforcement, Peer, PodPolicy, PolicySetId, Port};
-use crate::datapath::enforce::{PodHook, arrive_from_net, arrive_from_pod, leave_to_pod};
+use crate::datapath::enforce::{PodHook, arrive_from_net, arrive_from_pod, leave_to_net, leave_to_pod};
 use crate::datapath::packet::{Node, Onward, Verdict};
 use crate::testing::{Allows, FakeMoment, FakeNetwork, GUARDED_PORT, MemoryTables, frame};
 use crate::wire::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, parse};
@@ -78,6 +78,12 @@ impl World {
     fn arrives(&self, bytes: &[u8]) -> Verdict {
         let packet = parse(bytes, 14, frame::ether_type(bytes)).expect("a packet");
         arrive_from_net(&self.view(), UPLINK, &packet, bytes)
+    }
+
+    /// A frame that leaves the node; it came by a device, or (0) from the node itself.
+    fn leaves(&self, came_by: u32, bytes: &[u8]) -> Verdict {
+        let packet = parse(bytes, 14, frame::ether_type(bytes)).expect("a packet");
+        leave_to_net(&self.view(), came_by, &packet, bytes)
     }
 
     fn judged(&self) -> usize {

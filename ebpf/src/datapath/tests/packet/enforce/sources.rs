@@ -1,6 +1,7 @@
 //! Which addresses a pod may bear, and pods that nobody knows yet.
 
 use super::*;
+use crate::abi::{AddressUses, Config, Frontend, FrontendKey, Prefix};
 
 const SPOOFED: Verdict = Verdict::Drop(DropReason::SpoofedSource);
 const UNKNOWN: Verdict = Verdict::Drop(DropReason::UnknownPod);
@@ -80,12 +81,70 @@ fn unknown_pods_are_held_or_let_pass() {
         assert_eq!(world.sends(0, &tcp(pod, peer, SYN)), UNKNOWN);
         assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, SYN)), UNKNOWN);
         assert_eq!(world.gets(0, 0, &tcp(world.node(), pod, SYN)), Verdict::Pass, "from its node");
-        assert_eq!(world.sends(0, &arp([10, 244, 0, 0])), UNKNOWN);
+        assert_eq!(world.sends(0, &arp([10, 244, 0, 1])), UNKNOWN);
         assert_eq!(world.counted(Counter::UnknownPod), 3);
         unknown_pods_are_let_pass(&mut world);
         assert_eq!(world.sends(0, &tcp(pod, peer, SYN)), Verdict::Pass);
         assert_eq!(world.sends(0, &tcp(world.pod(1), peer, SYN)), SPOOFED, "but not as somebody else");
         assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, SYN)), Verdict::Pass);
+    }
+}
+
+#[test]
+fn a_pod_that_is_held_may_say_where_it_is() {
+    let [mut world, _] = World::guarded();
+    world.tables.pods.remove(&FIRST_POD);
+    assert_eq!(world.sends(0, &arp([10, 244, 0, 0])), Verdict::Pass);
+    assert_eq!(world.sends(0, &arp([0, 0, 0, 0])), Verdict::Pass, "a probe (RFC 5227)");
+    for anothers in [[10, 244, 0, 1], [10, 244, 0, 200], [192, 0, 2, 1]] {
+        assert_eq!(world.sends(0, &arp(anothers)), UNKNOWN);
+    }
+}
+
+#[test]
+fn what_is_no_pod_passes_but_not_as_one() {
+    for mut world in World::guarded() {
+        let none = Addr::from_words([0; 4]);
+        let row = BoundPod::new(none, none, PodPolicy::OPEN, BoundPod::NO_POD);
+        world.tables.pods.insert(FIRST_POD, row);
+        let peer = world.pod(3);
+        for own in [world.pod(0), world.client(1)] {
+            assert_eq!(world.sends(0, &tcp(own, peer, SYN)), Verdict::Pass);
+            assert_eq!(world.gets(0, UPLINK, &tcp(peer, own, SYN)), Verdict::Pass);
+        }
+        assert_eq!(world.sends(0, &tcp(world.pod(1), peer, SYN)), SPOOFED);
+    }
+}
+
+#[test]
+fn an_address_of_the_nodes_pods_that_nobody_has_is_held() {
+    for mut world in World::guarded() {
+        let (known, stranger, client) = (world.pod(0), world.pod(1), world.client(1));
+        let config = world.tables.config.as_mut().unwrap();
+        config.flags |= Config::HOLD_STRANGERS;
+        config.pod_networks[1] = Prefix::new(known.addr, 127);
+        world.tables.workloads.remove(&stranger.addr);
+        assert_eq!(world.arrives(&tcp(client, stranger, SYN)), Verdict::Pass, "a pod of another node's");
+        assert_eq!(world.leaves(UPLINK, &tcp(stranger, client, SYN)), Verdict::Pass);
+        const BRIDGE: u32 = 77;
+        world.network.routes.insert(0, (Prefix::new(known.addr, 127), Some(BRIDGE)));
+        assert_eq!(world.arrives(&tcp(client, stranger, SYN)), UNKNOWN);
+        assert_eq!(world.leaves(UPLINK, &tcp(stranger, client, SYN)), UNKNOWN);
+        assert_eq!(world.sends(0, &tcp(known, stranger, SYN)), UNKNOWN);
+        assert_eq!(world.counted(Counter::UnknownPod), 3);
+        assert_eq!(world.leaves(0, &tcp(stranger, client, SYN)), Verdict::Pass, "the node made it");
+        for other in [known, world.pod(3), client] {
+            assert_eq!(world.arrives(&tcp(client, other, SYN)), Verdict::Pass);
+            assert_eq!(world.leaves(UPLINK, &tcp(other, client, SYN)), Verdict::Pass);
+        }
+        // One of the node's own, such as a bridge's; and where nobody is held.
+        let key = FrontendKey::whole_address(stranger.addr);
+        world.tables.frontends.insert(key, Frontend::whole_address(AddressUses::NODE));
+        assert_eq!(world.arrives(&tcp(client, stranger, SYN)), Verdict::Pass);
+        world.tables.frontends.remove(&key);
+        assert_eq!(world.arrives(&tcp(client, stranger, SYN)), UNKNOWN);
+        world.tables.config.as_mut().unwrap().flags = 0;
+        assert_eq!(world.arrives(&tcp(client, stranger, SYN)), Verdict::Pass);
     }
 }
 

@@ -1,0 +1,268 @@
+//! Whose a network namespace is, by the cgroups of the processes in it: pure.
+//!
+//! The kubelet puts all processes of a pod below a cgroup that is named by the pod's UID, whatever runs containers for it. The
+//! first of them, the sandbox, is there before any container of the pod; so a pod is known before it sends anything, and
+//! before anybody was told its address.
+
+use std::sync::Arc;
+
+use crate::host::Process;
+use crate::source::PodUid;
+
+/// Whose a network namespace is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Owner {
+    /// Nobody is in it yet who says so.
+    #[default]
+    Unknown,
+    /// A pod of the kubelet's.
+    Pod(PodUid),
+    /// Somebody else's: a container of another runtime, a person's. In which cgroup, for people.
+    Other(Arc<str>),
+}
+
+/// What the processes of a namespace say, and which of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Witness {
+    pub(super) owner: Owner,
+    /// Whether it can be no pod that is still being made.
+    pub(super) is_sure: bool,
+    pid: u32,
+    started: u64,
+}
+
+impl Witness {
+    /// Whether both are of one process.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.pid, self.started, &self.owner) == (other.pid, other.started, &other.owner)
+    }
+}
+
+/// What the processes of one namespace say. Of several pods' the oldest has it: others have entered it. While a pod is being
+/// made, those that make it may be there alone, in a cgroup of their own.
+pub(super) fn witness(processes: &[&Process], init: &str) -> Option<Witness> {
+    let oldest = |wanted: &dyn Fn(&Process) -> Option<Owner>| {
+        let fitting = processes.iter().filter_map(|process| Some((process, wanted(process)?)));
+        let (process, owner) = fitting.min_by_key(|(process, _)| (process.started, process.pid))?;
+        Some((*process, owner))
+    };
+    let of_pod = |process: &Process| parse_pod_uid(&process.cgroup, init).map(Owner::Pod);
+    let container = |process: &Process| {
+        let path = container_path(&process.cgroup, init)?;
+        Some(Owner::Other(path.into()))
+    };
+    let any = |process: &Process| Some(Owner::Other(first_path(&process.cgroup).into()));
+    let (found, is_sure) = match oldest(&of_pod).or_else(|| oldest(&container)) {
+        Some(found) => (found, true),
+        None => (oldest(&any)?, false),
+    };
+    let (process, owner) = found;
+    Some(Witness { owner, is_sure, pid: process.pid, started: process.started })
+}
+
+/// The pod whose cgroup is in these lines (`/proc/PID/cgroup`), if one is. `init`: the lines of process 1. What both have in
+/// common is above the node, which may itself be in a container, and that in a pod. Of several the outermost counts: the others
+/// were made by processes of the pod.
+///
+/// Components are `pod<uid>` (cgroupfs driver) or `...-pod<uid with underscores>.slice` (systemd driver), below `kubepods`,
+/// `kubepods.slice` or, in kind, `kubelet-kubepods.slice`; what is above our cgroup namespace is cut off (`/../..`).
+pub(super) fn parse_pod_uid(cgroup: &str, init: &str) -> Option<PodUid> {
+    paths(cgroup, init).find_map(|(_, below)| below.into_iter().find_map(parse_component))
+}
+
+fn parse_component(component: &str) -> Option<PodUid> {
+    // `slice:prefix:id` where the kubelet has the systemd driver and the runtime the other one.
+    let component = component.split(':').next().unwrap_or(component);
+    let uid = match component.strip_suffix(".slice") {
+        Some(slice) => {
+            let (above, uid) = slice.rsplit_once("-pod")?;
+            above.split('-').any(|part| part == "kubepods").then_some(uid)?
+        }
+        None => component.strip_prefix("pod")?,
+    };
+    PodUid::parse(uid)
+}
+
+/// The path of a container: runtimes name its cgroup by 64 hexadecimal digits.
+fn container_path<'a>(cgroup: &'a str, init: &str) -> Option<&'a str> {
+    let is_id = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_container = |component: &str| {
+        let name = component.strip_suffix(".scope").unwrap_or(component);
+        is_id(name.rsplit(['-', ':']).next().unwrap_or(name))
+    };
+    paths(cgroup, init).find_map(|(path, below)| below.iter().any(|one| is_container(one)).then_some(path))
+}
+
+fn first_path(cgroup: &str) -> &str {
+    lines(cgroup).map(|(_, path)| path).find(|path| *path != "/").unwrap_or("/")
+}
+
+/// Each path, and its components below what it has in common with process 1's.
+fn paths<'a>(cgroup: &'a str, init: &str) -> impl Iterator<Item = (&'a str, Vec<&'a str>)> {
+    lines(cgroup).map(move |(hierarchy, path)| {
+        let above = lines(init).find(|(of, _)| *of == hierarchy).map_or("", |(_, path)| path);
+        let mut above = components(above).peekable();
+        let mut below = components(path).peekable();
+        while above.peek().is_some() && above.peek() == below.peek() {
+            above.next();
+            below.next();
+        }
+        (path, below.collect())
+    })
+}
+
+fn components(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty())
+}
+
+/// `hierarchy:controllers:path` (cgroups(7)); of version 2 `0::path`.
+fn lines(cgroup: &str) -> impl Iterator<Item = (&str, &str)> {
+    cgroup.lines().filter_map(|line| {
+        let (hierarchy, rest) = line.split_once(':')?;
+        Some((hierarchy, rest.split_once(':')?.1))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "0b6fcf3e-7a0c-4a4e-9d7d-1f0a6e2b3c4d";
+    const OTHER: &str = "11111111-2222-3333-4444-555555555555";
+    const ID: &str = "8f2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f809";
+
+    fn uid(text: &str) -> PodUid {
+        PodUid::parse(text).unwrap()
+    }
+
+    fn fill(text: &str) -> String {
+        let slice = UID.replace('-', "_");
+        text.replace("<uid>", UID).replace("<uid_>", &slice).replace("<other>", OTHER).replace("<id>", ID)
+    }
+
+    #[test]
+    fn pods_of_every_runtime_and_driver() {
+        let rows = [
+            (
+                "containerd, systemd",
+                "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod<uid_>.slice/cri-containerd-<id>.scope",
+            ),
+            (
+                "containerd, guaranteed",
+                "0::/kubepods.slice/kubepods-pod<uid_>.slice/cri-containerd-<id>.scope",
+            ),
+            ("containerd, cgroupfs", "0::/kubepods/burstable/pod<uid>/<id>"),
+            (
+                "containerd, systemd for one of two",
+                "0::/kubepods.slice/kubepods-pod<uid_>.slice:cri-containerd:<id>",
+            ),
+            (
+                "CRI-O",
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid_>.slice/crio-<id>.scope",
+            ),
+            (
+                "CRI-O, a container's own cgroups",
+                "0::/kubepods.slice/kubepods-pod<uid_>.slice/crio-<id>.scope/container/init.scope",
+            ),
+            ("k3s", "0::/kubepods/besteffort/pod<uid>/<id>"),
+            ("cri-dockerd", "0::/kubepods.slice/kubepods-pod<uid_>.slice/docker-<id>.scope"),
+            (
+                "kind",
+                "0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod<uid_>.slice/cri-containerd-<id>.scope",
+            ),
+            (
+                "kind, seen from the machine",
+                "0::/system.slice/docker-<id>.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod<uid_>.slice/cri-containerd-<id>.scope",
+            ),
+            (
+                "version 1",
+                "12:pids:/kubepods/besteffort/pod<uid>/<id>\n11:memory:/kubepods/besteffort/pod<uid>/<id>\n1:name=systemd:/kubepods/besteffort/pod<uid>/<id>",
+            ),
+            ("hybrid", "5:cpu,cpuacct:/kubepods.slice/kubepods-pod<uid_>.slice/crio-<id>.scope\n0::/"),
+            (
+                "from a cgroup namespace beside it",
+                "0::/../../kubepods-besteffort-pod<uid_>.slice/cri-containerd-<id>.scope",
+            ),
+            ("from a cgroup namespace beside it, cgroupfs", "0::/../../pod<uid>/<id>"),
+            (
+                "with a cgroup of its own that is named like another pod's",
+                "0::/kubepods/pod<uid>/<id>/pod<other>",
+            ),
+        ];
+        for (name, text) in rows {
+            assert_eq!(parse_pod_uid(&fill(text), "0::/init.scope\n"), Some(uid(UID)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_static_pod_has_the_hash_of_its_manifest() {
+        let hash = "d41d8cd98f00b204e9800998ecf8427e";
+        for text in [
+            format!("0::/kubepods/burstable/pod{hash}/{ID}"),
+            format!(
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{hash}.slice/crio-{ID}.scope"
+            ),
+        ] {
+            assert_eq!(parse_pod_uid(&text, ""), Some(uid(hash)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_no_pod() {
+        let rows = [
+            "0::/",
+            "0::/init.scope",
+            "0::/system.slice/containerd.service",
+            "0::/system.slice/docker-<id>.scope",
+            "0::/docker/<id>",
+            "0::/machine.slice/libpod-<id>.scope/container",
+            "0::/machine.slice/machine-libpod_pod_<id>.slice/libpod-<id>.scope",
+            "0::/user.slice/user-1000.slice/podman-1.scope",
+            "0::/lxc.payload.web",
+            "0::/kubepods.slice/kubepods-besteffort.slice",
+            "0::/user.slice/mine-pod<uid_>.slice",
+            "0::/kubepods/podinfo",
+            "no lines at all",
+            "",
+        ];
+        for text in rows {
+            assert_eq!(parse_pod_uid(&fill(text), "0::/init.scope"), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_above_the_node_is_not_its_pods() {
+        // A node that is a container in a pod of another cluster, seen from the machine.
+        let init =
+            fill("3:pids:/kubepods/pod<other>/<id>/init.scope\n0::/kubepods/pod<other>/<id>/init.scope");
+        let pod = fill("3:pids:/kubepods/pod<other>/<id>/kubelet/kubepods/pod<uid>/a\n0::/");
+        assert_eq!(parse_pod_uid(&pod, &init), Some(uid(UID)));
+        assert_eq!(parse_pod_uid(&fill("3:pids:/kubepods/pod<other>/<id>/docker/x"), &init), None);
+    }
+
+    fn process(pid: u32, started: u64, cgroup: &str) -> Process {
+        Process { pid, started, netns: 1, cgroup: fill(cgroup) }
+    }
+
+    fn said(processes: &[Process]) -> Option<(Owner, bool)> {
+        let all: Vec<&Process> = processes.iter().collect();
+        witness(&all, "0::/init.scope").map(|witness| (witness.owner, witness.is_sure))
+    }
+
+    #[test]
+    fn who_makes_a_pod_does_not_own_it() {
+        let pause = process(20, 200, "0::/kubepods/pod<uid>/<id>");
+        let plugin = process(10, 100, "0::/system.slice/containerd.service");
+        let entered = process(5, 300, "0::/kubepods/pod<other>/<id>");
+        let pod = || Some((Owner::Pod(uid(UID)), true));
+        assert_eq!(said(&[]), None);
+        assert_eq!(said(std::slice::from_ref(&pause)), pod());
+        assert_eq!(said(&[plugin.clone(), pause.clone()]), pod());
+        assert_eq!(said(&[entered.clone(), pause.clone(), plugin.clone()]), pod(), "it has entered later");
+        let plugins = Owner::Other("/system.slice/containerd.service".into());
+        assert_eq!(said(std::slice::from_ref(&plugin)), Some((plugins, false)), "a pod may be in the making");
+        let docker = process(30, 300, "0::/system.slice/docker-<id>.scope");
+        let path = fill("/system.slice/docker-<id>.scope");
+        assert_eq!(said(&[plugin, docker]), Some((Owner::Other(path.into()), true)));
+    }
+}

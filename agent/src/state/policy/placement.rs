@@ -1,0 +1,370 @@
+//! Which pod is behind which device of this node, and whose each address is.
+//!
+//! A device says whose the namespace behind it is (`network::Owner`): of a pod, by its UID. Where it does not, a pod is known by
+//! its address, as long as nobody has a better claim to that. Who may take an address: the pod whose status says so; until a
+//! status says anything, the pod that had it when it was made; then who had it before. So a pod that may change its own
+//! addresses gets nothing by taking a neighbour's.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::cluster::Selected;
+use super::{PodView, PolicyState};
+use crate::network::{Facts, Owner, Pod as Device};
+use crate::source::{self, ObjectKey, PodUid};
+
+/// Which pod is where, at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Placement {
+    /// The device that leads to each address of this node's pods; 0: a pod has it that no device of ours leads to.
+    pub addresses: BTreeMap<IpAddr, u32>,
+    /// Who is behind each device.
+    pub devices: BTreeMap<u32, Behind>,
+    /// Devices that have an address which is another's.
+    pub contested: BTreeSet<(u32, IpAddr)>,
+    /// Pods of this node that no device leads to; whether they have addresses.
+    pub unplaced: BTreeMap<ObjectKey, bool>,
+    /// The addresses of those of them whose namespaces were found, by the namespaces' cookies.
+    pub elsewhere: BTreeMap<u64, Vec<IpAddr>>,
+    /// Whether there are others, which are to be sought.
+    pub seeks: bool,
+    /// The addresses of pods that are known by their UIDs.
+    proven: HashMap<IpAddr, ObjectKey>,
+    /// Of pods whose status says none yet, the addresses that they were made with.
+    provisional: BTreeMap<ObjectKey, Box<[IpAddr]>>,
+}
+
+impl Placement {
+    /// Where nothing is known but who had which address when an agent before this one wrote it down.
+    #[must_use]
+    pub fn before(addresses: BTreeMap<IpAddr, u32>) -> Self {
+        Self { addresses, ..Self::default() }
+    }
+}
+
+/// Who is behind a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Behind {
+    /// A pod, in the cluster's network.
+    Pod(ObjectKey),
+    /// A pod, in a network of its own beside that: no policy is about it.
+    Second(ObjectKey),
+    /// Nobody of the cluster's, in this cgroup.
+    Other(Arc<str>),
+    /// Nobody knows (yet).
+    Unknown(Unknown),
+}
+
+/// Why nobody knows who is behind a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unknown {
+    /// Nobody has found a way into the namespace.
+    NoWay,
+    /// No process is in it yet that says so.
+    NoProcess,
+    /// The API server has not told of a pod with this UID.
+    NoPod(PodUid),
+    /// The pod has no address yet, or another one's.
+    NoAddress(ObjectKey),
+}
+
+/// What a device may say of an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Claim {
+    /// It has it.
+    Found,
+    /// It had it when the pod was made whose status says nothing yet.
+    Early,
+    /// The status of the pod says so; when that was made.
+    Said(Option<i64>),
+}
+
+/// A device, and the pod behind it as far as its UID says.
+struct Known<'a> {
+    index: u32,
+    device: &'a Device,
+    pod: Option<PodView<'a>>,
+    /// What the pod's status says.
+    said: &'a [IpAddr],
+}
+
+impl Known<'_> {
+    fn has(&self, addr: IpAddr) -> bool {
+        self.device.addresses.contains(&addr)
+    }
+}
+
+impl PolicyState {
+    /// Puts devices and pods together. `before`: who had which address until now.
+    #[must_use]
+    pub fn place(&self, facts: &Facts, before: &BTreeMap<IpAddr, u32>) -> Placement {
+        let uids = self.uids();
+        let known: Vec<Known<'_>> =
+            facts.pods.iter().map(|(index, device)| self.know(*index, device, &uids)).collect();
+        let mut placement = Placement::default();
+        let claims = claims(&known, before);
+        for (addr, claims) in &claims {
+            let had = before.get(addr);
+            // Of two pods that both say so the younger: nobody gives an address away that is not free.
+            let best = claims
+                .iter()
+                .max_by_key(|(index, claim)| (*claim, had == Some(index), std::cmp::Reverse(*index)));
+            placement.addresses.extend(best.map(|(index, _)| (*addr, *index)));
+        }
+        for one in &known {
+            let taken = one.device.addresses.iter().filter(|addr| {
+                placement.addresses.get(addr).is_some_and(|holder| *holder != one.index)
+                    && !known.iter().any(|other| {
+                        is_same_pod(one, other) && Some(&other.index) == placement.addresses.get(addr)
+                    })
+            });
+            placement.contested.extend(taken.map(|addr| (one.index, *addr)));
+        }
+        for one in &known {
+            let behind = self.behind(one, &placement.addresses);
+            if let (Behind::Pod(key), Some(_)) = (&behind, &one.pod) {
+                let own = placement.addresses.iter().filter(|(_, index)| **index == one.index);
+                let own: Vec<IpAddr> = own.map(|(addr, _)| *addr).collect();
+                placement.proven.extend(own.iter().map(|addr| (*addr, key.clone())));
+                if one.said.is_empty() {
+                    let all = placement.provisional.entry(key.clone()).or_default();
+                    *all = all.iter().copied().chain(own).collect();
+                }
+            }
+            placement.devices.insert(one.index, behind);
+        }
+        self.find_unplaced(facts, &uids, &mut placement);
+        placement
+    }
+
+    /// Takes in where the pods are: an address that is proven to be a pod's is no other's, and a pod whose status says no address
+    /// has those that it was made with.
+    pub fn set_placement(&mut self, placement: &Placement) {
+        let (before, after) = (std::mem::take(&mut self.proven), placement.proven.clone());
+        for addr in before.keys().chain(after.keys()).filter(|addr| before.get(addr) != after.get(addr)) {
+            self.changes.peers.insert(*addr);
+            self.changes.workloads.insert(*addr);
+        }
+        self.proven = after;
+        let pods_here_changed = self.pods_here_changed;
+        let stale: Vec<ObjectKey> = self
+            .provisional
+            .iter()
+            .filter(|key| !placement.provisional.contains_key(*key))
+            .cloned()
+            .collect();
+        let none: Box<[IpAddr]> = Box::default();
+        let gone = stale.iter().map(|key| (key, &none));
+        for (key, addresses) in gone.chain(&placement.provisional) {
+            let pod = self.pods.get(&key.namespace).and_then(|pods| pods.get(&key.name)).cloned();
+            if let Some(pod) = pod.filter(|pod| pod.addresses != *addresses) {
+                self.put_pod(key, Some(source::Pod { addresses: addresses.clone(), ..pod }));
+            }
+        }
+        self.provisional = placement.provisional.keys().cloned().collect();
+        self.pods_here_changed = pods_here_changed;
+    }
+
+    /// Takes in what a source says of a pod.
+    pub(in crate::state) fn apply_pod(&mut self, key: &ObjectKey, mut pod: Option<source::Pod>) {
+        let before = self.pods.get(&key.namespace).and_then(|pods| pods.get(&key.name));
+        if let Some(pod) = &mut pod {
+            if !self.is_here(pod) {
+                pod.identity = None;
+            }
+            match before.filter(|_| self.provisional.contains(key)) {
+                Some(before) if pod.addresses.is_empty() && before.identity == pod.identity => {
+                    pod.addresses.clone_from(&before.addresses);
+                }
+                _ => {
+                    self.provisional.remove(key);
+                }
+            }
+        } else {
+            self.provisional.remove(key);
+        }
+        self.put_pod(key, pod);
+    }
+
+    /// Whether a pod of this node came, went or changed since the last call.
+    pub fn take_pods_here_changed(&mut self) -> bool {
+        std::mem::take(&mut self.pods_here_changed)
+    }
+
+    /// The pod that has this name.
+    #[must_use]
+    pub fn pod(&self, key: &ObjectKey) -> Option<PodView<'_>> {
+        let (namespace, pods) = self.pods.get_key_value(&key.namespace)?;
+        let (name, pod) = pods.get_key_value(&key.name)?;
+        Some(PodView { namespace, name, pod })
+    }
+
+    /// Whether some policy selects it.
+    #[must_use]
+    pub fn is_selected(&self, view: &PodView<'_>) -> bool {
+        let (namespace, labels) = (view.namespace, &view.pod.labels);
+        self.policies(namespace).any(|policy| policy.pods.matches(labels))
+            || self.cluster.values().any(|policy| self.selects(policy, namespace, labels) != Selected::No)
+    }
+
+    /// Of the pods that claim an address the youngest.
+    pub(super) fn youngest(&self, addr: IpAddr) -> Option<PodView<'_>> {
+        let claimants = self.claimants.get(&addr)?.iter().filter_map(|key| {
+            let (name, pod) = self.pods.get(&key.namespace)?.get_key_value(&key.name)?;
+            Some(PodView { namespace: &key.namespace, name, pod })
+        });
+        // The names, so that every node and every order of events finds the same one.
+        claimants.max_by_key(|view| (view.pod.created_s, view.namespace, view.name))
+    }
+
+    /// The pods of this node by UID. A UID of its own is stronger than one that a pod only says that it stands for; of several
+    /// that say so, the oldest.
+    fn uids(&self) -> HashMap<PodUid, PodView<'_>> {
+        let here = || {
+            let names = self
+                .here
+                .iter()
+                .flat_map(|(namespace, names)| names.iter().map(move |name| (namespace, name)));
+            names.filter_map(|(namespace, name)| {
+                let pod = self.pods.get(namespace)?.get(name)?;
+                Some((pod.identity.as_deref()?, PodView { namespace, name, pod }))
+            })
+        };
+        let mut mirrors: Vec<_> =
+            here().filter_map(|(identity, view)| Some((identity.mirrors?, view))).collect();
+        mirrors.sort_by_key(|(_, view)| {
+            std::cmp::Reverse((view.pod.created_s, view.namespace.clone(), view.name.clone()))
+        });
+        mirrors.into_iter().chain(here().map(|(identity, view)| (identity.uid, view))).collect()
+    }
+
+    fn know<'a>(&'a self, index: u32, device: &'a Device, uids: &HashMap<PodUid, PodView<'a>>) -> Known<'a> {
+        let pod = match &device.owner {
+            Owner::Pod(uid) => uids.get(uid).copied(),
+            Owner::Unknown | Owner::Other(_) => None,
+        };
+        Known { index, device, pod, said: pod.map_or(&[], |view| self.said(&view)) }
+    }
+
+    /// The addresses in the status of a pod.
+    fn said<'a>(&self, view: &PodView<'a>) -> &'a [IpAddr] {
+        if self.provisional.contains(&key_of(view)) { &[] } else { &view.pod.addresses }
+    }
+
+    fn behind(&self, one: &Known<'_>, addresses: &BTreeMap<IpAddr, u32>) -> Behind {
+        let own = || addresses.iter().filter(|(_, index)| **index == one.index).map(|(addr, _)| *addr);
+        if let Some(view) = &one.pod {
+            let key = key_of(view);
+            return match own().next() {
+                Some(_) => Behind::Pod(key),
+                None if !one.said.is_empty()
+                    && !one.device.addresses.iter().any(|addr| one.said.contains(addr)) =>
+                {
+                    Behind::Second(key)
+                }
+                None => Behind::Unknown(Unknown::NoAddress(key)),
+            };
+        }
+        // One that says whose it is can be another's only if that one cannot say.
+        let by_address = own().find_map(|addr| self.youngest(addr).filter(|view| self.is_here(view.pod)));
+        let is_mute = |view: &PodView<'_>| view.pod.identity.is_none();
+        match (&one.device.owner, by_address) {
+            (Owner::Pod(uid), view) => match view.filter(is_mute) {
+                Some(view) => Behind::Pod(key_of(&view)),
+                None => Behind::Unknown(Unknown::NoPod(*uid)),
+            },
+            (_, Some(view)) => Behind::Pod(key_of(&view)),
+            (Owner::Other(cgroup), None) => Behind::Other(cgroup.clone()),
+            (Owner::Unknown, None) if one.device.netns.is_none() => Behind::Unknown(Unknown::NoWay),
+            (Owner::Unknown, None) => Behind::Unknown(Unknown::NoProcess),
+        }
+    }
+
+    fn find_unplaced(&self, facts: &Facts, uids: &HashMap<PodUid, PodView<'_>>, placement: &mut Placement) {
+        let placed: BTreeSet<ObjectKey> = placement
+            .devices
+            .values()
+            .filter_map(|behind| match behind {
+                Behind::Pod(key) | Behind::Second(key) | Behind::Unknown(Unknown::NoAddress(key)) => {
+                    Some(key.clone())
+                }
+                Behind::Other(_) | Behind::Unknown(_) => None,
+            })
+            .collect();
+        for (namespace, name) in
+            self.here.iter().flat_map(|(namespace, names)| names.iter().map(move |name| (namespace, name)))
+        {
+            let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
+            let Some(view) = self.pod(&key).filter(|_| !placed.contains(&key)) else { continue };
+            let said = self.said(&view);
+            for addr in said {
+                placement.addresses.entry(*addr).or_insert(0);
+            }
+            placement.unplaced.insert(key, !said.is_empty());
+        }
+        for (cookie, uid) in &facts.elsewhere {
+            if let Some(view) = uids.get(uid) {
+                let said = self.said(view);
+                if !said.is_empty() {
+                    placement.elsewhere.insert(*cookie, said.to_vec());
+                }
+            }
+        }
+        let found: BTreeSet<ObjectKey> =
+            facts.elsewhere.values().filter_map(|uid| uids.get(uid)).map(key_of).collect();
+        placement.seeks = placement.unplaced.keys().any(|key| {
+            let has_uid = self.pod(key).is_some_and(|view| view.pod.identity.is_some());
+            has_uid && !found.contains(key)
+        });
+    }
+}
+
+/// Who claims which address.
+fn claims(known: &[Known<'_>], before: &BTreeMap<IpAddr, u32>) -> BTreeMap<IpAddr, Vec<(u32, Claim)>> {
+    let mut claims: BTreeMap<IpAddr, Vec<(u32, Claim)>> = BTreeMap::new();
+    for one in known {
+        let mut claim = |addr: &IpAddr, claim| claims.entry(*addr).or_default().push((one.index, claim));
+        match &one.pod {
+            Some(view) if !one.said.is_empty() => {
+                for addr in one.said.iter().filter(|addr| is_ones(one, **addr, known, before)) {
+                    claim(addr, Claim::Said(view.pod.created_s));
+                }
+            }
+            Some(_) => one.device.early.iter().for_each(|addr| claim(addr, Claim::Early)),
+            // Its pod may have added others since.
+            None if matches!(one.device.owner, Owner::Pod(_)) => {
+                one.device.early.iter().for_each(|addr| claim(addr, Claim::Found));
+            }
+            None => one.device.addresses.iter().for_each(|addr| claim(addr, Claim::Found)),
+        }
+    }
+    claims
+}
+
+/// Whether an address in the status of a pod is this device's. Of those into one pod it is the one that had it before, or when the
+/// pod was made, whatever the pod does with its devices later; or that has it, or another of the status; or the first: a
+/// sandbox may keep its addresses to itself (gVisor takes them off the device).
+fn is_ones(one: &Known<'_>, addr: IpAddr, known: &[Known<'_>], before: &BTreeMap<IpAddr, u32>) -> bool {
+    let first = |fits: &dyn Fn(&Known<'_>) -> bool| {
+        known.iter().find(|other| is_same_pod(one, other) && fits(other)).map(|other| other.index)
+    };
+    let best = first(&|other| before.get(&addr) == Some(&other.index))
+        .or_else(|| first(&|other| other.device.early.contains(&addr)))
+        .or_else(|| first(&|other| other.has(addr)))
+        .or_else(|| first(&|other| one.said.iter().any(|addr| other.has(*addr))))
+        .or_else(|| first(&|_| true));
+    best == Some(one.index)
+}
+
+fn is_same_pod(one: &Known<'_>, other: &Known<'_>) -> bool {
+    let name = |known: &Known<'_>| known.pod.map(|view| (view.namespace.clone(), view.name.clone()));
+    one.index == other.index || one.pod.is_some() && name(one) == name(other)
+}
+
+fn key_of(view: &PodView<'_>) -> ObjectKey {
+    ObjectKey { namespace: view.namespace.clone(), name: view.name.clone() }
+}
