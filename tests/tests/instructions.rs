@@ -60,18 +60,24 @@ fn a_packet_costs_the_same_whatever_the_number_of_policies() {
             measure(&mut kernel, &node, policies, v6, &mut costs);
         }
     }
+    let mut uneven = Vec::new();
     let unit = if counts { "instructions" } else { "nanoseconds" };
     for (figure, values) in &costs {
         for ((policies, _), value) in CLUSTERS.iter().rev().zip(values.iter().rev()).rev() {
             println!("figure policies.{unit}.{figure}@{policies} {value}");
         }
-        // Without policies nobody asks anything, and nothing is denied.
-        let asked = &values[values.len() - 3..];
+        // Without policies nobody asks anything, and nothing is denied. Who is denied has a class where there are many, since
+        // some policy asks for its app, and none where there is but one: so one more row is looked up.
+        let alike = if figure.contains("denied") { 2 } else { 3 };
+        let asked = &values[values.len() - alike..];
         let (least, most) = (*asked.iter().min().unwrap(), *asked.iter().max().unwrap());
         let more = 100.0 * (f64::from(most) / f64::from(least) - 1.0);
         println!("figure policies.{unit}.{figure}.spread-percent {more:.1}");
-        assert!(!counts || more <= FLAT, "{figure}: {asked:?}");
+        if counts && more > FLAT {
+            uneven.push(format!("{figure}: {asked:?}"));
+        }
     }
+    assert!(uneven.is_empty(), "{uneven:#?}");
 }
 
 /// At both hooks of the first pod of the cluster.
