@@ -154,6 +154,10 @@ impl Stage {
             Verdict::Translate(translation) => Some(translation),
             Verdict::Drop(_) | Verdict::Cut(..) | Verdict::Answer(_) => return,
         };
+        if let Some(Translation { src, dst, .. }) = translation {
+            // Its later pieces may meet the next hook as what they become.
+            self.model.see_piece(&Packet { src: *src, dst: *dst, ..packet });
+        }
         if let Hook::From(second) = hook {
             self.bears_its_address(second, &packet);
         }
