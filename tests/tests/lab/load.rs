@@ -143,7 +143,6 @@ pub(crate) fn a_full_share_cuts_no_reply() -> Result<()> {
         goes_on(&cluster, CLIENT, socket, to)?;
         for how in [How::Tcp, How::UdpConnected] {
             ask(&cluster, CLIENT, how, to).context("somebody new")?;
-                .context("the server itself")?;
         }
     }
     let rows = cluster.agent(1)?.status()?["tables"]["rows"]["judged"].as_u64().context("judged")?;
