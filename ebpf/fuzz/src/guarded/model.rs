@@ -32,8 +32,11 @@ pub(super) struct Model {
     /// Flows, and on which sides of the pod they began.
     begun: HashSet<(Seen, Side)>,
     /// Ends of the first pieces that came by, whatever became of them.
-    pieces: HashMap<(Addr, Addr, u8, u32), HashSet<(Peer, Peer)>>,
+    pieces: HashMap<Datagram, HashSet<(Peer, Peer)>>,
 }
+
+/// What all pieces of a datagram have in common: from where to where, the protocol and its number.
+type Datagram = (Addr, Addr, u8, u32);
 
 impl Model {
     /// Remembers the ends of a first piece.

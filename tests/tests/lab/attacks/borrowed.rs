@@ -10,6 +10,9 @@ use super::frames::{
 };
 use super::table::{Cast, FROM, PORT, Table, To, Why};
 
+/// `ether_type` and the word that a tag has, from the outermost on.
+type Tags<'a> = &'a [(u16, u16)];
+
 impl Table {
     /// Addresses that are not the attacker's, and messages about them: dropped whoever is isolated.
     pub(super) fn add_borrowed_addresses(&mut self) {
@@ -58,7 +61,7 @@ impl Table {
     /// The same with tags, which a stack takes off again where they name no VLAN.
     fn add_borrowed_in_tags(&mut self, src: SocketAddr, dst: SocketAddr) {
         let priority = (ether::VLAN, 3 << 13);
-        let tags: [(&str, &[(u16, u16)], Why); 5] = [
+        let tags: [(&str, Tags, Why); 5] = [
             ("a priority", &[priority], Why::Spoofed),
             ("two priorities", &[priority, priority], Why::Unreadable),
             ("a provider's priority and another", &[(ether::PROVIDER_VLAN, 0), priority], Why::Unreadable),

@@ -96,9 +96,9 @@ fn scenes() -> [Scene; 3] {
 fn add_identity(table: &mut Table) {
     table.add_borrowed_addresses();
     if table.is_v4() {
-        table.add_lies_of_ipv4()
+        table.add_lies_of_ipv4();
     } else {
-        table.add_lies_of_ipv6()
+        table.add_lies_of_ipv6();
     }
     table.add_forged_errors();
 }
@@ -107,9 +107,9 @@ fn add_denied(table: &mut Table) {
     table.add_denied();
     table.add_denied_pieces();
     if table.is_v4() {
-        table.add_odd_ipv4()
+        table.add_odd_ipv4();
     } else {
-        table.add_chains()
+        table.add_chains();
     }
     table.add_strange();
 }
