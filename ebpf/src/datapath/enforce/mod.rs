@@ -204,7 +204,7 @@ fn judge<T: EnforceTables, M: Moment, N: Network>(
 ) -> Result<Passed, Denied> {
     let packet = passing.packet;
     let message = Message::of(packet, passing.bytes);
-    if message.is_for_links() && stays_on_link(node.tables, message, packet.dst) {
+    if message.is_for_links() && stays_on_link(node.tables, message, packet) {
         return Ok(Passed::Plainly);
     }
     if packet.kind == Kind::IcmpError && quotes_judged(node.tables, device, policy, side, passing) {
@@ -336,13 +336,18 @@ fn quotes_judged<T: EnforceTables>(
 
 /// Whether a message that no policy is about goes no further than the link: a stack that forwards takes it for any other.
 #[inline(always)]
-fn stays_on_link<T: EnforceTables>(tables: &T, message: Message, dst: Peer) -> bool {
+fn stays_on_link<T: EnforceTables>(tables: &T, message: Message, packet: &Packet) -> bool {
+    let (src, dst) = (packet.src, packet.dst);
     if !admit::leaves_link(dst.addr) {
         return true;
     }
+    // Pods of several nodes may be on one link; what has one prefix of 64 bits is on one (RFC 4291 section 2.5.1).
+    let [src_prefix, _] = src.addr.halves();
+    let [dst_prefix, _] = dst.addr.halves();
     // Who knows its neighbour asks it alone, and answers it alone; reports are for groups.
     let is_neighbour = matches!(message, Message::Neighbour { .. });
-    is_neighbour && (tables.lookup_workload(dst.addr).is_some() || is_node(tables, dst))
+    is_neighbour
+        && (src_prefix == dst_prefix || tables.lookup_workload(dst.addr).is_some() || is_node(tables, dst))
 }
 
 #[inline(always)]
