@@ -1,11 +1,13 @@
 //! Policies in the running agent: what changed of them through the compiler into the tables, batch by batch.
 
+use std::collections::BTreeMap;
+
 use super::places::Places;
 use crate::compile::policy::PolicyCompiler;
 use crate::kernel::{Generation, KernelPolicyStore};
 use crate::observe::PolicyReport;
-use crate::source::Problem;
-use crate::state::State;
+use crate::source::{ObjectRef, Problem};
+use crate::state::{PodView, State};
 use crate::tables::{PolicyOptions, PolicyRows, RetiredPolicy};
 
 /// Compiler, rows and store of policies.
@@ -96,5 +98,44 @@ impl Policies {
 
     pub(super) fn problems(&self) -> Vec<Problem> {
         self.rows.problems()
+    }
+
+    /// The policies that are not wholly in force for want of rows.
+    pub(super) fn lacking(&self, state: &State) -> BTreeMap<ObjectRef, Problem> {
+        let mut found = BTreeMap::new();
+        for addr in self.rows.lacking(|ports| self.compiler.sets_with(ports)) {
+            let Some(pod) = state.policy().workload(addr) else { continue };
+            for policy in policies_of(state, &pod) {
+                found.entry(policy).or_insert_with(|| problem_of(&pod));
+            }
+        }
+        found
+    }
+}
+
+/// Those that select a pod.
+fn policies_of(state: &State, pod: &PodView<'_>) -> Vec<ObjectRef> {
+    let named = state.policy().named_policies(pod.namespace);
+    let named = named.filter(|(_, policy)| policy.pods.matches(&pod.pod.labels)).map(|(name, _)| ObjectRef {
+        kind: "NetworkPolicy",
+        namespace: pod.namespace.clone(),
+        name: name.clone(),
+    });
+    let of_cluster = state.policy().cluster_policies(pod).into_iter().map(|one| ObjectRef {
+        kind: "ClusterNetworkPolicy",
+        namespace: "".into(),
+        name: one.name.clone(),
+    });
+    named.chain(of_cluster).collect()
+}
+
+fn problem_of(pod: &PodView<'_>) -> Problem {
+    Problem {
+        field: "spec".into(),
+        message: format!(
+            "it is not wholly in force: a table has no room for what the policies of {}/{} say together (the Node's problems \
+             name it); they allow less than they say until there is",
+            pod.namespace, pod.name
+        ),
     }
 }

@@ -361,7 +361,10 @@ impl Reconciler {
         let of_node = of_node.map(|problem| (node.clone(), problem, Reason::NotServed));
         let of_pods = self.places.look(&self.state, Instant::now()).iter();
         let of_pods = of_pods.map(|(object, problem)| (object.clone(), problem.clone(), Reason::NotServed));
-        let problems: BTreeSet<Ill> = known.chain(tables).chain(of_node).chain(of_pods).collect();
+        let of_policies = self.policies.lacking(&self.state).into_iter();
+        let of_policies = of_policies.map(|(object, problem)| (object, problem, Reason::NotServed));
+        let all = known.chain(tables).chain(of_node).chain(of_pods).chain(of_policies);
+        let problems: BTreeSet<Ill> = all.collect();
         for (object, problem, reason) in problems.difference(&self.problems) {
             tracing::warn!("{object}: {problem}");
             self.announcer.announce(object, *reason, problem);

@@ -144,6 +144,11 @@ impl Matrix {
         fresh.into_iter().filter_map(|id| Some((id, self.atoms.content(id)?.clone()))).collect()
     }
 
+    /// The sets by which some class may use these ports.
+    pub(super) fn sets_with(&self, ports: PortRulesId) -> BTreeSet<PolicySetId> {
+        self.rows.iter().filter(|(_, id)| **id == ports).map(|(key, _)| key.set).collect()
+    }
+
     /// Removes the sets that nobody uses, and the atoms that no set has after that.
     pub(super) fn remove_idle_sets(&mut self, garbage: &mut Vec<Change>) -> Vec<DeadAtom> {
         for (id, content) in self.sets.take_idle() {

@@ -140,6 +140,12 @@ impl PolicyCompiler {
         update
     }
 
+    /// The sets by which some class may use these ports; walks over all verdicts.
+    #[must_use]
+    pub fn sets_with(&self, ports: PortRulesId) -> BTreeSet<PolicySetId> {
+        self.matrix.sets_with(ports)
+    }
+
     /// How much there is.
     #[must_use]
     pub fn sizes(&self) -> Sizes {

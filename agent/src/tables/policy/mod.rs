@@ -11,8 +11,9 @@ mod store;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
-use weir_ebpf::abi::{Addr, BoundPod, Enforcement};
+use weir_ebpf::abi::{Addr, BoundPod, Enforcement, PolicySetId, PortRulesId};
 
 use super::StoreError;
 use crate::compile::policy::{Change, Update};
@@ -233,6 +234,21 @@ impl PolicyRows {
             });
         }
         problems
+    }
+
+    /// The addresses of pods whose policies are not wholly in force for want of rows. `sets_with`: the sets that ask for a set of
+    /// ports. A peer's address without its row is nobody's in particular, and not among them.
+    pub fn lacking(&self, sets_with: impl Fn(PortRulesId) -> BTreeSet<PolicySetId>) -> BTreeSet<IpAddr> {
+        let mut sets = BTreeSet::new();
+        for row in self.refused.keys() {
+            match row {
+                Row::Verdict(key) => drop(sets.insert(key.set)),
+                Row::PortRule(key) => sets.extend(sets_with(key.rules)),
+                Row::Name(..) | Row::Network(_) | Row::Address(_) => {}
+            }
+        }
+        let unbound = self.unbound.keys().flat_map(|device| self.pods.addresses_of(*device));
+        self.pods.lacking(&sets).chain(unbound).collect()
     }
 
     /// Whether it is known what is true; until then what was found is in force.

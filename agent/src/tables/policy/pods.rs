@@ -137,6 +137,18 @@ impl Pods {
         Some((shut().map(|(addr, _)| IpAddr::from(*addr)).min()?, shut().count()))
     }
 
+    /// The addresses behind a device.
+    pub(super) fn addresses_of(&self, device: u32) -> impl Iterator<Item = IpAddr> {
+        self.addresses.get(&device).into_iter().flatten().copied()
+    }
+
+    /// The addresses that are closed for want of rows, and those of pods that have one of these sets.
+    pub(super) fn lacking(&self, sets: &BTreeSet<PolicySetId>) -> impl Iterator<Item = IpAddr> {
+        let has_one = |policy: &PodPolicy| sets.contains(&policy.ingress) || sets.contains(&policy.egress);
+        let with = self.policies.iter().filter(move |(_, policy)| has_one(policy)).map(|(addr, _)| addr);
+        with.chain(&self.closed).map(|addr| IpAddr::from(*addr))
+    }
+
     /// One of the addresses that are closed for want of rows, and how many there are.
     pub(super) fn closed(&self) -> Option<(IpAddr, usize)> {
         let first = self.closed.iter().map(|addr| IpAddr::from(*addr)).min()?;

@@ -223,8 +223,14 @@ fn other_rows_without_room_allow_less_and_are_tried_again() {
         assert!(rows.has_refused(), "{table}");
         let problems = rows.problems();
         assert!(problems.len() == 1 && problems[0].message.contains("full"), "{problems:?}");
+        let sets_with = |ports| if ports == PortRulesId(3) { [SET].into() } else { BTreeSet::new() };
+        let lacking = |rows: &PolicyRows| rows.lacking(sets_with);
+        let expected: Vec<IpAddr> =
+            if table == "policy_names" { vec![] } else { vec!["10.0.0.1".parse().unwrap()] };
+        assert_eq!(lacking(&rows).into_iter().collect::<Vec<_>>(), expected, "{table}");
         store.full.clear();
         rows.retry(&mut store);
+        assert!(lacking(&rows).is_empty(), "{table}");
         assert!(!rows.has_refused(), "{table}");
         assert_eq!(store.snapshot.pods[&DEVICE].policy, guarded());
         let written = (store.snapshot.port_rules.len(), store.snapshot.verdicts.len());
