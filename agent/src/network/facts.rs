@@ -73,7 +73,7 @@ pub struct Pod {
     pub owner: Owner,
     /// The pod's addresses on this device, those of the link left out.
     pub addresses: Vec<IpAddr>,
-    /// Those of them that were there when the namespace's owner was first seen: given by who made it. A pod that may can add
-    /// others. While the owner is not known, none.
+    /// Those that were on this device when the namespace's owner was first seen: given by who made it. A pod that may can add
+    /// others, and take these away. While the owner is not known, none.
     pub early: Vec<IpAddr>,
 }

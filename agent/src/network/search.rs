@@ -45,8 +45,8 @@ struct Sought {
     /// Who said whose it is, and since when.
     found: Option<(Witness, Instant)>,
     is_settled: bool,
-    /// The addresses that were there when a pod was found to be the owner.
-    early: Option<Vec<IpAddr>>,
+    /// The addresses that were there when a pod was found to be the owner, each with the device that led to it.
+    early: Option<Vec<(u32, IpAddr)>>,
 }
 
 /// How long something has been waited for.
@@ -108,14 +108,15 @@ impl Search {
         sought.chain(others).min()
     }
 
-    /// Looks through the processes, if it is time. `addresses`: those behind our veths into a namespace, by its cookie.
+    /// Looks through the processes, if it is time. `addresses`: those behind our veths into a namespace, by its cookie, and which of
+    /// them has each.
     ///
     /// # Errors
     /// `/proc` cannot be read.
     pub(super) fn look(
         &mut self,
         now: Instant,
-        addresses: impl Fn(u64) -> Vec<IpAddr>,
+        addresses: impl Fn(u64) -> Vec<(u32, IpAddr)>,
     ) -> std::io::Result<()> {
         let is_due = |wait: &Wait| wait.due <= now;
         let seeks = self.seeking.as_ref().is_some_and(is_due);
@@ -148,11 +149,11 @@ impl Search {
 
     /// Writes down whose everything is.
     pub(super) fn annotate(&self, facts: &mut Facts) {
-        for pod in facts.pods.values_mut() {
+        for (index, pod) in &mut facts.pods {
             let Some(sought) = pod.netns.and_then(|cookie| self.namespaces.get(&cookie)) else { continue };
             pod.owner = sought.owner();
             if let Some(early) = &sought.early {
-                pod.early = pod.addresses.iter().filter(|ip| early.contains(ip)).copied().collect();
+                pod.early = early.iter().filter(|(at, _)| at == index).map(|(_, ip)| *ip).collect();
             }
         }
         facts.elsewhere = self.elsewhere.values().copied().collect();
@@ -180,7 +181,12 @@ impl Sought {
         Self { inode, wait: Wait::new(now), found: None, is_settled: false, early: None }
     }
 
-    fn take(&mut self, witness: Option<Witness>, now: Instant, addresses: impl FnOnce() -> Vec<IpAddr>) {
+    fn take(
+        &mut self,
+        witness: Option<Witness>,
+        now: Instant,
+        addresses: impl FnOnce() -> Vec<(u32, IpAddr)>,
+    ) {
         let since = match (&self.found, &witness) {
             (Some((before, since)), Some(witness)) if before.is_same(witness) => *since,
             _ => now,
@@ -241,7 +247,7 @@ mod tests {
     fn a_pod_is_known_at_once_and_looked_at_once_more() {
         let now = Instant::now();
         let mut sought = Sought::new(1, now);
-        let early = vec![IpAddr::from([10, 0, 0, 1])];
+        let early = vec![(3, IpAddr::from([10, 0, 0, 1]))];
         sought.take(said(7, POD), now, || early.clone());
         assert!(matches!(sought.owner(), Owner::Pod(_)) && !sought.is_settled);
         assert_eq!(sought.wait.due, now + SURE);

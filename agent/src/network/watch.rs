@@ -195,8 +195,8 @@ impl Watcher {
         self.search.set_namespaces(&self.mirror.namespaces, found.len() < unknown.len(), now);
         let mut facts = classify(&self.mirror, &self.options, self.host_netns);
         let addresses = |cookie: u64| {
-            let inside = facts.pods.values().filter(|pod| pod.netns == Some(cookie));
-            inside.flat_map(|pod| &pod.addresses).copied().collect()
+            let inside = facts.pods.iter().filter(|(_, pod)| pod.netns == Some(cookie));
+            inside.flat_map(|(index, pod)| pod.addresses.iter().map(|ip| (*index, *ip))).collect()
         };
         self.search.look(now, addresses).context("looking through the processes")?;
         self.search.annotate(&mut facts);

@@ -6,7 +6,7 @@
 
 mod placement;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -44,8 +44,9 @@ pub struct PolicyState {
     here: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// The addresses of pods of this node that are known by their UIDs.
     proven: HashMap<IpAddr, ObjectKey>,
-    /// Pods of this node whose status says no address yet: they have those that they were made with.
-    provisional: HashSet<ObjectKey>,
+    /// Pods of this node whose status says no address yet, or those of a sandbox before: they have those that they were made with.
+    /// What the status says.
+    provisional: HashMap<ObjectKey, Box<[IpAddr]>>,
     pods_here_changed: bool,
     demand: Demand,
     /// How far all of this was told; `None`: it is still to come.
@@ -87,7 +88,7 @@ impl PolicyState {
             claimants: HashMap::new(),
             here: HashMap::new(),
             proven: HashMap::new(),
-            provisional: HashSet::new(),
+            provisional: HashMap::new(),
             pods_here_changed: false,
             demand: Demand::default(),
             sync: None,

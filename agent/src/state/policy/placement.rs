@@ -5,6 +5,7 @@
 //! status says anything, the pod that had it when it was made; then who had it before. So a pod that may change its own
 //! addresses gets nothing by taking a neighbour's.
 
+mod claims;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::claims::{Known, claims, is_same_pod, weigh};
 use super::cluster::Selected;
 use super::{PodView, PolicyState};
 use crate::network::{Facts, Owner, Pod as Device};
@@ -34,7 +36,7 @@ pub struct Placement {
     pub seeks: bool,
     /// The addresses of pods that are known by their UIDs.
     proven: HashMap<IpAddr, ObjectKey>,
-    /// Of pods whose status says none yet, the addresses that they were made with.
+    /// Of pods whose status says none yet, or those of a sandbox before this one, the addresses that they were made with.
     provisional: BTreeMap<ObjectKey, Box<[IpAddr]>>,
 }
 
@@ -72,39 +74,14 @@ pub enum Unknown {
     NoAddress(ObjectKey),
 }
 
-/// What a device may say of an address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Claim {
-    /// It has it.
-    Found,
-    /// It had it when the pod was made whose status says nothing yet.
-    Early,
-    /// The status of the pod says so; when that was made.
-    Said(Option<i64>),
-}
-
-/// A device, and the pod behind it as far as its UID says.
-struct Known<'a> {
-    index: u32,
-    device: &'a Device,
-    pod: Option<PodView<'a>>,
-    /// What the pod's status says.
-    said: &'a [IpAddr],
-}
-
-impl Known<'_> {
-    fn has(&self, addr: IpAddr) -> bool {
-        self.device.addresses.contains(&addr)
-    }
-}
-
 impl PolicyState {
     /// Puts devices and pods together. `before`: who had which address until now.
     #[must_use]
     pub fn place(&self, facts: &Facts, before: &BTreeMap<IpAddr, u32>) -> Placement {
         let uids = self.uids();
-        let known: Vec<Known<'_>> =
+        let mut known: Vec<Known<'_>> =
             facts.pods.iter().map(|(index, device)| self.know(*index, device, &uids)).collect();
+        weigh(&mut known, before);
         let mut placement = Placement::default();
         let claims = claims(&known, before);
         for (addr, claims) in &claims {
@@ -125,12 +102,12 @@ impl PolicyState {
             placement.contested.extend(taken.map(|addr| (one.index, *addr)));
         }
         for one in &known {
-            let behind = self.behind(one, &placement.addresses);
+            let behind = self.behind(one, &known, &placement.addresses);
             if let (Behind::Pod(key), Some(_)) = (&behind, &one.pod) {
                 let own = placement.addresses.iter().filter(|(_, index)| **index == one.index);
                 let own: Vec<IpAddr> = own.map(|(addr, _)| *addr).collect();
                 placement.proven.extend(own.iter().map(|addr| (*addr, key.clone())));
-                if one.said.is_empty() {
+                if one.said.is_empty() || one.is_stale {
                     let all = placement.provisional.entry(key.clone()).or_default();
                     *all = all.iter().copied().chain(own).collect();
                 }
@@ -141,8 +118,8 @@ impl PolicyState {
         placement
     }
 
-    /// Takes in where the pods are: an address that is proven to be a pod's is no other's, and a pod whose status says no address
-    /// has those that it was made with.
+    /// Takes in where the pods are: an address that is proven to be a pod's is no other's, and a pod whose status says no address,
+    /// or one of a sandbox before, has those that it was made with.
     pub fn set_placement(&mut self, placement: &Placement) {
         let (before, after) = (std::mem::take(&mut self.proven), placement.proven.clone());
         for addr in before.keys().chain(after.keys()).filter(|addr| before.get(addr) != after.get(addr)) {
@@ -151,22 +128,27 @@ impl PolicyState {
         }
         self.proven = after;
         let pods_here_changed = self.pods_here_changed;
-        let stale: Vec<ObjectKey> = self
-            .provisional
-            .iter()
-            .filter(|key| !placement.provisional.contains_key(*key))
-            .cloned()
-            .collect();
-        let none: Box<[IpAddr]> = Box::default();
-        let gone = stale.iter().map(|key| (key, &none));
-        for (key, addresses) in gone.chain(&placement.provisional) {
-            let pod = self.pods.get(&key.namespace).and_then(|pods| pods.get(&key.name)).cloned();
-            if let Some(pod) = pod.filter(|pod| pod.addresses != *addresses) {
-                self.put_pod(key, Some(source::Pod { addresses: addresses.clone(), ..pod }));
-            }
+        let mut said = std::mem::take(&mut self.provisional);
+        for (key, addresses) in &placement.provisional {
+            let Some(pod) = self.pods.get(&key.namespace).and_then(|pods| pods.get(&key.name)).cloned()
+            else {
+                continue;
+            };
+            let status = said.remove(key).unwrap_or_else(|| pod.addresses.clone());
+            self.provisional.insert(key.clone(), status);
+            self.put_addresses(key, addresses);
         }
-        self.provisional = placement.provisional.keys().cloned().collect();
+        for (key, status) in &said {
+            self.put_addresses(key, status);
+        }
         self.pods_here_changed = pods_here_changed;
+    }
+
+    fn put_addresses(&mut self, key: &ObjectKey, addresses: &[IpAddr]) {
+        let pod = self.pods.get(&key.namespace).and_then(|pods| pods.get(&key.name)).cloned();
+        if let Some(pod) = pod.filter(|pod| *pod.addresses != *addresses) {
+            self.put_pod(key, Some(source::Pod { addresses: addresses.into(), ..pod }));
+        }
     }
 
     /// Takes in what a source says of a pod.
@@ -176,8 +158,8 @@ impl PolicyState {
             if !self.is_here(pod) {
                 pod.identity = None;
             }
-            match before.filter(|_| self.provisional.contains(key)) {
-                Some(before) if pod.addresses.is_empty() && before.identity == pod.identity => {
+            match before.zip(self.provisional.get(key)) {
+                Some((before, said)) if pod.addresses == *said && before.identity == pod.identity => {
                     pod.addresses.clone_from(&before.addresses);
                 }
                 _ => {
@@ -247,25 +229,22 @@ impl PolicyState {
             Owner::Pod(uid) => uids.get(uid).copied(),
             Owner::Unknown | Owner::Other(_) => None,
         };
-        Known { index, device, pod, said: pod.map_or(&[], |view| self.said(&view)) }
+        let status = pod.map_or(&[][..], |view| self.said(&view));
+        Known { index, device, pod, status, said: Vec::new(), is_stale: false }
     }
 
     /// The addresses in the status of a pod.
-    fn said<'a>(&self, view: &PodView<'a>) -> &'a [IpAddr] {
-        if self.provisional.contains(&key_of(view)) { &[] } else { &view.pod.addresses }
+    fn said<'a>(&'a self, view: &PodView<'a>) -> &'a [IpAddr] {
+        self.provisional.get(&key_of(view)).unwrap_or(&view.pod.addresses)
     }
 
-    fn behind(&self, one: &Known<'_>, addresses: &BTreeMap<IpAddr, u32>) -> Behind {
+    fn behind(&self, one: &Known<'_>, known: &[Known<'_>], addresses: &BTreeMap<IpAddr, u32>) -> Behind {
         let own = || addresses.iter().filter(|(_, index)| **index == one.index).map(|(addr, _)| *addr);
         if let Some(view) = &one.pod {
             let key = key_of(view);
             return match own().next() {
                 Some(_) => Behind::Pod(key),
-                None if !one.said.is_empty()
-                    && !one.device.addresses.iter().any(|addr| one.said.contains(addr)) =>
-                {
-                    Behind::Second(key)
-                }
+                None if one.is_second(known, addresses) => Behind::Second(key),
                 None => Behind::Unknown(Unknown::NoAddress(key)),
             };
         }
@@ -321,48 +300,6 @@ impl PolicyState {
             has_uid && !found.contains(key)
         });
     }
-}
-
-/// Who claims which address.
-fn claims(known: &[Known<'_>], before: &BTreeMap<IpAddr, u32>) -> BTreeMap<IpAddr, Vec<(u32, Claim)>> {
-    let mut claims: BTreeMap<IpAddr, Vec<(u32, Claim)>> = BTreeMap::new();
-    for one in known {
-        let mut claim = |addr: &IpAddr, claim| claims.entry(*addr).or_default().push((one.index, claim));
-        match &one.pod {
-            Some(view) if !one.said.is_empty() => {
-                for addr in one.said.iter().filter(|addr| is_ones(one, **addr, known, before)) {
-                    claim(addr, Claim::Said(view.pod.created_s));
-                }
-            }
-            Some(_) => one.device.early.iter().for_each(|addr| claim(addr, Claim::Early)),
-            // Its pod may have added others since.
-            None if matches!(one.device.owner, Owner::Pod(_)) => {
-                one.device.early.iter().for_each(|addr| claim(addr, Claim::Found));
-            }
-            None => one.device.addresses.iter().for_each(|addr| claim(addr, Claim::Found)),
-        }
-    }
-    claims
-}
-
-/// Whether an address in the status of a pod is this device's. Of those into one pod it is the one that had it before, or when the
-/// pod was made, whatever the pod does with its devices later; or that has it, or another of the status; or the first: a
-/// sandbox may keep its addresses to itself (gVisor takes them off the device).
-fn is_ones(one: &Known<'_>, addr: IpAddr, known: &[Known<'_>], before: &BTreeMap<IpAddr, u32>) -> bool {
-    let first = |fits: &dyn Fn(&Known<'_>) -> bool| {
-        known.iter().find(|other| is_same_pod(one, other) && fits(other)).map(|other| other.index)
-    };
-    let best = first(&|other| before.get(&addr) == Some(&other.index))
-        .or_else(|| first(&|other| other.device.early.contains(&addr)))
-        .or_else(|| first(&|other| other.has(addr)))
-        .or_else(|| first(&|other| one.said.iter().any(|addr| other.has(*addr))))
-        .or_else(|| first(&|_| true));
-    best == Some(one.index)
-}
-
-fn is_same_pod(one: &Known<'_>, other: &Known<'_>) -> bool {
-    let name = |known: &Known<'_>| known.pod.map(|view| (view.namespace.clone(), view.name.clone()));
-    one.index == other.index || one.pod.is_some() && name(one) == name(other)
 }
 
 fn key_of(view: &PodView<'_>) -> ObjectKey {

@@ -103,6 +103,7 @@ fn a_pod_is_known_before_its_status_says_an_address() {
     // It says something else than addresses: what it was made with stays.
     world.set("a", Some(Pod { labels: [("x".into(), "y".into())].into_iter().collect(), ..pod(1, 1, &[]) }));
     assert_eq!(world.owner(5), Some("a"));
+    world.plug(7, Some(device(Owner::Pod(uid(1)), 1, &[5, 6])));
     world.set("a", Some(pod(1, 1, &[6])));
     assert_eq!((world.owner(5), world.holder(5)), (None, None), "the status wins once it is there");
     assert_eq!((world.owner(6), world.holder(6)), (Some("a"), Some(7)));
@@ -203,6 +204,101 @@ fn a_sandbox_that_keeps_its_address_to_itself_is_found() {
 }
 
 #[test]
+fn a_status_of_a_sandbox_before_gives_nobody_an_address() {
+    // The node was restarted: the pod has 6 now, and what it had is another's.
+    let mut world = World::new(&[("a", pod(1, 9, &[5]))], vec![(9, of_pod(1, &[6]))]);
+    assert_eq!((world.behind(9), world.holder(6), world.holder(5)), (&Behind::Pod(key("a")), Some(9), None));
+    assert_eq!((world.owner(6), world.owner(5)), (Some("a"), None));
+    world.set("b", Some(pod(2, 1, &[])));
+    world.plug(8, Some(of_pod(2, &[5])));
+    assert_eq!(
+        (world.behind(8), world.holder(5), world.owner(5)),
+        (&Behind::Pod(key("b")), Some(8), Some("b"))
+    );
+    // It takes it, all the same.
+    world.plug(9, Some(device(Owner::Pod(uid(1)), 1, &[6, 5])));
+    assert_eq!((world.holder(5), world.owner(5)), (Some(8), Some("b")));
+    world.plug(9, Some(of_pod(1, &[6])));
+    // The status is told again for another reason, then anew.
+    world.set("a", Some(Pod { labels: [("x".into(), "y".into())].into_iter().collect(), ..pod(1, 9, &[5]) }));
+    assert_eq!((world.holder(6), world.owner(6)), (Some(9), Some("a")));
+    world.set("a", Some(pod(1, 9, &[6])));
+    assert_eq!(
+        (world.behind(9), world.holder(6), world.owner(6)),
+        (&Behind::Pod(key("a")), Some(9), Some("a"))
+    );
+    // Only the sandbox is made anew, while the agent runs.
+    world.plug(9, None);
+    world.plug(10, Some(of_pod(1, &[7])));
+    assert_eq!((world.holder(7), world.owner(7), world.holder(6)), (Some(10), Some("a"), None));
+    world.plug(10, None);
+    assert_eq!(
+        (world.owner(6), world.holder(6)),
+        (Some("a"), Some(0)),
+        "what the status says is not forgotten"
+    );
+}
+
+#[test]
+fn a_sandbox_is_made_anew_and_has_no_address_for_a_moment() {
+    let mut world = World::new(&[("a", pod(1, 1, &[5]))], vec![(9, of_pod(1, &[]))]);
+    world.plug(9, Some(device(Owner::Pod(uid(1)), 0, &[6])));
+    assert_eq!(*world.behind(9), Behind::Unknown(Unknown::NoAddress(key("a"))));
+    assert_eq!(world.holder(5), None);
+    world.set("a", Some(pod(1, 1, &[6])));
+    assert_eq!((world.behind(9), world.holder(6)), (&Behind::Pod(key("a")), Some(9)));
+}
+
+#[test]
+fn what_a_pod_takes_off_its_device_stays_its() {
+    let emptied = || Device { early: vec![ip(5)], ..device(Owner::Pod(uid(1)), 0, &[91]) };
+    let mut world = World::new(&[("a", pod(1, 1, &[5]))], vec![(7, emptied())]);
+    assert_eq!((world.holder(5), world.holder(91)), (Some(7), None));
+    // Another agent did not see it there, and finds what is written down.
+    let facts = Facts { pods: [(7, of_pod(1, &[91]))].into(), ..Facts::default() };
+    let placement = world.state.place(&facts, &BTreeMap::from([(ip(5), 7)]));
+    assert_eq!(placement.addresses, BTreeMap::from([(ip(5), 7)]));
+    world.set("a", None);
+    assert_eq!(world.holder(91), None);
+}
+
+#[test]
+fn each_family_of_a_status_is_borne_out_by_itself() {
+    let v6 = |last: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]);
+    let status = Pod { addresses: [ip(5), v6(5)].into(), ..pod(1, 1, &[]) };
+    // Its sandbox shows IPv4 only.
+    let mut world = World::new(&[("a", status.clone())], vec![(7, of_pod(1, &[5]))]);
+    assert_eq!((world.holder(5), world.placement.addresses.get(&v6(5))), (Some(7), Some(&7)));
+    let both = Device { addresses: vec![ip(6), v6(5)], early: vec![ip(6), v6(5)], ..of_pod(1, &[]) };
+    world.plug(7, None);
+    world.plug(9, Some(both));
+    assert_eq!(world.placement.addresses, BTreeMap::from([(ip(6), 9), (v6(5), 9)]));
+    // The status has one family, and the device two.
+    world.set("a", Some(pod(1, 1, &[6])));
+    assert_eq!(world.placement.addresses, BTreeMap::from([(ip(6), 9)]));
+}
+
+#[test]
+fn a_device_is_a_second_ones_only_if_the_first_is_plain() {
+    // The status is of a sandbox before, and neither device has what it says.
+    let devices = vec![(7, of_pod(1, &[6])), (8, of_pod(1, &[90]))];
+    let world = World::new(&[("a", pod(1, 1, &[5]))], devices);
+    assert!([7, 8].iter().all(|index| !matches!(world.behind(*index), Behind::Second(_))));
+    // One has no address at all, which says nothing of the other.
+    let devices = vec![(7, of_pod(1, &[6])), (8, of_pod(1, &[]))];
+    let world = World::new(&[("a", pod(1, 1, &[5]))], devices);
+    assert_eq!(*world.behind(7), Behind::Unknown(Unknown::NoAddress(key("a"))));
+    // The address of the status went to another pod.
+    let devices = vec![(7, of_pod(1, &[5])), (8, of_pod(1, &[90])), (9, of_pod(2, &[5]))];
+    let world = World::new(&[("a", pod(1, 1, &[5])), ("b", pod(2, 2, &[5]))], devices);
+    assert_eq!(*world.behind(8), Behind::Unknown(Unknown::NoAddress(key("a"))));
+    // A pod takes its first address off, and the second's device is what it was.
+    let first = Device { early: vec![ip(5)], ..of_pod(1, &[]) };
+    let world = World::new(&[("a", pod(1, 1, &[5]))], vec![(7, first), (8, of_pod(1, &[90]))]);
+    assert_eq!((world.behind(7), world.behind(8)), (&Behind::Pod(key("a")), &Behind::Second(key("a"))));
+}
+
+#[test]
 fn a_second_network_is_no_policys_business_and_no_way_out_of_the_first() {
     let devices = || vec![(7, of_pod(1, &[5])), (8, of_pod(1, &[90]))];
     let mut world = World::new(&[("a", pod(1, 1, &[]))], devices());
@@ -215,7 +311,8 @@ fn a_second_network_is_no_policys_business_and_no_way_out_of_the_first() {
     assert_eq!(world.holder(90), None);
     // It moves its address to the other device.
     world.plug(8, Some(device(Owner::Pod(uid(1)), 1, &[90, 5])));
-    world.plug(7, Some(device(Owner::Pod(uid(1)), 0, &[91])));
+    let emptied = Device { early: vec![ip(5)], ..device(Owner::Pod(uid(1)), 0, &[91]) };
+    world.plug(7, Some(emptied));
     assert_eq!((world.behind(7), world.holder(5)), (&Behind::Pod(key("a")), Some(7)));
     assert_eq!(*world.behind(8), Behind::Unknown(Unknown::NoAddress(key("a"))));
 }
