@@ -46,12 +46,18 @@ pub(super) fn witness(processes: &[&Process], init: &str) -> Option<Witness> {
         let (process, owner) = fitting.min_by_key(|(process, _)| (process.started, process.pid))?;
         Some((*process, owner))
     };
-    let of_pod = |process: &Process| parse_pod_uid(&process.cgroup, init).map(Owner::Pod);
-    let container = |process: &Process| {
-        let path = container_path(&process.cgroup, init)?;
-        Some(Owner::Other(path.into()))
+    let of_pod = |process: &Process| match outermost(&process.cgroup, init)? {
+        Outermost::Pod(uid) => Some(Owner::Pod(uid)),
+        _ => None,
     };
-    let any = |process: &Process| Some(Owner::Other(first_path(&process.cgroup).into()));
+    let container = |process: &Process| match outermost(&process.cgroup, init)? {
+        Outermost::Container(path) => Some(Owner::Other(path.into())),
+        _ => None,
+    };
+    let any = |process: &Process| match outermost(&process.cgroup, init) {
+        Some(Outermost::Sandbox) => None,
+        _ => Some(Owner::Other(first_path(&process.cgroup).into())),
+    };
     let (found, is_sure) = match oldest(&of_pod).or_else(|| oldest(&container)) {
         Some(found) => (found, true),
         None => (oldest(&any)?, false),
@@ -60,14 +66,38 @@ pub(super) fn witness(processes: &[&Process], init: &str) -> Option<Witness> {
     Some(Witness { owner, is_sure, pid: process.pid, started: process.started })
 }
 
-/// The pod whose cgroup is in these lines (`/proc/PID/cgroup`), if one is. `init`: the lines of process 1. What both have in
-/// common is above the node, which may itself be in a container, and that in a pod. Of several the outermost counts: the others
-/// were made by processes of the pod.
+/// What a process is in, by the cgroups in these lines (`/proc/PID/cgroup`).
+enum Outermost<'a> {
+    Pod(PodUid),
+    /// A container of an engine that is not the kubelet's, and what is in that: another cluster's node, too (kind, k3d).
+    Container(&'a str),
+    /// What a container runtime of the kubelet's has outside of the pod that it is for (Kata), which it does not name.
+    Sandbox,
+}
+
+/// `init`: the lines of process 1. What both have in common is above the node, which may itself be in a container, and that in
+/// a pod. Of several the outermost counts: the others were made by processes in it.
 ///
-/// Components are `pod<uid>` (cgroupfs driver) or `...-pod<uid with underscores>.slice` (systemd driver), below `kubepods`,
+/// Pods' components are `pod<uid>` (cgroupfs driver) or `...-pod<uid with underscores>.slice` (systemd driver), below `kubepods`,
 /// `kubepods.slice` or, in kind, `kubelet-kubepods.slice`; what is above our cgroup namespace is cut off (`/../..`).
-pub(super) fn parse_pod_uid(cgroup: &str, init: &str) -> Option<PodUid> {
-    paths(cgroup, init).find_map(|(_, below)| below.into_iter().find_map(parse_component))
+fn outermost<'a>(cgroup: &'a str, init: &str) -> Option<Outermost<'a>> {
+    paths(cgroup, init).find_map(|(path, below)| {
+        let mut engine = "";
+        below.into_iter().find_map(|component| {
+            if let Some(uid) = parse_component(component) {
+                return Some(Outermost::Pod(uid));
+            }
+            if component.starts_with("kata_overhead") {
+                return Some(Outermost::Sandbox);
+            }
+            let above = std::mem::replace(&mut engine, component);
+            match container_engine(component)? {
+                "cri-containerd" | "crio" | "crio-conmon" => Some(Outermost::Sandbox),
+                "" => is_engine(above).then_some(Outermost::Container(path)),
+                engine => is_engine(engine).then_some(Outermost::Container(path)),
+            }
+        })
+    })
 }
 
 fn parse_component(component: &str) -> Option<PodUid> {
@@ -83,14 +113,19 @@ fn parse_component(component: &str) -> Option<PodUid> {
     PodUid::parse(uid)
 }
 
-/// The path of a container: runtimes name its cgroup by 64 hexadecimal digits.
-fn container_path<'a>(cgroup: &'a str, init: &str) -> Option<&'a str> {
-    let is_id = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let is_container = |component: &str| {
-        let name = component.strip_suffix(".scope").unwrap_or(component);
-        is_id(name.rsplit(['-', ':']).next().unwrap_or(name))
-    };
-    paths(cgroup, init).find_map(|(path, below)| below.iter().any(|one| is_container(one)).then_some(path))
+/// What stands before the number of a container, which is 64 hexadecimal digits in runtimes' names of its cgroup; nothing if the
+/// component is all number.
+fn container_engine(component: &str) -> Option<&str> {
+    let name = component.strip_suffix(".scope").unwrap_or(component);
+    let (engine, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
+    (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(engine)
+}
+
+/// Engines whose containers are no pods of a kubelet, unless they are in a pod's cgroup.
+fn is_engine(name: &str) -> bool {
+    ["docker", "libpod", "buildkit", "nerdctl", "lxc", "machine-libpod"]
+        .iter()
+        .any(|engine| name.starts_with(engine))
 }
 
 fn first_path(cgroup: &str) -> &str {
@@ -126,6 +161,13 @@ fn lines(cgroup: &str) -> impl Iterator<Item = (&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse_pod_uid(cgroup: &str, init: &str) -> Option<PodUid> {
+        match outermost(cgroup, init)? {
+            Outermost::Pod(uid) => Some(uid),
+            _ => None,
+        }
+    }
 
     const UID: &str = "0b6fcf3e-7a0c-4a4e-9d7d-1f0a6e2b3c4d";
     const OTHER: &str = "11111111-2222-3333-4444-555555555555";
@@ -171,10 +213,6 @@ mod tests {
                 "0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod<uid_>.slice/cri-containerd-<id>.scope",
             ),
             (
-                "kind, seen from the machine",
-                "0::/system.slice/docker-<id>.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod<uid_>.slice/cri-containerd-<id>.scope",
-            ),
-            (
                 "version 1",
                 "12:pids:/kubepods/besteffort/pod<uid>/<id>\n11:memory:/kubepods/besteffort/pod<uid>/<id>\n1:name=systemd:/kubepods/besteffort/pod<uid>/<id>",
             ),
@@ -191,6 +229,53 @@ mod tests {
         ];
         for (name, text) in rows {
             assert_eq!(parse_pod_uid(&fill(text), "0::/init.scope\n"), Some(uid(UID)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_node_in_a_container_of_this_machine_is_another_clusters() {
+        let kind = "/system.slice/docker-<id>.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod<uid_>.slice/cri-containerd-<id>.scope";
+        let k3d = "/docker/<id>/kubepods/besteffort/pod<uid>/<id>";
+        let podman = "/machine.slice/libpod-<id>.scope/container/kubelet.slice/kubelet-kubepods-pod<uid_>.slice/crio-<id>.scope";
+        for path in [kind, k3d, podman] {
+            let path = fill(path);
+            let (owner, is_sure) = said(&[process(7, 7, &format!("0::{path}"))]).unwrap();
+            let is_pods = matches!(owner, Owner::Pod(_));
+            // `kubelet-kubepods` is below what is a container of this machine.
+            assert_eq!((is_pods, is_sure), (false, true), "{path}: {owner:?}");
+        }
+        // On that node itself they are its pods.
+        let rows = [(kind, "/system.slice/docker-<id>.scope/init.scope"), (k3d, "/docker/<id>/init")];
+        for (path, init) in rows {
+            let (path, init) = (fill(&format!("0::{path}")), fill(&format!("0::{init}")));
+            assert_eq!(parse_pod_uid(&path, &init), Some(uid(UID)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_sandbox_outside_of_its_pod_is_nobodys_yet() {
+        let rows = [
+            "0::/kata_overhead/<id>",
+            "0::/system.slice/kata_overhead-<id>.scope",
+            "3:pids:/kata_overhead/<id>\n0::/",
+            "0::/system.slice/cri-containerd-<id>.scope",
+            "0::/system.slice/crio-<id>.scope",
+            "0::/system.slice/crio-conmon-<id>.scope",
+        ];
+        for text in rows {
+            assert_eq!(said(&[process(7, 7, text)]), None, "{text}");
+            // The pod's own processes are heard.
+            let own = process(8, 8, "0::/kubepods/pod<uid>/<id>");
+            assert_eq!(said(&[process(7, 7, text), own]), Some((Owner::Pod(uid(UID)), true)), "{text}");
+        }
+        // It might be anybody's: whoever stays is no pod in the making.
+        let (_, is_sure) = said(&[process(7, 7, "0::/default/<id>")]).unwrap();
+        assert!(!is_sure);
+        let engines = ["/docker/<id>", "/docker/buildkit/<id>", "/machine.slice/libpod-<id>.scope/container"];
+        for path in engines {
+            let path = fill(path);
+            let other = Owner::Other(path.as_str().into());
+            assert_eq!(said(&[process(7, 7, &format!("0::{path}"))]), Some((other, true)), "{path}");
         }
     }
 
