@@ -1,15 +1,15 @@
 //! This node's devices and pods: what `network` says becomes rows and attached programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::Config;
 use crate::host::find_pod_cgroups;
 use crate::kernel::{DeviceKind, Generation, Hooks, NodeTables, PinRoot};
-use crate::network::{Facts, NodeRows, RowOptions, Told, Watch};
+use crate::network::{Facts, NodeRows, Owner, RowOptions, Told, Watch};
 use crate::observe::{NetworkReport, ReportedDevice, ReportedProblem, SharedReport};
-use crate::source::Event;
+use crate::source::{Event, PodUid};
 
 /// Follows the network.
 pub(super) struct Node {
@@ -88,7 +88,7 @@ impl Node {
     /// Rows, then programs on devices; what is no more goes last, in the opposite order.
     pub(super) fn sync(&mut self) {
         let rows = NodeRows::compile(&self.facts, &self.told, &self.options);
-        let cgroups = find_pod_cgroups(&self.cgroup_root);
+        let cgroups = find_pod_cgroups(&self.cgroup_root, &self.seen());
         let refused = self.tables.put(&rows).into_iter().chain(self.tables.put_pod_cgroups(&cgroups));
         let mut problems: Vec<ReportedProblem> = refused.map(|message| problem("node", message)).collect();
         match self.hooks.sync_devices(&self.pin_root, &self.wanted()) {
@@ -101,6 +101,17 @@ impl Node {
             Err(error) => problems.push(problem("node", format!("attaching programs to devices: {error:#}"))),
         }
         self.tell(problems);
+    }
+
+    /// The pods whose namespaces have rows. In a namespace that one of their processes makes nobody is held.
+    fn seen(&self) -> HashSet<PodUid> {
+        let behind = self.facts.pods.values().filter(|pod| pod.netns.is_some());
+        let behind = behind.filter_map(|pod| match pod.owner {
+            Owner::Pod(uid) => Some(uid),
+            Owner::Unknown | Owner::Other(_) => None,
+        });
+        let elsewhere = self.told.elsewhere.keys().filter_map(|cookie| self.facts.elsewhere.get(cookie));
+        behind.chain(elsewhere.copied()).collect()
     }
 
     /// Whether something is to be tried again.

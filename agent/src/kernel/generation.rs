@@ -29,9 +29,6 @@ const COUNTERS: u32 = Counter::ALL.len() as u32;
 /// Rows of the maps of this node's pods, addresses and devices: far more than a node has.
 const PODS: u32 = 8192;
 
-/// Cgroups below which the kubelet has its pods: one, in practice.
-const POD_CGROUPS: u32 = 16;
-
 /// Datagrams in pieces at one time; the longest unused are forgotten.
 const FRAGMENTS: u32 = 8192;
 
@@ -61,7 +58,7 @@ pub(super) fn specs(sizes: &Sizes) -> [MapSpec; 26] {
         spec("WORKLOADS", size_of::<Addr>(), size_of::<Workload>(), PODS),
         spec("NETNS", size_of::<u64>(), size_of::<Netns>(), PODS),
         spec("DEVICES", size_of::<u32>(), size_of::<Device>(), PODS),
-        spec("POD_CGROUPS", size_of::<u64>(), size_of::<u32>(), POD_CGROUPS),
+        spec("POD_CGROUPS", size_of::<u64>(), size_of::<u32>(), PODS),
         spec("CONFIG", size_of::<u32>(), size_of::<Config>(), 1),
         spec("ENFORCEMENT", size_of::<u32>(), size_of::<Enforcement>(), 1),
         spec("POD_POLICIES", size_of::<u32>(), size_of::<BoundPod>(), PODS),

@@ -82,9 +82,10 @@ impl NodeTables {
         written.err().map(|error| format!("writing to the config table: {error}"))
     }
 
-    /// Replaces the cgroups below which the kubelet has its pods. What the kernel refuses is returned.
-    pub fn put_pod_cgroups(&mut self, cgroups: &[u64]) -> Vec<String> {
-        let wanted: Rows<u64, u32> = cgroups.iter().map(|cgroup| (*cgroup, 1)).collect();
+    /// Replaces the cgroups below which the kubelet has its pods, and those of pods that were seen: by their ids, with what each
+    /// is ([`weir_ebpf::abi::PodCgroups`]). What the kernel refuses is returned.
+    pub fn put_pod_cgroups(&mut self, cgroups: &[(u64, u32)]) -> Vec<String> {
+        let wanted: Rows<u64, u32> = cgroups.iter().copied().collect();
         self.pod_cgroups.put(&wanted).into_iter().chain(self.pod_cgroups.prune(&wanted)).collect()
     }
 

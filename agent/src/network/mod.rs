@@ -27,5 +27,6 @@ mod watch;
 pub use facts::{Carrier, Facts, NodeDevice, Pod};
 pub use options::Options;
 pub use owner::Owner;
+pub(crate) use owner::parse_component as parse_pod_cgroup;
 pub use rows::{Forwarding, NodeRows, RowOptions, SocketLb, Told, Xdp};
 pub use watch::{Watch, own_netns};

@@ -100,7 +100,8 @@ fn outermost<'a>(cgroup: &'a str, init: &str) -> Option<Outermost<'a>> {
     })
 }
 
-fn parse_component(component: &str) -> Option<PodUid> {
+/// The pod whose cgroup has this name.
+pub(crate) fn parse_component(component: &str) -> Option<PodUid> {
     // `slice:prefix:id` where the kubelet has the systemd driver and the runtime the other one.
     let component = component.split(':').next().unwrap_or(component);
     let uid = match component.strip_suffix(".slice") {

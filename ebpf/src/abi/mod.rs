@@ -23,7 +23,7 @@ pub use enforce::{BoundPod, Enforcement, Judged, JudgedKey, Share, Standing};
 pub use event::{DropEvent, HookPoint};
 pub use flow::{End, Flow, Form, FragmentKey, FragmentRow, Path, Signs, Tuple};
 pub use hop::{Hop, HopRow, Window};
-pub use node::{Config, Device, Mac, Netns, Prefix, Workload};
+pub use node::{Config, Device, Mac, Netns, PodCgroups, Prefix, Workload};
 pub use policy::{
     ClassId, NetworkKey, PodPolicy, PolicyName, PolicyNameKey, PolicySetId, PortRule, PortRuleKey,
     PortRulesId, Side, VerdictKey,

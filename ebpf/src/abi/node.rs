@@ -19,6 +19,17 @@ pub struct Workload {
     pub host_mac: Mac,
 }
 
+/// What the cgroups in `pod_cgroups` are: values of that map.
+#[derive(Clone, Copy, Debug)]
+pub struct PodCgroups;
+
+impl PodCgroups {
+    /// All pods of the node's kubelet are below it.
+    pub const ALL: u32 = 1;
+    /// It is that of a pod whose network namespace has a row in `netns`.
+    pub const SEEN: u32 = 2;
+}
+
 /// Row of the `netns` table, under a network namespace's cookie (`SO_NETNS_COOKIE`): whose sockets these are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -128,14 +128,15 @@ pub fn release(tables: &impl Tables, cookie: u64) {
 }
 
 /// Whether the socket is of a pod that nobody knows yet, as when it was made while no agent runs: there are no programs at its
-/// device. Of other namespaces than pods' not all are known, and none is held. What stays within the namespace is nobody's
+/// device. Of other namespaces than pods' not all are known, and none is held; nor is one that a pod
+/// made within itself (Docker in a pod): its packets pass the pod's device. What stays within the namespace is nobody's
 /// business.
 #[inline(always)]
 fn is_held(tables: &impl Tables, socket: &impl Socket, dialled: Peer) -> bool {
     tables.config().flags & Config::HOLD_STRANGERS != 0
         && !is_loopback(dialled.addr)
         && netns(tables, socket).is_none()
-        && socket.is_in_pod()
+        && socket.is_in_unseen_pod()
 }
 
 /// 127.0.0.0/8, ::1

@@ -111,8 +111,8 @@ pub trait Socket {
     fn cookie(&self) -> u64;
     /// The cookie of its network namespace (`SO_NETNS_COOKIE`).
     fn netns(&self) -> u64;
-    /// Whether the process that asks is in a pod of the kubelet's.
-    fn is_in_pod(&self) -> bool;
+    /// Whether the process that asks is in a pod of the kubelet's that the agent has not seen.
+    fn is_in_unseen_pod(&self) -> bool;
     /// Whether a socket of its own network namespace listens at this address and port.
     fn listens(&self, protocol: Protocol, local: Peer) -> bool;
 }

@@ -61,7 +61,7 @@ pub(crate) static WORKLOADS: HashMap<Addr, Workload> = HashMap::with_max_entries
 #[map]
 pub(crate) static NETNS: HashMap<u64, Netns> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Cgroups below which the kubelet has its pods, by their ids. The agent writes, the socket hooks read.
+/// Cgroups below which the kubelet has its pods, and of pods that were seen, by their ids ([`weir_ebpf::abi::PodCgroups`]). The agent writes, the socket hooks read.
 #[map]
 pub(crate) static POD_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use weir_ebpf::abi::{Addr, HookPoint, Peer, Port, Protocol};
+use weir_ebpf::abi::{Addr, HookPoint, Peer, PodCgroups, Port, Protocol};
 use weir_ebpf::datapath::Socket;
 use weir_ebpf::datapath::socket::{self, Errno, Verdict};
 
@@ -24,9 +24,9 @@ const PROCEED: i32 = 1;
 /// The system call fails with the error given to `bpf_set_retval`.
 const REJECT: i32 = 0;
 
-/// How far below the root of the hierarchy the kubelet's cgroup may be: `kubepods` is at 1 or 2, in a node that is a container
-/// of the machine's at 4.
-const DEEPEST: i32 = 8;
+/// How far below the root of the hierarchy a pod's cgroup may be: `kubepods` is at 1 or 2, in a node that is a container of the
+/// machine's at 4, and its pods are one or two below it.
+const DEEPEST: i32 = 10;
 
 struct Hook<'a>(&'a SockAddrContext);
 
@@ -61,18 +61,24 @@ impl Socket for Hook<'_> {
     }
 
     #[inline(always)]
-    fn is_in_pod(&self) -> bool {
+    fn is_in_unseen_pod(&self) -> bool {
+        let mut is_in_pod = false;
         let mut level = 1;
         while level <= DEEPEST {
             // SAFETY: the helper takes any level; 0 is no cgroup's id.
             let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+            if ancestor == 0 {
+                break;
+            }
             // SAFETY: a number, read at once.
-            if ancestor == 0 || unsafe { POD_CGROUPS.get(ancestor) }.is_some() {
-                return ancestor != 0;
+            match unsafe { POD_CGROUPS.get(ancestor) } {
+                Some(&PodCgroups::SEEN) => return false,
+                Some(_) => is_in_pod = true,
+                None => {}
             }
             level += 1;
         }
-        false
+        is_in_pod
     }
 
     #[inline(always)]

@@ -240,7 +240,7 @@ pub struct FakeSocket {
     pub netns: u64,
     /// Whether somebody in its network namespace listens at the address that it dials.
     pub listener: bool,
-    /// Whether it is below the kubelet's cgroup for pods.
+    /// Whether it is below the kubelet's cgroup for pods, and in none that the agent has seen.
     pub in_pod: bool,
 }
 
@@ -257,7 +257,7 @@ impl Socket for FakeSocket {
         self.netns
     }
 
-    fn is_in_pod(&self) -> bool {
+    fn is_in_unseen_pod(&self) -> bool {
         self.in_pod
     }
 
