@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use weir_ebpf::abi::{
-    AddressUses, BoundPod, DropReason, Enforcement, FrontendKey, Peer, PodPolicy, Protocol, Side,
+    AddressUses, BoundPod, DropReason, Enforcement, FrontendKey, Peer, PodPolicy, PolicySetId, Protocol, Side,
 };
 use weir_ebpf::datapath::enforce::{PodHook, arrive_from_net, arrive_from_pod, leave_to_pod};
 use weir_ebpf::datapath::packet::{Node, Onward, Translation, Verdict};
@@ -218,7 +218,12 @@ impl Stage {
         {
             return true;
         }
-        self.model.ends(packet).into_iter().any(|came| {
+        let ends = self.model.ends(packet);
+        // A later piece whose first nobody saw: where the pod is not isolated nothing is asked of its ports.
+        if ends.is_empty() {
+            return pod.policy.set(side) == PolicySetId::OPEN;
+        }
+        ends.into_iter().any(|came| {
             let goes = translation.map_or(came, |translation| (translation.src, translation.dst));
             let (own, near, far) = match side {
                 Side::Egress => (came.0, came.1, goes.1),
