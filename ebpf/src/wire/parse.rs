@@ -34,6 +34,10 @@ mod number {
 /// Extension headers that are walked. RFC 8200 recommends an order in which there are at most seven.
 const MOST_EXTENSIONS: u32 = 8;
 
+/// Where the ports of TCP, UDP and SCTP end, and the flags of TCP (RFC 9293 section 3.1).
+const PORTS_END: u32 = 4;
+const FLAGS_END: u32 = 14;
+
 /// What IP headers say.
 struct Headers {
     src: Addr,
@@ -60,8 +64,10 @@ pub fn parse(bytes: &(impl Bytes + ?Sized), l3: u32, ether_type: u16) -> Result<
     let mut packet = headers.packet(l3);
     if let Some(protocol) = Protocol::from_number(headers.protocol.into()) {
         packet.kind = Kind::Transport(protocol);
-        if !matches!(packet.fragment, Fragment::Later(_)) {
-            parse_ports(bytes, protocol, &mut packet)?;
+        match packet.fragment {
+            Fragment::Later(_) => {}
+            Fragment::First(_) if is_tiny(&packet, protocol) => return Err(Unusable::Malformed),
+            Fragment::First(_) | Fragment::Whole => parse_ports(bytes, protocol, &mut packet)?,
         }
     } else if matches!(packet.fragment, Fragment::Whole) {
         packet.kind = parse_icmp(bytes, headers.protocol, ether_type, packet.l4)?;
@@ -235,6 +241,14 @@ fn parse_ports(
     Ok(())
 }
 
+/// Whether a first piece ends before what is read of it (RFC 1858 section 3): behind its end there are the bytes that fill up
+/// a frame, and flags that come with the next piece are other ones.
+#[inline(always)]
+fn is_tiny(packet: &Packet, protocol: Protocol) -> bool {
+    let least = if matches!(protocol, Protocol::Tcp) { FLAGS_END } else { PORTS_END };
+    packet.l3 + packet.length < packet.l4 + least
+}
+
 /// The two ports with which TCP, UDP and SCTP begin.
 #[inline(always)]
 fn load_ports(bytes: &(impl Bytes + ?Sized), l4: u32) -> Option<[Port; 2]> {
@@ -347,6 +361,29 @@ mod tests {
         }
         for protocol in [sctp, icmp] {
             assert_eq!(parse_plain(&whole(protocol, 5)[..], 0, IPV4), None);
+        }
+    }
+
+    /// The first piece of a datagram, with so many bytes of it, in a longer frame.
+    fn first_piece(ether_type: u16, protocol: Protocol, len: u8) -> Result<Packet, Unusable> {
+        let mut bytes = [0x12; 96];
+        if ether_type == IPV4 {
+            bytes[..10].copy_from_slice(&[0x45, 0, 0, 20 + len, 0, 1, 0x20, 0, 64, protocol as u8]);
+        } else {
+            bytes[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 8 + len, number::FRAGMENT, 64]);
+            bytes[40..48].copy_from_slice(&[protocol as u8, 0, 0, 1, 0, 0, 0, 1]);
+        }
+        parse(&bytes[..], 0, ether_type)
+    }
+
+    #[test]
+    fn of_a_first_piece_nothing_is_read_behind_its_end() {
+        for ether_type in [IPV4, IPV6] {
+            for (protocol, least) in [(Protocol::Tcp, 14), (Protocol::Udp, 4), (Protocol::Sctp, 4)] {
+                assert_eq!(first_piece(ether_type, protocol, least - 1), Err(Unusable::Malformed));
+                let packet = first_piece(ether_type, protocol, least).unwrap();
+                assert_eq!((packet.fragment, packet.dst.port.host()), (Fragment::First(1), 0x1212));
+            }
         }
     }
 

@@ -222,3 +222,40 @@ fn pieces_follow_the_first() {
         }
     }
 }
+
+#[test]
+fn a_first_piece_without_the_flags_is_not_read() {
+    for mut world in World::guarded() {
+        let (pod, friend) = (with_port(world.pod(0), PORT), with_port(world.pod(3), 4000));
+        // It answers on its port, and begins nothing.
+        world.isolate(0, Allows::FriendsPort, Allows::Nothing);
+        world.befriend(friend);
+        let unreadable = Verdict::Drop(DropReason::Unreadable);
+        let lost = Verdict::Drop(DropReason::FragmentWithoutFirst);
+        let tiny = tcp_pieces(pod, friend, SYN, 8, 1);
+        assert_eq!(world.sends(0, &tiny[0]), unreadable, "behind its end it would say ACK");
+        assert_eq!(world.sends(0, &tiny[1]), lost);
+        assert_eq!(world.gets(0, UPLINK, &tcp_pieces(friend, pod, SYN, 8, 2)[0]), unreadable);
+        let [opens, goes_on] = [SYN, ACK].map(|flags| tcp_pieces(pod, friend, flags, 16, 3));
+        assert_eq!(world.sends(0, &opens[0]), EGRESS);
+        assert_eq!(world.sends(0, &opens[1]), lost);
+        for piece in &goes_on {
+            assert_eq!(world.sends(0, piece), Verdict::Pass);
+        }
+    }
+}
+
+/// A TCP segment in pieces of so many bytes, in frames that are filled up with what would say ACK.
+fn tcp_pieces(src: Peer, dst: Peer, flags: u8, size: usize, id: u16) -> Vec<Vec<u8>> {
+    let segment = tcp(src, dst, flags);
+    let (number, l4) = if src.addr.is_v4() { (14 + 9, 14 + 20) } else { (14 + 40, 14 + 40) };
+    // A datagram whose content is the segment's but for the first 8 bytes, which are the segment's then.
+    let mut pieces = frame::fragments(&frame::udp(src.into(), dst.into(), &segment[l4 + 8..]), size, id);
+    for (piece, part) in pieces.iter_mut().zip(segment[l4..].chunks(size)) {
+        piece[number] = 6;
+        let at = piece.len() - part.len();
+        piece[at..].copy_from_slice(part);
+        piece.extend([ACK; 18]);
+    }
+    pieces
+}
