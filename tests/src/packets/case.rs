@@ -114,6 +114,8 @@ pub enum What {
     UdpMapped,
     /// A piece of a UDP datagram of 3,000 bytes: the datagram's identification, and which piece.
     Piece(u16, usize),
+    /// A first piece with 8 bytes of a TCP segment, in a frame that is filled up with what would say ACK.
+    TinyPiece,
     /// An echo request.
     Echo,
     /// An ARP request of whoever has the source's address; nothing but IPv4 has it.

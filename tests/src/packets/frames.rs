@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use weir_ebpf::abi::{Addr, Protocol};
 use weir_ebpf::testing::frame::{self, ETHERNET};
+use weir_ebpf::wire::TCP_ACK;
 
 /// Options that say nothing: four of one byte in IPv4, a hop-by-hop header of padding in IPv6.
 pub(super) fn with_options(mut frame: Vec<u8>) -> Vec<u8> {
@@ -77,5 +78,17 @@ pub(super) fn redirect(src: IpAddr, dst: IpAddr) -> Vec<u8> {
 /// The frame with a type that is nobody's (IEEE 802: for experiments).
 pub(super) fn strange(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes[ETHERNET - 2..ETHERNET].copy_from_slice(&[0x88, 0xb5]);
+    bytes
+}
+
+/// The ports of a TCP segment and 4 bytes more, as the first piece of a datagram, in a frame that is longer.
+pub(super) fn tiny_piece(src: SocketAddr, dst: SocketAddr) -> Vec<u8> {
+    let mut bytes = frame::fragments(&frame::udp(src, dst, &[7; 16]), 8, 9).swap_remove(0);
+    let number = ETHERNET + if src.is_ipv4() { 9 } else { 40 };
+    bytes[number] = Protocol::Tcp as u8;
+    if src.is_ipv4() {
+        complete_ipv4(&mut bytes);
+    }
+    bytes.extend([TCP_ACK; 18]);
     bytes
 }

@@ -16,7 +16,7 @@ use zerocopy::IntoBytes as _;
 
 use super::case::{Becomes, Case, Ends, Hook, Sent, Step, What, Who};
 use super::checksums::{verify, verify_pieces};
-use super::frames::{advertisement, arp, complete_ipv4, mapped, redirect, strange, with_options};
+use super::frames::{advertisement, arp, complete_ipv4, mapped, redirect, strange, tiny_piece, with_options};
 use super::node::{FIRST_POD, Node, TUNNEL, UPLINK, workload};
 
 /// Another way to run packets, beside the one in pure Rust.
@@ -143,6 +143,7 @@ impl Running {
                 let whole = frame::udp(src, dst, &[7; 3000]);
                 frame::fragments(&whole, 1000, id).into_iter().nth(number).context("no such piece")?
             }
+            What::TinyPiece => tiny_piece(src, dst),
             What::Echo => frame::echo_request(src.ip(), dst.ip(), b"anybody there?"),
             What::Arp => arp(src.ip(), dst.ip()),
             What::Advertisement(whose) => advertisement(src.ip(), dst.ip(), self.peer(whose)?.addr),

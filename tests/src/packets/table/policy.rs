@@ -7,7 +7,9 @@ use weir_ebpf::wire::{TCP_ACK, TCP_RST, TCP_SYN};
 use crate::packets::case::Becomes::{self, Cut, Delivered, Dropped, Refused, Routed, Stack, Untouched};
 use crate::packets::case::Ends::{Hidden, Of, Quoting, Shown, ShownAs};
 use crate::packets::case::Hook::{FromNet, FromPod, ToPod};
-use crate::packets::case::What::{Arp, Echo, Piece, Redirect, Strange, Tcp, TooBig, Udp, UdpMapped};
+use crate::packets::case::What::{
+    Arp, Echo, Piece, Redirect, Strange, Tcp, TinyPiece, TooBig, Udp, UdpMapped,
+};
 use crate::packets::case::Who::{Client, Node, NodePort, Pod, PodPort, Router, Source, Vip};
 use crate::packets::case::{Case, Step, at};
 use crate::packets::node::{FIRST_POD, UPLINK};
@@ -338,6 +340,8 @@ fn messages_and_pieces() -> Vec<Case> {
                 piece(1, 2, friend, Untouched),
                 piece(2, 0, Client(4000), INGRESS),
                 piece(2, 1, Client(4000), Dropped(DropReason::FragmentWithoutFirst)),
+                at(FromPod, TinyPiece, Pod(0), Pod(3), Dropped(DropReason::Unreadable)),
+                at(ToPod, TinyPiece, Pod(3), Pod(0), Dropped(DropReason::Unreadable)),
             ],
             rows: 0,
         },
