@@ -38,8 +38,8 @@ pub(super) struct Places {
     told: Option<(Told, bool)>,
     /// Devices of whom nobody knows whose they are: since when, and whether that was told.
     unknown: BTreeMap<u32, (Instant, bool)>,
-    /// Pods that have addresses and no device, and since when.
-    unseen: BTreeMap<ObjectKey, Instant>,
+    /// Pods that have addresses and no device: since when, and whether it was looked what that means.
+    unseen: BTreeMap<ObjectKey, (Instant, bool)>,
     /// Since when who is not known is held.
     holding: Option<Instant>,
     holds: Holds,
@@ -89,7 +89,7 @@ impl Places {
         for key in
             self.placement.unplaced.iter().filter_map(|(key, has_addresses)| has_addresses.then_some(key))
         {
-            self.unseen.entry(key.clone()).or_insert(now);
+            self.unseen.entry(key.clone()).or_insert((now, false));
         }
         changed
     }
@@ -173,12 +173,7 @@ impl Places {
 
     /// Whether something is to be told when some time has passed.
     pub(super) fn is_waiting(&self) -> bool {
-        let is_told = |key: &ObjectKey| {
-            self.problems
-                .iter()
-                .any(|(object, _)| object.name == key.name && object.namespace == key.namespace)
-        };
-        self.unknown.values().any(|(_, was_told)| !was_told) || self.unseen.keys().any(|key| !is_told(key))
+        self.unknown.values().chain(self.unseen.values()).any(|(_, was_told)| !was_told)
     }
 
     /// Logs who is held for long; returns what is wrong with pods, where policies are about them.
@@ -197,12 +192,15 @@ impl Places {
                 tracing::warn!("{} is held: {}; {}", pod.name, describe(why), remedy(why));
             }
         }
+        for (since, was_told) in self.unseen.values_mut() {
+            *was_told |= now.saturating_duration_since(*since) >= UNSEEN;
+        }
         let mut problems = Vec::new();
         let seconds = self.placement.devices.iter().filter_map(|(index, behind)| match behind {
             Behind::Second(key) => Some((key, format!("its device {}", self.device(*index)))),
             _ => None,
         });
-        let unseen = self.unseen.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= UNSEEN);
+        let unseen = self.unseen.iter().filter(|(_, (_, was_told))| *was_told);
         let unseen =
             unseen.map(|(key, _)| (key, "it is behind no veth of this node, and what it sends".to_owned()));
         for (key, what) in seconds.chain(unseen) {
@@ -265,7 +263,8 @@ impl Places {
             Behind::Second(key) => Some(format!("{key} at {}", self.device(*index))),
             _ => None,
         });
-        let unseen = self.unseen.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= UNSEEN);
+        let unseen =
+            self.unseen.iter().filter(|(_, (since, _))| now.saturating_duration_since(*since) >= UNSEEN);
         report.unenforced = seconds.chain(unseen.map(|(key, _)| key.to_string())).collect();
         report.contested = self.placement.contested.len();
         (report.holds, report.hold_seconds) = (self.holds.count, self.holds.sum.as_secs_f64());
@@ -306,5 +305,22 @@ fn remedy(why: &Unknown) -> &'static str {
              its sandbox is still there (`crictl pods`)"
         }
         Unknown::NoAddress(_) => "look at the pod's status and at what the CNI plugin logs",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_waited_for_when_all_was_looked_at() {
+        let now = Instant::now();
+        let mut places = Places::new(PlaceOptions::default(), BTreeMap::new());
+        assert!(!places.is_waiting());
+        // One that no policy selects: nothing is said of it.
+        places.unseen.insert(ObjectKey::new("ns", "macvlan"), (now, false));
+        let state = State::new("here");
+        assert!(places.look(&state, now).is_empty() && places.is_waiting());
+        assert!(places.look(&state, now + UNSEEN).is_empty() && !places.is_waiting());
     }
 }

@@ -344,6 +344,11 @@ fn pods_without_a_device_are_sought_and_their_addresses_known() {
     world.place();
     assert!(!world.placement.seeks);
     assert_eq!(world.placement.elsewhere, BTreeMap::from([(33, vec![ip(5)])]));
+    // One that is being made is not sought: its device comes of itself.
+    world.set("new", Some(pod(5, 1, &[])));
+    assert!(!world.placement.seeks && world.placement.unplaced.contains_key(&key("new")));
+    world.set("new", Some(pod(5, 1, &[55])));
+    assert!(world.placement.seeks);
     // A pod of another node is nothing of this.
     world.set("there", Some(Pod { node: Some("there".into()), ..pod(4, 1, &[44]) }));
     assert_eq!(world.holder(44), None);
