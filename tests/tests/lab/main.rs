@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 /// Those about policies.
-const POLICIES: [(&str, Single); 13] = [
+const POLICIES: [(&str, Single); 14] = [
     ("policies/everybody", policies::everybody_by_policies),
     ("policies/connections", policies::connections_end_with_what_allowed_them),
     ("policies/changes", load::changes_cut_nothing_that_is_allowed),
@@ -66,6 +66,7 @@ const POLICIES: [(&str, Single); 13] = [
     ("attacks/backwards", attacks::a_connection_is_not_opened_backwards),
     ("attacks/own-address", attacks::a_pod_that_changes_its_address_is_not_heard),
     ("attacks/masquerade", attacks::a_port_of_the_host_does_not_make_a_pod_the_node),
+    ("attacks/neighbours-address", attacks::a_pod_that_takes_a_neighbours_address_is_not_heard),
     ("policies/drops-by-name", drops::by_name),
     ("hold/while-no-agent-runs", hold::while_no_agent_runs),
     ("hold/until-it-is-known", hold::until_it_is_known),

@@ -25,7 +25,7 @@ use crate::policies::pods;
 use frames::{content, mark};
 pub(crate) use stories::{
     a_connection_is_not_opened_backwards, a_pod_that_changes_its_address_is_not_heard,
-    a_port_of_the_host_does_not_make_a_pod_the_node,
+    a_pod_that_takes_a_neighbours_address_is_not_heard, a_port_of_the_host_does_not_make_a_pod_the_node,
 };
 use table::{ALLOWED, Attack, Cast, PORT, Table, To, Why};
 

@@ -156,3 +156,23 @@ pub(crate) fn a_port_of_the_host_does_not_make_a_pod_the_node() -> Result<()> {
     }
     Ok(())
 }
+
+/// The address of a neighbour on its own device makes nobody the neighbour, who keeps it.
+pub(crate) fn a_pod_that_takes_a_neighbours_address_is_not_heard() -> Result<()> {
+    let (mut cluster, wires) = guarded()?;
+    for (number, form) in (1..).zip(FORMS) {
+        let address = cluster.addresses(FRIEND)?.in_form(form);
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        netns(&cluster, ATTACKER)?.ip(&[format!("address add {address}/{bits} dev eth0")])?;
+        cluster.settle()?;
+        send_as(&cluster, &wires, address, number)?;
+        let seen = wires.seen(&cluster, LAST_MARK - 1, REST)?;
+        ensure!(!seen.contains_key(&mark(number)), "{address} is heard");
+        let server = cluster.addresses(VICTIM)?.dial(form, PORT);
+        ensure!(asks(&cluster, FRIEND, server)?, "{form}: whose address it is");
+        netns(&cluster, ATTACKER)?.ip(&[format!("address del {address}/{bits} dev eth0")])?;
+        cluster.settle()?;
+        ensure!(asks(&cluster, FRIEND, server)?, "{form}: whose address it was all the time");
+    }
+    Ok(())
+}
