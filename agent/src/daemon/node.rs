@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::Config;
-use crate::host::find_pod_cgroups;
 use crate::kernel::{DeviceKind, Generation, Hooks, NodeTables, PinRoot};
+use crate::network::find_pod_cgroups;
 use crate::network::{Facts, NodeRows, Owner, RowOptions, Told, Watch};
 use crate::observe::{NetworkReport, ReportedDevice, ReportedProblem, SharedReport};
 use crate::source::{Event, PodUid};

@@ -8,14 +8,12 @@ mod cgroup;
 mod mounts;
 #[cfg(feature = "kernel")]
 mod namespace;
-mod pod_cgroups;
 mod processes;
 
 pub use cgroup::find_cgroup_root;
 pub(crate) use mounts::mounted_netns;
 #[cfg(feature = "kernel")]
 pub(crate) use namespace::in_mount_namespace;
-pub use pod_cgroups::find_pod_cgroups;
 pub(crate) use processes::{Process, cgroup_of_init, own_netns_inode, processes_in};
 
 use std::fs;

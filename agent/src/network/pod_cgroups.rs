@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use weir_ebpf::abi::PodCgroups;
 
-use crate::network::parse_pod_cgroup;
+use super::owner::parse_component as parse_pod_cgroup;
 use crate::source::PodUid;
 
 /// How far below the node's root they are looked for: `kubepods`, `kubelet.slice/kubelet-kubepods.slice`.
