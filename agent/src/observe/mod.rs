@@ -5,6 +5,7 @@ mod health;
 mod metrics;
 mod report;
 mod serve;
+mod socket;
 
 pub use drops::{
     Clocks, DropEnd, DropRecord, Explainer, Followed, Known, Say, SharedDrops, Talker, read_drops,

@@ -1,11 +1,8 @@
 //! Where the agent answers: metrics and readiness over HTTP, the report on a Unix socket for `weir status`.
 
-use std::fs;
-use std::io::{ErrorKind, Read as _};
-use std::os::unix::net::UnixStream;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -14,16 +11,11 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 use super::metrics::Metrics;
 use super::report::{Report, SharedReport};
-
-/// How long `weir status` waits for an agent that does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long after a connection that could not be accepted the next one is.
-const PAUSE: Duration = Duration::from_secs(1);
+use super::socket::{Listener, connect};
 
 /// The agent's socket in its run directory.
 #[must_use]
@@ -72,24 +64,9 @@ async fn readyz(State(shared): Shared) -> impl IntoResponse {
 /// # Errors
 /// The socket cannot be made.
 pub async fn serve_report(run_dir: &Path, report: SharedReport) -> anyhow::Result<()> {
-    let path = socket_path(run_dir);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("removing {}", path.display()));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).with_context(|| format!("listening on {}", path.display()))?;
+    let listener = Listener::bind(socket_path(run_dir))?;
     loop {
-        let mut stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            // No descriptor is free, say: no reason for the agent to end.
-            Err(error) => {
-                tracing::warn!("accepting on {}: {error}", path.display());
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
+        let mut stream = listener.accept().await;
         let text = serde_json::to_vec(&report.read())?;
         tokio::spawn(async move {
             // Whoever asked may have gone away.
@@ -104,14 +81,7 @@ pub async fn serve_report(run_dir: &Path, report: SharedReport) -> anyhow::Resul
 /// An agent that does not answer, or no report.
 pub fn ask(run_dir: &Path) -> anyhow::Result<Option<Report>> {
     let path = socket_path(run_dir);
-    let mut stream = match UnixStream::connect(&path) {
-        Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error).with_context(|| format!("connecting to {}", path.display())),
-    };
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let Some(mut stream) = connect(&path)? else { return Ok(None) };
     let mut text = Vec::new();
     stream
         .read_to_end(&mut text)

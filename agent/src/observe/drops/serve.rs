@@ -2,29 +2,24 @@
 //! comes, until one of the two goes away.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
 use super::{DropRecord, SharedDrops};
+use crate::observe::socket::{Listener, connect};
 
 /// Who may listen at one time; more are turned away.
 const LISTENERS: usize = 32;
 /// Lines that are written at once.
 const PAGE: usize = 100;
-/// How long after a connection that could not be accepted the next one is.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How long `weir drops` waits for an agent that does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn socket_path(run_dir: &Path) -> PathBuf {
     run_dir.join("drops.sock")
@@ -36,25 +31,12 @@ fn socket_path(run_dir: &Path) -> PathBuf {
 /// The socket cannot be made.
 pub async fn serve_drops(run_dir: &Path, drops: SharedDrops) -> anyhow::Result<()> {
     let path = socket_path(run_dir);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("removing {}", path.display()));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).with_context(|| format!("listening on {}", path.display()))?;
+    let listener = Listener::bind(path.clone())?;
     fs::set_permissions(&path, Permissions::from_mode(0o600))
         .with_context(|| format!("keeping {} to root", path.display()))?;
     let places = Arc::new(Semaphore::new(LISTENERS));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!("accepting on {}: {error}", path.display());
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
+        let stream = listener.accept().await;
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let drops = drops.clone();
         tokio::spawn(async move {
@@ -116,14 +98,7 @@ pub fn read_drops(
     mut show: impl FnMut(Followed) -> anyhow::Result<()>,
 ) -> anyhow::Result<bool> {
     let path = socket_path(run_dir);
-    let stream = match StdStream::connect(&path) {
-        Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            return Ok(false);
-        }
-        Err(error) => return Err(error).with_context(|| format!("connecting to {}", path.display())),
-    };
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let Some(stream) = connect(&path)? else { return Ok(false) };
     let mut lines = BufReader::new(stream);
     let (mut line, mut is_up_to_date) = (String::new(), false);
     loop {

@@ -272,7 +272,7 @@ impl PolicyRows {
     /// Those of them that something isolates.
     #[must_use]
     pub fn isolated(&self) -> usize {
-        self.bound.values().filter(|pod| !pod.policy.is_open()).count()
+        self.bound.values().filter(|pod| pod.policy.denies_any()).count()
     }
 
     /// Whether a network of some policy has no row: what is more specific would be judged as what is less so.

@@ -153,6 +153,7 @@ fn is_ones(one: &Known<'_>, addr: IpAddr, known: &[Known<'_>], before: &BTreeMap
 }
 
 pub(super) fn is_same_pod(one: &Known<'_>, other: &Known<'_>) -> bool {
-    let name = |known: &Known<'_>| known.pod.map(|view| (view.namespace.clone(), view.name.clone()));
-    one.index == other.index || one.pod.is_some() && name(one) == name(other)
+    // Each device is compared with each other. What they have are the state's own pods, so one object is one pod.
+    let is_one = |(one, other): (PodView<'_>, PodView<'_>)| std::ptr::eq(one.pod, other.pod);
+    one.index == other.index || one.pod.zip(other.pod).is_some_and(is_one)
 }
