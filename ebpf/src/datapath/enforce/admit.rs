@@ -15,6 +15,16 @@ pub(super) const IPV6: u16 = 0x86dd;
 /// `ether_type` of a VLAN's tag, a customer's or a provider's (IEEE 802.1Q).
 const TAGS: [u16; 2] = [0x8100, 0x88a8];
 
+/// What leaves a pod, as far as it could be read.
+struct Sent<'a, B: ?Sized> {
+    /// The device that the pod is behind.
+    device: u32,
+    /// In host order.
+    ether_type: u16,
+    read: Result<&'a Packet, Unusable>,
+    bytes: &'a B,
+}
+
 /// Whether what leaves the pod behind a device is the pod's to send, and how the pod is isolated. `read` is what the bytes
 /// came to; `ether_type` is in host order.
 ///
@@ -28,17 +38,15 @@ pub fn admit<T: EnforceTables>(
     read: Result<&Packet, Unusable>,
     bytes: &(impl Bytes + ?Sized),
 ) -> Result<PodPolicy, DropReason> {
-    counted(tables, admit_from(tables, device, ether_type, read, bytes))
+    counted(tables, admit_from(tables, &Sent { device, ether_type, read, bytes }))
 }
 
 #[inline(always)]
 fn admit_from<T: EnforceTables>(
     tables: &T,
-    device: u32,
-    ether_type: u16,
-    read: Result<&Packet, Unusable>,
-    bytes: &(impl Bytes + ?Sized),
+    sent: &Sent<'_, impl Bytes + ?Sized>,
 ) -> Result<PodPolicy, DropReason> {
+    let Sent { device, ether_type, read, bytes } = *sent;
     if matches!(read, Err(Unusable::MappedAddress)) {
         return Err(DropReason::MappedAddress);
     }
@@ -51,10 +59,10 @@ fn admit_from<T: EnforceTables>(
         if is_tagged_twice {
             return Err(DropReason::Unreadable);
         }
-        return admit_unknown(tables, device, ether_type, read, bytes);
+        return admit_unknown(tables, sent);
     };
     if pod.flags & BoundPod::NO_POD != 0 {
-        return admit_others(tables, device, ether_type, read, bytes);
+        return admit_others(tables, sent);
     }
     let packet = match read {
         Ok(packet) => packet,
@@ -64,7 +72,7 @@ fn admit_from<T: EnforceTables>(
             // There is nothing in it to judge.
             return Ok(PodPolicy::OPEN);
         }
-        Err(_) => return admit_unread(tables, device, &pod, ether_type, is_tagged_twice, bytes),
+        Err(_) => return admit_unread(tables, &pod, sent, is_tagged_twice),
     };
     check_source(tables, device, &pod, packet.src.addr)?;
     // An error is told by who got the packet that it is about.
@@ -96,12 +104,11 @@ fn admit_from<T: EnforceTables>(
 #[inline(always)]
 fn admit_unread<T: EnforceTables>(
     tables: &T,
-    device: u32,
     pod: &BoundPod,
-    ether_type: u16,
+    sent: &Sent<'_, impl Bytes + ?Sized>,
     is_tagged_twice: bool,
-    bytes: &(impl Bytes + ?Sized),
 ) -> Result<PodPolicy, DropReason> {
+    let Sent { device, ether_type, bytes, .. } = *sent;
     if !pod.policy.denies_any() && pod.flags & BoundPod::ANY_SOURCE != 0 {
         return Ok(PodPolicy::OPEN);
     }
@@ -120,19 +127,12 @@ fn admit_unread<T: EnforceTables>(
 #[inline(always)]
 fn admit_unknown<T: EnforceTables>(
     tables: &T,
-    device: u32,
-    ether_type: u16,
-    read: Result<&Packet, Unusable>,
-    bytes: &(impl Bytes + ?Sized),
+    sent: &Sent<'_, impl Bytes + ?Sized>,
 ) -> Result<PodPolicy, DropReason> {
     if let Err(held) = unknown(tables) {
-        return if introduces(tables, device, ether_type, read, bytes) {
-            Ok(PodPolicy::OPEN)
-        } else {
-            Err(held)
-        };
+        return if introduces(tables, sent) { Ok(PodPolicy::OPEN) } else { Err(held) };
     }
-    admit_others(tables, device, ether_type, read, bytes)
+    admit_others(tables, sent)
 }
 
 /// Of somebody who is let pass though nobody knows an address of theirs: it is not another's of this node's pods, whose packets
@@ -140,11 +140,9 @@ fn admit_unknown<T: EnforceTables>(
 #[inline(always)]
 fn admit_others<T: EnforceTables>(
     tables: &T,
-    device: u32,
-    ether_type: u16,
-    read: Result<&Packet, Unusable>,
-    bytes: &(impl Bytes + ?Sized),
+    sent: &Sent<'_, impl Bytes + ?Sized>,
 ) -> Result<PodPolicy, DropReason> {
+    let Sent { device, ether_type, read, bytes } = *sent;
     let said = match read {
         Ok(packet) => {
             check_no_others(tables, device, packet.src.addr)?;
@@ -165,13 +163,8 @@ fn admit_others<T: EnforceTables>(
 
 /// ARP and neighbour discovery, of addresses that are behind the device alone.
 #[inline(always)]
-fn introduces<T: EnforceTables>(
-    tables: &T,
-    device: u32,
-    ether_type: u16,
-    read: Result<&Packet, Unusable>,
-    bytes: &(impl Bytes + ?Sized),
-) -> bool {
+fn introduces<T: EnforceTables>(tables: &T, sent: &Sent<'_, impl Bytes + ?Sized>) -> bool {
+    let Sent { device, ether_type, read, bytes } = *sent;
     let is_own = |addr: Addr| {
         is_of_link(addr) || tables.lookup_workload(addr).is_some_and(|owner| owner.ifindex == device)
     };
