@@ -69,6 +69,8 @@ pub struct Pod {
     pub mtu: u32,
     /// The cookie of the pod's network namespace; `None` as long as nobody has found a way into it.
     pub netns: Option<u64>,
+    /// The number that this namespace has for that one (`IFLA_LINK_NETNSID`).
+    pub nsid: Option<u32>,
     /// Whose that namespace is.
     pub owner: Owner,
     /// The pod's addresses on this device, those of the link left out.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use weir_ebpf::abi::{Addr, Config, Device, Netns, Port, Prefix, Workload};
 
-use super::facts::{Carrier, Facts};
+use super::facts::{Carrier, Facts, Pod};
 
 /// Which way translated packets go on (`--forwarding`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -127,6 +127,7 @@ impl NodeRows {
                 v6: node(device.v6),
                 mac: device.mac.unwrap_or_default(),
                 mtu: device.mtu.into(),
+                netns: 0,
                 flags: Device::NODE_FACING | ethernet | target,
             };
             rows.devices.insert(index, row);
@@ -145,10 +146,12 @@ impl NodeRows {
         }
         for (&index, pod) in &facts.pods {
             let (v4, v6) = (node(None), node(None));
-            rows.devices.insert(index, Device { v4, v6, mac: pod.host_mac, flags: 0, mtu: pod.mtu.into() });
+            let own = own.get(&index).map_or(&[][..], Vec::as_slice);
+            let netns = sockets_of(pod, own);
+            rows.devices
+                .insert(index, Device { v4, v6, mac: pod.host_mac, flags: 0, mtu: pod.mtu.into(), netns });
             let Some(cookie) = pod.netns.filter(|cookie| *cookie != facts.host_netns) else { continue };
             // In the order in which the device got them.
-            let own = own.get(&index).map_or(&[][..], Vec::as_slice);
             let ordered = pod.addresses.iter().filter(|ip| own.contains(ip)).chain(own);
             rows.add_netns(cookie, pod_flags, ordered);
         }
@@ -169,6 +172,12 @@ impl NodeRows {
             }
         }
     }
+}
+
+/// [`Device::netns`] of a pod that has these addresses. A sandbox that keeps its own sockets takes the addresses from the device.
+fn sockets_of(pod: &Pod, own: &[IpAddr]) -> u64 {
+    let speaks = !own.is_empty() && own.iter().all(|ip| pod.addresses.contains(ip));
+    pod.nsid.filter(|_| speaks).map_or(0, |nsid| u64::from(nsid) + 1)
 }
 
 fn compile_config(facts: &Facts, told: &Told, options: &RowOptions, v4: Addr, v6: Addr) -> Config {

@@ -173,4 +173,9 @@ impl Network for Counted<'_> {
         self.ask();
         self.network.has_socket(protocol, local, remote)
     }
+
+    fn lookup_began(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> Option<Side> {
+        self.ask();
+        self.network.lookup_began(netns, protocol, pod, peer)
+    }
 }

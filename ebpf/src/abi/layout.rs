@@ -48,7 +48,7 @@ pub fn describe(out: &mut impl Write) -> fmt::Result {
         FragmentRow { src, dst, seen_s }
         Workload { ifindex, mac, host_mac }
         Netns { v4, v6, flags }
-        Device { v4, v6, mac, flags, mtu }
+        Device { v4, v6, mac, flags, mtu, netns }
         Prefix { addr, mask }
         Config { service_networks, pod_networks, v4, v6, first_port, ports, flags, tunnel_ports }
         PodPolicy { ingress, egress, flags }

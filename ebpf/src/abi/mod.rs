@@ -36,4 +36,4 @@ pub use socket::{AffinityKey, AffinityRow, Client, Connection, DatagramKey, Data
 
 /// Version of every row in this module. Pinned maps of another version are never read as this one's: they are
 /// rebuilt beside the old ones and swapped in.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;

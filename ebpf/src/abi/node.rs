@@ -70,6 +70,9 @@ pub struct Device {
     pub flags: u16,
     /// The longest IP packet that it takes, in bytes.
     pub mtu: u64,
+    /// The pod's network namespace, where the sockets in it are those that speak under the pod's addresses: its number here
+    /// (`IFLA_LINK_NETNSID`), and one more. 0: they are not, or nobody knows.
+    pub netns: u64,
 }
 
 impl Device {

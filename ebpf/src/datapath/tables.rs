@@ -5,7 +5,7 @@ use core::ops::Deref;
 use crate::abi::{
     Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
     Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, Peer, Protocol, SetId, SetWord,
-    Signs, SourceRangeKey, Tuple, Window, Workload,
+    Side, Signs, SourceRangeKey, Tuple, Window, Workload,
 };
 
 /// A table has no room for one more row.
@@ -101,6 +101,10 @@ pub trait Network {
     fn route(&self, src: Addr, dst: Addr) -> Option<u32>;
     /// Whether a socket of the host has this local address and port: listening, unconnected, or connected to `remote`.
     fn has_socket(&self, protocol: Protocol, local: Peer, remote: Peer) -> bool;
+    /// Which part a pod has in a flow that a socket of its network namespace is connected to: [`Side::Ingress`] if another
+    /// socket waits for whoever comes to the same address and port, for then it was made for the peer. `None`: no socket
+    /// is connected so. Of TCP and UDP.
+    fn lookup_began(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> Option<Side>;
 }
 
 /// The socket that asks. Everything but the protocol costs a helper call, so it is asked for only when needed.

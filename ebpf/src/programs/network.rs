@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
     bpf_fib_lookup as FibLookup, bpf_sock_tuple as SockTuple,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
-use weir_ebpf::abi::{Addr, Hop, Peer, Protocol};
+use weir_ebpf::abi::{Addr, Hop, Peer, Port, Protocol, Side};
 use weir_ebpf::datapath::Network;
 
 /// `AF_INET`
@@ -130,6 +130,15 @@ impl Network for Here {
     fn has_socket(&self, protocol: Protocol, local: Peer, remote: Peer) -> bool {
         has_socket(self.context, protocol, &local, &remote)
     }
+
+    #[inline(always)]
+    fn lookup_began(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> Option<Side> {
+        match part_of(self.context, netns, protocol, &pod, &peer) {
+            NOT_CONNECTED => None,
+            CONNECTED_FOR_PEER => Some(Side::Ingress),
+            _ => Some(Side::Egress),
+        }
+    }
 }
 
 /// The index of the device by which the stack would forward; 0: by none. A function of its own for the sake of the stack.
@@ -148,23 +157,7 @@ fn lookup_device(here: &Here, src: &Addr, dst: &Addr) -> u32 {
 pub(crate) fn has_socket(context: *mut c_void, protocol: Protocol, local: &Peer, remote: &Peer) -> bool {
     let mut tuple = MaybeUninit::uninit();
     let tuple = clear::<SockTuple>(&mut tuple);
-    let size = if local.addr.is_v4() {
-        // SAFETY: the part of the family, all of it numbers.
-        let tuple = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
-        tuple.saddr = remote.addr.v4();
-        tuple.daddr = local.addr.v4();
-        tuple.sport = remote.port.network();
-        tuple.dport = local.port.network();
-        TUPLE_V4
-    } else {
-        // SAFETY: as above.
-        let tuple = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
-        tuple.saddr = remote.addr.words();
-        tuple.daddr = local.addr.words();
-        tuple.sport = remote.port.network();
-        tuple.dport = local.port.network();
-        TUPLE_V6
-    };
+    let size = fill(tuple, local, remote);
     let (tuple, here) = (&raw mut *tuple, BPF_F_CURRENT_NETNS as u64);
     // SAFETY: the context of a hook that has the helpers, and a tuple of that size.
     let socket = unsafe {
@@ -181,4 +174,86 @@ pub(crate) fn has_socket(context: *mut c_void, protocol: Protocol, local: &Peer,
     // SAFETY: looked up above, released once.
     unsafe { bpf_sk_release(socket) };
     true
+}
+
+/// What [`part_of`] says.
+const NOT_CONNECTED: u32 = 0;
+const CONNECTED: u32 = 1;
+const CONNECTED_FOR_PEER: u32 = 2;
+
+/// `TCP_ESTABLISHED`, also of a UDP socket that is connected.
+const ESTABLISHED: u32 = 1;
+/// `TCP_SYN_SENT`
+const SYN_SENT: u32 = 2;
+/// `TCP_LISTEN`
+const LISTEN: u32 = 10;
+
+/// Whether a network namespace has a socket that is connected between these two, and one more that is there for anybody.
+/// A function of its own for the sake of the stack.
+#[inline(never)]
+fn part_of(context: *mut c_void, netns: u64, protocol: Protocol, local: &Peer, remote: &Peer) -> u32 {
+    // Nothing is connected to port 0.
+    let anybody = Peer { port: Port::default(), ..*remote };
+    let is_for_peer = match protocol {
+        Protocol::Tcp => match lookup_state::<true>(context, netns, local, remote) {
+            0 | LISTEN => return NOT_CONNECTED,
+            // Who waits for an answer began.
+            SYN_SENT => return CONNECTED,
+            _ => lookup_state::<true>(context, netns, local, &anybody) != 0,
+        },
+        Protocol::Udp => match lookup_state::<false>(context, netns, local, remote) {
+            ESTABLISHED => lookup_state::<false>(context, netns, local, &anybody) != 0,
+            _ => return NOT_CONNECTED,
+        },
+        Protocol::Sctp => return NOT_CONNECTED,
+    };
+    if is_for_peer { CONNECTED_FOR_PEER } else { CONNECTED }
+}
+
+/// The state of the socket that would get a packet from `remote` to `local`; 0: there is none. Of each protocol in a function of
+/// its own: what the two helpers give the verifier takes for two types, and each reads its own.
+#[inline(never)]
+fn lookup_state<const IS_TCP: bool>(context: *mut c_void, netns: u64, local: &Peer, remote: &Peer) -> u32 {
+    let mut tuple = MaybeUninit::uninit();
+    let tuple = clear::<SockTuple>(&mut tuple);
+    let size = fill(tuple, local, remote);
+    let tuple = &raw mut *tuple;
+    // SAFETY: the context of a hook that has the helpers, and a tuple of that size.
+    let socket = unsafe {
+        if IS_TCP {
+            bpf_skc_lookup_tcp(context, tuple, size, netns, 0)
+        } else {
+            bpf_sk_lookup_udp(context, tuple, size, netns, 0)
+        }
+    };
+    if socket.is_null() {
+        return 0;
+    }
+    // SAFETY: looked up above, released once.
+    unsafe {
+        let state = (&raw const (*socket).state).read_volatile();
+        bpf_sk_release(socket.cast());
+        state
+    }
+}
+
+/// Writes the ends of a packet from `remote` to `local`; returns the size of what counts of it.
+#[inline(always)]
+fn fill(tuple: &mut SockTuple, local: &Peer, remote: &Peer) -> u32 {
+    if local.addr.is_v4() {
+        // SAFETY: the part of the family, all of it numbers.
+        let tuple = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        tuple.saddr = remote.addr.v4();
+        tuple.daddr = local.addr.v4();
+        tuple.sport = remote.port.network();
+        tuple.dport = local.port.network();
+        return TUPLE_V4;
+    }
+    // SAFETY: as above.
+    let tuple = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+    tuple.saddr = remote.addr.words();
+    tuple.daddr = local.addr.words();
+    tuple.sport = remote.port.network();
+    tuple.dport = local.port.network();
+    TUPLE_V6
 }

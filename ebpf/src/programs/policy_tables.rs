@@ -1,6 +1,7 @@
 //! The tables of policies as this object's maps.
 
 use core::ops::Deref;
+use core::ptr::NonNull;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::maps::lpm_trie::Key;
@@ -14,7 +15,8 @@ use weir_ebpf::datapath::policy::PolicyTables;
 
 use crate::kernel_tables::KernelTables;
 use crate::maps::{
-    ADDRESS_CLASSES, ENFORCEMENT, JUDGED, JUDGED_SHARES, NETWORK_CLASSES, POD_POLICIES, PORT_RULES, VERDICTS,
+    ADDRESS_CLASSES, DEVICES, ENFORCEMENT, JUDGED, JUDGED_SHARES, NETWORK_CLASSES, POD_POLICIES, PORT_RULES,
+    VERDICTS,
 };
 
 impl PolicyTables for KernelTables {
@@ -43,7 +45,7 @@ impl PolicyTables for KernelTables {
 
 /// A row of `judged` in place. The kernel may give its element to another flow as soon as the row is removed, and rows are
 /// removed of flows alone that have been idle for long, or are over, and of pods that are gone.
-pub(crate) struct JudgedRow(*mut Judged);
+pub(crate) struct JudgedRow(NonNull<Judged>);
 
 impl Deref for JudgedRow {
     type Target = Judged;
@@ -51,7 +53,7 @@ impl Deref for JudgedRow {
     #[inline(always)]
     fn deref(&self) -> &Judged {
         // SAFETY: the kernel gave the pointer, and whatever changes in the row is of a type without invalid values.
-        unsafe { &*self.0 }
+        unsafe { self.0.as_ref() }
     }
 }
 
@@ -70,24 +72,31 @@ impl EnforceTables for KernelTables {
     }
 
     #[inline(always)]
+    fn lookup_pod_netns(&self, device: u32) -> u64 {
+        // SAFETY: one number, read at once.
+        DEVICES.get_ptr(device).map_or(0, |row| unsafe { (*row).netns })
+    }
+
+    #[inline(always)]
     fn lookup_judged(&self, key: &JudgedKey) -> Option<JudgedRow> {
-        JUDGED.get_ptr_mut(key).map(JudgedRow)
+        // One value, and none of two of which the other is undefined: the verifier wants every register written.
+        NonNull::new(JUDGED.get_ptr_mut(key).unwrap_or(core::ptr::null_mut())).map(JudgedRow)
     }
 
     #[inline(always)]
     fn confirm_judged(&self, row: &JudgedRow, basis: u64, generation: u32, standing: Standing) {
         // SAFETY: the kernel gave the pointer. Each is written at once.
         unsafe {
-            (&raw mut (*row.0).standing).write_volatile(standing);
-            Judged::basis_of_row(row.0).write_volatile(basis);
-            (&raw mut (*row.0).generation).write_volatile(generation);
+            (&raw mut (*row.0.as_ptr()).standing).write_volatile(standing);
+            Judged::basis_of_row(row.0.as_ptr()).write_volatile(basis);
+            (&raw mut (*row.0.as_ptr()).generation).write_volatile(generation);
         }
     }
 
     #[inline(always)]
     fn note_standing(&self, row: &JudgedRow, standing: Standing) {
         // SAFETY: as above. Of two CPUs that count at once one may not be counted.
-        unsafe { (&raw mut (*row.0).standing).write_volatile(standing) };
+        unsafe { (&raw mut (*row.0.as_ptr()).standing).write_volatile(standing) };
     }
 
     #[inline(always)]
@@ -95,10 +104,10 @@ impl EnforceTables for KernelTables {
         // SAFETY: as above. Two CPUs that write for one direction at once may lose a sign, which the next packet brings
         // back or a longer lifetime makes up for.
         unsafe {
-            (&raw mut (*row.0).seen_s).write_volatile(seen_s);
+            (&raw mut (*row.0.as_ptr()).seen_s).write_volatile(seen_s);
             match side {
-                Side::Egress => (&raw mut (*row.0).outward).write_volatile(signs),
-                Side::Ingress => (&raw mut (*row.0).inward).write_volatile(signs),
+                Side::Egress => (&raw mut (*row.0.as_ptr()).outward).write_volatile(signs),
+                Side::Ingress => (&raw mut (*row.0.as_ptr()).inward).write_volatile(signs),
             }
         }
     }

@@ -55,6 +55,10 @@ impl EnforceTables for MemoryTables {
         self.pods.get(&device).copied()
     }
 
+    fn lookup_pod_netns(&self, device: u32) -> u64 {
+        self.devices.get(&device).map_or(0, |device| device.netns)
+    }
+
     fn lookup_judged(&self, key: &JudgedKey) -> Option<JudgedCopy> {
         self.judged.borrow().get(key).map(|row| JudgedCopy { key: *key, row: *row })
     }

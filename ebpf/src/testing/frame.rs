@@ -117,14 +117,14 @@ pub fn icmp_error(reporter: IpAddr, about: &[u8], too_big: bool) -> Vec<u8> {
     })
 }
 
-/// The pieces of a UDP datagram with `size` bytes each after the IP headers, a multiple of 8.
+/// The pieces of a packet with `size` bytes each after the IP headers, a multiple of 8.
 #[must_use]
 pub fn fragments(whole: &[u8], size: usize, id: u16) -> Vec<Vec<u8>> {
     let sliced = SlicedPacket::from_ethernet(whole).expect("a frame");
     let (src, dst) = addresses(whole);
-    let payload: &[u8] = match &sliced.net {
-        Some(NetSlice::Ipv4(ip)) => ip.payload().payload,
-        Some(NetSlice::Ipv6(ip)) => ip.payload().payload,
+    let (payload, protocol): (&[u8], _) = match &sliced.net {
+        Some(NetSlice::Ipv4(ip)) => (ip.payload().payload, ip.payload().ip_number),
+        Some(NetSlice::Ipv6(ip)) => (ip.payload().payload, ip.payload().ip_number),
         _ => panic!("no IP packet"),
     };
     let count = payload.len().div_ceil(size);
@@ -138,13 +138,12 @@ pub fn fragments(whole: &[u8], size: usize, id: u16) -> Vec<Vec<u8>> {
                 IpHeaders::Ipv4(header, extensions)
             }
             IpHeaders::Ipv6(header, mut extensions) => {
-                let next = etherparse::ip_number::UDP;
-                extensions.fragment = Some(Ipv6FragmentHeader::new(next, offset, more, u32::from(id)));
+                extensions.fragment = Some(Ipv6FragmentHeader::new(protocol, offset, more, u32::from(id)));
                 IpHeaders::Ipv6(header, extensions)
             }
         };
         let step = PacketBuilder::ethernet2(SENDER, RECEIVER).ip(step);
-        written(|frame| step.write(frame, etherparse::ip_number::UDP, part))
+        written(|frame| step.write(frame, protocol, part))
     };
     payload.chunks(size).enumerate().map(piece).collect()
 }

@@ -9,7 +9,7 @@ use super::MemoryPolicy;
 use crate::abi::{
     Addr, AffinityKey, AffinityRow, Backend, BoundPod, Config, Connection, Counter, DatagramKey, DatagramRow,
     Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Judged, JudgedKey,
-    Netns, Peer, Prefix, Protocol, SetId, SetWord, Share, Signs, SourceRangeKey, Tuple, Workload,
+    Netns, Peer, Prefix, Protocol, SetId, SetWord, Share, Side, Signs, SourceRangeKey, Tuple, Workload,
 };
 use crate::datapath::{CreateError, Full, Instant, Moment, Network, PacketTables, Socket, Tables};
 
@@ -217,6 +217,8 @@ pub struct FakeNetwork {
     pub routes: Vec<(Prefix, Option<u32>)>,
     /// The local ends of the host's sockets.
     pub sockets: HashSet<(Protocol, Peer)>,
+    /// The connected sockets of pods, by namespace and both ends (the pod's first), and the pod's part.
+    pub connected: HashMap<(u64, Protocol, Peer, Peer), Side>,
 }
 
 impl Network for FakeNetwork {
@@ -226,6 +228,10 @@ impl Network for FakeNetwork {
 
     fn has_socket(&self, protocol: Protocol, local: Peer, _remote: Peer) -> bool {
         self.sockets.contains(&(protocol, local))
+    }
+
+    fn lookup_began(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> Option<Side> {
+        self.connected.get(&(netns, protocol, pod, peer)).copied()
     }
 }
 

@@ -89,7 +89,7 @@ impl Node {
 
     fn add_devices(&mut self) {
         let own = self.peer(Who::Node).addr;
-        let uplink = Device { v4: own, v6: own, mac: MAC, flags: Device::NODE_FACING, mtu: 1500 };
+        let uplink = Device { v4: own, v6: own, mac: MAC, flags: Device::NODE_FACING, mtu: 1500, netns: 0 };
         let tunnel = Device { flags: Device::NODE_FACING | Device::NO_ETHERNET, ..uplink };
         self.tables.devices.extend([(UPLINK, uplink), (TUNNEL, tunnel)]);
         for pod in 0..LOCAL {

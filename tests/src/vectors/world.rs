@@ -66,7 +66,7 @@ pub(super) fn build_world(spec: &Spec<'_>, objects: &Objects<'_>, pods: &[IpAddr
     let first_port = SOURCE_PORTS.start;
     tables.config = Some(Config { service_networks, v4, v6, first_port, ports, flags, ..Config::EMPTY });
     tables.netns.insert(HOST, Netns { v4, v6, flags: Netns::HOST });
-    let device = |flags| Device { v4, v6, mac: [2; 6], flags, mtu: 1500 };
+    let device = |flags| Device { v4, v6, mac: [2; 6], flags, mtu: 1500, netns: 0 };
     tables.devices.extend([(UPLINK, device(Device::NODE_FACING)), (VETH, device(0))]);
     for pod in pods {
         let workload = Workload { ifindex: VETH, mac: [4; 6], host_mac: [2; 6] };

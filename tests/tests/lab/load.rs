@@ -17,7 +17,7 @@ const SERVER: &str = "n1-b";
 const CLIENT: &str = "n1-c";
 const CROWD: &str = "n1-a";
 const LABELS: [(&str, &str); 5] =
-    [(CROWD, "crowd"), (SERVER, "server"), (CLIENT, "client"), ("n2-a", "other"), ("n2-b", "other")];
+    [(CROWD, "crowd"), (SERVER, "server"), (CLIENT, "client"), ("n2-a", "free"), ("n2-b", "other")];
 const PORT: u16 = 8080;
 const OTHER: u16 = 8081;
 const FORMS: [Form; 2] = [Form::V4, Form::V6];
@@ -93,7 +93,7 @@ fn dropped(cluster: &mut Cluster, reason: &str) -> Result<u64> {
 }
 
 /// The first policy on a pod, others that are nothing to it, and its end: no connection that is allowed before and after notices,
-/// neither one that stays nor those that begin meanwhile.
+/// neither one that stays nor those that begin meanwhile. Whose connection is not allowed any more is told.
 pub(crate) fn changes_cut_nothing_that_is_allowed() -> Result<()> {
     let mut cluster = cluster(&[])?;
     let server =
@@ -106,6 +106,8 @@ pub(crate) fn changes_cut_nothing_that_is_allowed() -> Result<()> {
         let back = cluster.addresses("n2-a")?.dial(form, PORT);
         cluster.prober(SERVER)?.must(Command::Open { socket, how: How::Tcp, to: back })?;
         goes_on(&cluster, SERVER, socket, back)?;
+        cluster.prober(CROWD)?.must(Command::Open { socket, how: How::Tcp, to })?;
+        goes_on(&cluster, CROWD, socket, to)?;
     }
     let bulk = cluster.prober(CLIENT)?.begin(load(How::Tcp, server(&cluster, Form::V4)?))?;
     let all = |cluster: &Cluster, when: &str| -> Result<()> {
@@ -118,6 +120,12 @@ pub(crate) fn changes_cut_nothing_that_is_allowed() -> Result<()> {
     };
     cluster.apply("server.yaml", &[policy("server", true, false)])?;
     all(&cluster, "after the first policy")?;
+    for (socket, form) in (SOCKET..).zip(FORMS) {
+        let to = server(&cluster, form)?;
+        let outcome = cluster.prober(CROWD)?.call(Command::Exchange { socket, to })?;
+        let is_told = matches!(&outcome, Outcome::Failed(failure) if failure.error == "ECONNRESET");
+        ensure!(is_told, "whom the first policy denies: {outcome:?}");
+    }
     for round in 0..5 {
         let other = policy(if round % 2 == 0 { "crowd" } else { "other" }, true, round % 2 == 0);
         cluster.apply("other.yaml", &[other])?;
@@ -130,7 +138,7 @@ pub(crate) fn changes_cut_nothing_that_is_allowed() -> Result<()> {
     ensure_all_delivered("policies", &report)
 }
 
-/// A pod that has its share of what is remembered, and more flows than that, answers all who are let in.
+/// A pod that has its share of what is remembered, and more flows than that, answers all who are let in, and gets answers.
 pub(crate) fn a_full_share_cuts_no_reply() -> Result<()> {
     let mut cluster = cluster(&["--max-judged", ROWS])?;
     cluster.apply("server.yaml", &[policy("server", true, false)])?;
@@ -143,6 +151,8 @@ pub(crate) fn a_full_share_cuts_no_reply() -> Result<()> {
         goes_on(&cluster, CLIENT, socket, to)?;
         for how in [How::Tcp, How::UdpConnected] {
             ask(&cluster, CLIENT, how, to).context("somebody new")?;
+            let other = cluster.addresses("n2-a")?.dial(form, PORT);
+            ask(&cluster, SERVER, how, other).context("what it asks itself")?;
         }
     }
     let rows = cluster.agent(1)?.status()?["tables"]["rows"]["judged"].as_u64().context("judged")?;

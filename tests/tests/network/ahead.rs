@@ -106,7 +106,7 @@ fn known(name: &str) -> (Kernel, MemoryTables) {
     let mut kernel = Kernel::new(name, &commands(), 64).unwrap();
     let mut tables = MemoryTables::default();
     let (v4, v6) = (peer(V4[1]).addr, peer(V6[1]).addr);
-    let device = Device { v4, v6, mac: OWN, flags: Device::NODE_FACING, mtu: 1500 };
+    let device = Device { v4, v6, mac: OWN, flags: Device::NODE_FACING, mtu: 1500, netns: 0 };
     tables.devices.insert(UPLINK, device);
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         [V4, V6, LOST].into_iter().for_each(|ends| add_flow(&tables, protocol, ends));

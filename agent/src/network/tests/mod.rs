@@ -378,3 +378,20 @@ fn of_two_devices_with_one_address_the_older_has_it_where_nobody_says_more() {
     parse(&lost(2, "10.244.1.2")).into_iter().for_each(|change| node.apply_inside(12, change));
     assert_eq!(ifindex(&node), None);
 }
+
+#[test]
+fn sockets_are_a_pods_where_its_addresses_are() {
+    let mut node = ordinary();
+    let netns = |node: &Mirror, told: &Told| {
+        let facts = classify(node, &Options::default(), HOST);
+        NodeRows::compile(&facts, told, &row_options()).devices[&7].netns
+    };
+    let facts = classify(&node, &Options::default(), HOST);
+    let told = Told::by_network(&facts);
+    assert_eq!(netns(&node, &told), 12, "one more than its number");
+    assert_eq!(compiled(&node).devices[&2].netns, 0, "what leads to other nodes");
+    assert_eq!(netns(&node, &Told::default()), 0, "nobody's addresses");
+    // A sandbox takes one of them for itself.
+    parse(&lost(2, "10.244.1.2")).into_iter().for_each(|change| node.apply_inside(11, change));
+    assert_eq!(netns(&node, &told), 0);
+}

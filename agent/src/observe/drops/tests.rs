@@ -106,6 +106,7 @@ impl World {
             mac: NOBODY,
             mtu: 1500,
             netns: None,
+            nsid: None,
             addresses: CASTS.map(|cast| ip(cast.web)).into(),
             early: Vec::new(),
             owner: Owner::default(),

@@ -292,6 +292,7 @@ impl DeviceSeed {
             mac: [2, 0, 0, 0, 0, 9],
             flags: facing | u16::from(self.flags) & Device::NO_ETHERNET,
             mtu: if self.small { 1400 } else { 1500 },
+            netns: 0,
         }
     }
 }

@@ -62,7 +62,13 @@ fn admit_from<T: EnforceTables>(
         return admit_unknown(tables, sent);
     };
     if pod.flags & BoundPod::NO_POD != 0 {
-        return admit_others(tables, sent);
+        // Nor does it pass for one of another node's, as far as policies tell those from the rest.
+        let is_pods = |packet: &Packet| tables.lookup_address_class(packet.src.addr).is_some();
+        return if read.is_ok_and(is_pods) {
+            Err(DropReason::SpoofedSource)
+        } else {
+            admit_others(tables, sent)
+        };
     }
     let packet = match read {
         Ok(packet) => packet,
@@ -85,6 +91,7 @@ fn admit_from<T: EnforceTables>(
     let message = Message::of(packet, bytes);
     match message {
         Message::OfRouter => return Err(DropReason::RouterMessage),
+        Message::ErrorInPieces => return Err(DropReason::Unreadable),
         // Whoever says where an address is, says it of its own.
         Message::Neighbour { advertises: true } => {
             let target = load_target(bytes, packet).ok_or(DropReason::Unreadable)?;
@@ -148,7 +155,9 @@ fn admit_others<T: EnforceTables>(
             check_no_others(tables, device, packet.src.addr)?;
             match Message::of(packet, bytes) {
                 Message::OfRouter => return Err(DropReason::RouterMessage),
+                Message::ErrorInPieces => return Err(DropReason::Unreadable),
                 Message::Neighbour { advertises: true } => load_target(bytes, packet),
+                _ if packet.kind == Kind::IcmpError => load_about(bytes, packet),
                 _ => None,
             }
         }
@@ -226,7 +235,7 @@ pub(super) fn leaves_link(dst: Addr) -> bool {
 
 /// No address yet (0.0.0.0, ::), or one of this link alone (169.254.0.0/16, fe80::/10).
 #[inline(always)]
-fn is_of_link(addr: Addr) -> bool {
+pub(super) fn is_of_link(addr: Addr) -> bool {
     let [first, _, _, last] = addr.words().map(u32::from_be);
     if addr.is_v4() {
         last == 0 || last >> 16 == 0xa9fe

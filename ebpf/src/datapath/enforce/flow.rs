@@ -5,13 +5,14 @@
 //! that goes. What is denied makes no row, and a row of what is denied now stays until it is swept: so it is not forgotten
 //! who began the flow, and the other direction does not let it live on.
 
+use super::older::{Told, answer, ask, join, recall};
 use super::{Denied, EnforceTables, Passed};
 use crate::abi::{
     Addr, ClassId, DropReason, Judged, JudgedKey, Peer, PodPolicy, PolicySetId, Port, Side, Signs, Standing,
 };
-use crate::datapath::Moment;
 use crate::datapath::packet::signs_of;
 use crate::datapath::policy::{Access, Judgement, judge_class, judge_rules, lookup_class};
+use crate::datapath::{Moment, Network};
 use crate::wire::TCP_RST;
 
 /// What a packet is to a flow.
@@ -66,6 +67,10 @@ pub(super) struct View {
     pub(super) tcp_flags: u8,
     /// What it is to a flow.
     pub(super) shape: Shape,
+    /// Whom policies know the other end by, where that is not its address as the pod sees it.
+    pub(super) near_owner: Addr,
+    /// With it the pod reaches a backend that it was not sent to before.
+    pub(super) begins: bool,
 }
 
 impl View {
@@ -79,7 +84,7 @@ impl View {
     const fn access(&self, began: Side) -> Access {
         let (peer, port) = match began {
             Side::Egress => (self.far.addr, self.far.port),
-            Side::Ingress => (self.near.addr, self.pod_port),
+            Side::Ingress => (self.near_owner, self.pod_port),
         };
         Access { side: began, pod: self.pod, peer, protocol: self.protocol, port }
     }
@@ -98,18 +103,29 @@ impl View {
 pub(super) fn pass<T: EnforceTables>(
     tables: &T,
     moment: &impl Moment,
+    network: &impl Network,
     view: &View,
 ) -> Result<Passed, Denied> {
     let key = view.key();
-    let Some(row) = tables.lookup_judged(&key) else {
-        return if view.shape.is_midstream() {
-            join(tables, moment, view, &key)
-        } else {
-            begin(tables, moment, view, &key, false)
-        };
+    let mut row = tables.lookup_judged(&key);
+    let mut told = Told::Unseen;
+    if row.is_none() && view.shape.is_midstream() {
+        told = ask(tables, network, view);
+        if let Told::Began(side) = told {
+            row = recall(tables, moment, view, &key, side);
+        }
+    }
+    let Some(row) = row else {
+        if view.shape.is_midstream() {
+            return join(tables, moment, view, &key, told);
+        }
+        let begun = begin(tables, moment, view, &key, false);
+        return begun.or_else(|denied| answer(tables, moment, network, view, &key).ok_or(denied));
     };
     let began = row.began();
     let begins_anew = match view.shape {
+        // To whom it goes was not asked before, though the pod sees the same other end.
+        _ if view.begins => true,
         // Nor does a connection that only goes on let another begin.
         Shape::Opening => began != view.side || is_over(&row) || row.standing.is_kept(),
         shape => began != view.side && shape.is_no_reply(),
@@ -198,50 +214,9 @@ fn begin<T: EnforceTables>(
     }
 }
 
-/// How long after the last moment at which a pod may have begun flows that have no row others are taken for such. Whoever
-/// goes on by then has one; and from then on nobody gets past what isolates the pod by leaving out the SYN.
-const JOIN_S: u32 = 600;
-
-/// A packet of a TCP connection that is not known: it began before there were policies, or was forgotten. It passes if
-/// policies allow either direction, so that neither cuts a reply. The isolated direction is asked first, so that what it
-/// allows ends when it no longer does.
-///
-/// What comes in the isolated direction and is a reply only because nothing isolates the other is believed for a while, as
-/// long as there may be such connections. In the open direction any packet passes, and makes a row by which replies do.
-#[inline(always)]
-fn join<T: EnforceTables>(
-    tables: &T,
-    moment: &impl Moment,
-    view: &View,
-    key: &JudgedKey,
-) -> Result<Passed, Denied> {
-    let first = if view.policy.ingress == PolicySetId::OPEN { Side::Egress } else { Side::Ingress };
-    let found = match judge(tables, moment, view, first) {
-        Some(found) => Some(found),
-        None => judge(tables, moment, view, other(first)),
-    };
-    let Some((row, passed)) = found else { return Err(denied(view.side).into()) };
-    let is_claimed = row.began() != view.side && !view.policy.denies(row.began());
-    if is_claimed && !may_be_unknown(tables, moment, view) {
-        return Err(denied(view.side).into());
-    }
-    // Only what is new is refused for want of room; and of what was reset there is nothing to remember.
-    if view.tcp_flags & TCP_RST == 0 && create(tables, moment, view, key, row, false).is_ok() {
-        return Ok(passed);
-    }
-    Ok(Passed::Plainly)
-}
-
-/// Whether the pod may have connections that are allowed and have no row.
-#[inline(always)]
-fn may_be_unknown<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View) -> bool {
-    let Some(share) = tables.lookup_share(view.device) else { return true };
-    share.rows >= tables.enforcement().most_per_pod || moment.seconds().saturating_sub(share.since_s) < JOIN_S
-}
-
 /// The row of the flow if the pod has this part in it and that is allowed, and whether it would not be.
 #[inline(always)]
-fn judge<T: EnforceTables>(
+pub(super) fn judge<T: EnforceTables>(
     tables: &T,
     moment: &impl Moment,
     view: &View,
@@ -271,11 +246,11 @@ const fn said_of(judgement: Judgement, began: Side) -> Passed {
 }
 
 /// The table has no room for another row, or the pod has its share of them.
-struct NoRoom;
+pub(super) struct NoRoom;
 
 /// Remembers a flow that is allowed.
 #[inline(always)]
-fn create<T: EnforceTables>(
+pub(super) fn create<T: EnforceTables>(
     tables: &T,
     moment: &impl Moment,
     view: &View,
@@ -333,7 +308,7 @@ fn is_over(row: &Judged) -> bool {
 }
 
 #[inline(always)]
-const fn other(side: Side) -> Side {
+pub(super) const fn other(side: Side) -> Side {
     match side {
         Side::Ingress => Side::Egress,
         Side::Egress => Side::Ingress,
@@ -341,7 +316,7 @@ const fn other(side: Side) -> Side {
 }
 
 #[inline(always)]
-const fn denied(began: Side) -> DropReason {
+pub(super) const fn denied(began: Side) -> DropReason {
     match began {
         Side::Ingress => DropReason::PolicyIngress,
         Side::Egress => DropReason::PolicyEgress,

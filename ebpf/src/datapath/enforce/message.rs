@@ -23,6 +23,9 @@ pub(super) enum Message {
     Membership,
     /// What only routers send: advertisements and redirects (RFC 4861 sections 4.2, 4.5; RFC 792, type 5; RFC 1256, type 9).
     OfRouter,
+    /// An error, and the packet that it quotes, in pieces: of whom it speaks nobody can say. No stack makes such, since errors
+    /// are kept short (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4).
+    ErrorInPieces,
     /// Anything else, or no ICMP.
     Other,
 }
@@ -50,6 +53,7 @@ impl Message {
             (true, 133 | 135) if is_neighbour => Self::Neighbour { advertises: false },
             (true, 136) if is_neighbour => Self::Neighbour { advertises: true },
             (true, 130..=132 | 143) if is_member => Self::Membership,
+            (false, 3 | 4 | 11 | 12) | (true, 0..=127) if !is_whole => Self::ErrorInPieces,
             _ => Self::Other,
         }
     }

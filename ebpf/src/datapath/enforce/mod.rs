@@ -14,6 +14,7 @@ mod cut;
 mod flow;
 mod hooks;
 mod message;
+mod older;
 mod ruling;
 mod strangers;
 mod tunnel;
@@ -30,8 +31,8 @@ use super::packet::{Node, Translation, lookup_ends, remember_piece};
 use super::policy::PolicyTables;
 use super::{Full, Moment, Network, PacketTables};
 use crate::abi::{
-    AddressUses, BoundPod, Counter, DropReason, Enforcement, Judged, JudgedKey, Peer, PodPolicy, Port,
-    Protocol, Share, Side, Signs, Standing,
+    AddressUses, BoundPod, Counter, DropReason, Enforcement, Judged, JudgedKey, Peer, PodPolicy, PolicySetId,
+    Port, Protocol, Share, Side, Signs, Standing,
 };
 use crate::wire::{Bytes, Fragment, Kind, Packet, TCP_ACK, TCP_RST, TCP_SYN, parse_quoted_ends};
 use flow::{Shape, View};
@@ -48,6 +49,8 @@ pub trait EnforceTables: PacketTables + PolicyTables {
     fn enforcement(&self) -> Enforcement;
     /// `pod_policies`, by the index of the device that leads to the pod
     fn lookup_pod(&self, device: u32) -> Option<BoundPod>;
+    /// `devices`: [`Device::netns`](crate::abi::Device::netns), 0 where there is no row.
+    fn lookup_pod_netns(&self, device: u32) -> u64;
     /// `judged`
     fn lookup_judged(&self, key: &JudgedKey) -> Option<Self::JudgedRef<'_>>;
     /// `judged`: says by what the flow goes on now: first how it stands, then the basis, then the generation.
@@ -94,7 +97,7 @@ pub fn judge_out<T: EnforceTables, M: Moment, N: Network>(
     if policy.is_open() {
         return Ok(Passed::Plainly);
     }
-    let judged = judge(node, device, policy, Side::Egress, passing);
+    let judged = judge(node, device, 0, policy, Side::Egress, passing);
     // A pod may always reach its own node (kubernetes.io, Network Policies). Asked last: hardly any packet needs it.
     if judged != Ok(Passed::Plainly) && is_node(node.tables, far(Side::Egress, passing)) {
         return Ok(Passed::Plainly);
@@ -129,7 +132,7 @@ pub fn judge_in<T: EnforceTables, M: Moment, N: Network>(
     if pod.policy.is_open() {
         return Ok(Passed::Plainly);
     }
-    counted_both(node.tables, judge(node, device, pod.policy, Side::Ingress, passing))
+    counted_both(node.tables, judge(node, device, came_by, pod.policy, Side::Ingress, passing))
 }
 
 /// Whether bytes that are no packet may go to the pod behind a device: what cannot be judged would pass what is judged by.
@@ -193,11 +196,12 @@ fn counted_both<T: EnforceTables>(tables: &T, judged: Result<Passed, Denied>) ->
     judged
 }
 
-/// One side of the packet's flow.
+/// One side of the packet's flow. `came_by`: as for [`judge_in`]; 0 of what the pod sends.
 #[inline(always)]
 fn judge<T: EnforceTables, M: Moment, N: Network>(
     node: &Node<'_, T, M, N>,
     device: u32,
+    came_by: u32,
     policy: PodPolicy,
     side: Side,
     passing: &Passing<'_, impl Bytes + ?Sized>,
@@ -217,12 +221,18 @@ fn judge<T: EnforceTables, M: Moment, N: Network>(
             Ok(Passed::Plainly)
         };
     };
-    let view = view(device, policy, side, (src, dst), message, passing);
+    let mut view = view(device, policy, side, (src, dst), message, passing);
+    if admit::is_of_link(view.near.addr)
+        && let Some(sender) = node.tables.lookup_pod(came_by)
+        && let Some(addr) = sender.address_like(view.near.addr)
+    {
+        view.near_owner = addr;
+    }
     // The only way past its device to its own address is a Service.
     if view.far.addr == view.pod {
         return Ok(Passed::Plainly);
     }
-    let passed = flow::pass(node.tables, node.moment, &view)?;
+    let passed = flow::pass(node.tables, node.moment, node.network, &view)?;
     // Where it was translated that is done.
     if let (Kind::Transport(protocol), None) = (packet.kind, passing.translation) {
         remember_piece(node, packet, protocol);
@@ -265,6 +275,8 @@ fn view(
         protocol: packet.protocol,
         tcp_flags: packet.tcp_flags,
         shape,
+        near_owner: near.addr,
+        begins: side == Side::Egress && passing.translation.is_some_and(|translation| translation.begins),
     }
 }
 
@@ -331,7 +343,11 @@ fn quotes_judged<T: EnforceTables>(
         Side::Ingress => (src, dst),
     };
     let key = JudgedKey::new(device, pod.port, peer, protocol);
-    tables.lookup_judged(&key).is_some_and(|row| row.set() == policy.set(row.began()))
+    let Some(row) = tables.lookup_judged(&key) else { return false };
+    let set = policy.set(row.began());
+    // The class of the peer may be another one: the next packet of the flow says.
+    let is_confirmed = set == PolicySetId::OPEN || row.generation == tables.enforcement().generation;
+    row.set() == set && is_confirmed && !row.standing.is_cut()
 }
 
 /// Whether a message that no policy is about goes no further than the link: a stack that forwards takes it for any other.

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use super::known::{forward_verdict, is_opening, signs};
 use super::ports::Ports;
-use super::{Node, Unreserved, Verdict, drop, refuse, remember_piece};
+use super::{Node, Translation, Unreserved, Verdict, drop, refuse, remember_piece};
 use crate::abi::{
     Addr, AddressUses, Backend, Client, Config, Counter, Device, DropReason, End, Flow, Form, Frontend,
     FrontendKey, FrontendKind, Hop, Origin, Path, Peer, Protocol, SourceRangeKey, Tuple, mix,
@@ -100,7 +100,10 @@ pub(super) fn enter<T: PacketTables, M: Moment, N: Network>(
     node.tables.create_flow(&key, flow).ok()?;
     node.tables.count(Counter::FlowBegun);
     remember_piece(node, packet, protocol);
-    Some(forward_verdict(node.tables, flow, Hop::UNKNOWN))
+    Some(match forward_verdict(node.tables, flow, Hop::UNKNOWN) {
+        Verdict::Translate(translation) => Verdict::Translate(Translation { begins: true, ..translation }),
+        verdict => verdict,
+    })
 }
 
 /// Removes the backend's side. Its own row goes last, since `flow` may be that row.

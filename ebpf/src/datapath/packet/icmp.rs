@@ -61,6 +61,7 @@ fn translation<T: PacketTables>(
             Stage::Leave => Onward::Stack,
         },
         hop: Hop::UNKNOWN,
+        begins: false,
     }
 }
 

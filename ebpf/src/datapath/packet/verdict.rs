@@ -45,6 +45,8 @@ pub struct Translation {
     pub onward: Onward,
     /// Of [`Onward::Route`]: the hop there, if it was found a moment ago.
     pub hop: Hop,
+    /// Whether the flow begins with it.
+    pub begins: bool,
 }
 
 /// Where a translated packet goes.
@@ -75,7 +77,7 @@ impl Translation {
     #[inline(always)]
     #[must_use]
     pub const fn new(src: Peer, dst: Peer, onward: Onward) -> Self {
-        Self { src, dst, quoted: None, onward, hop: Hop::UNKNOWN }
+        Self { src, dst, quoted: None, onward, hop: Hop::UNKNOWN, begins: false }
     }
 
     /// Whether the packet has no hop left: past the stack this node is one all the same (RFC 1812 section 5.3.1, RFC 8200

@@ -200,6 +200,12 @@ impl Table {
                     icmp(attacker, victim, TTL, kind, &[&[0, 0, 5, 0], &about[ETHERNET..]].concat())
                 },
             );
+            self.one(&format!("an error ({name}) in pieces"), Why::Unreadable, |mark| {
+                let about = [6; 48];
+                let whole = icmp(attacker, victim, TTL, kind, &[&mark[..], &about].concat());
+                let number = if attacker.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
+                piece((attacker, victim), number, (0, true, 90), &inside(&whole)[..16])
+            });
         }
     }
 }

@@ -53,6 +53,10 @@ impl Table {
         self.add("a datagram by way of the node", Why::Policy, To::VictimByNode, |mark| {
             vec![frame::udp(from, to, &content(mark))]
         });
+        let (one, other) = addresses_of_the_link(self.is_v4());
+        self.one("a datagram between addresses of the link", Why::Policy, |mark| {
+            frame::udp(SocketAddr::new(one, FROM), SocketAddr::new(other, PORT), &content(mark))
+        });
         let unreachable = if self.is_v4() { 3 } else { 1 };
         self.one("an error about a connection that never was", Why::Policy, |mark| {
             let about = frame::tcp(to, from, TCP_ACK, &content(mark));
@@ -275,4 +279,13 @@ fn self_gateway(pod: IpAddr) -> IpAddr {
         }
         IpAddr::V6(pod) => pod.into(),
     }
+}
+
+/// Two that nobody has told of.
+fn addresses_of_the_link(is_v4: bool) -> (IpAddr, IpAddr) {
+    let of = |host: u8| match is_v4 {
+        true => IpAddr::from([169, 254, 7, host]),
+        false => IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0x7e1, u16::from(host)]),
+    };
+    (of(1), of(2))
 }

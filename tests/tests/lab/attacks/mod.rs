@@ -49,7 +49,7 @@ struct Scene {
     rows: fn(&mut Table),
 }
 
-fn scenes() -> [Scene; 3] {
+fn scenes() -> [Scene; 6] {
     let isolated = |app: &str, ingress: Value, egress: Value| {
         json!({
             "apiVersion": "networking.k8s.io/v1",
@@ -66,6 +66,29 @@ fn scenes() -> [Scene; 3] {
     let friends = json!([{"podSelector": {"matchLabels": {"app": "friend"}}}]);
     let served = json!([{"port": PORT}, {"port": PORT, "protocol": "UDP"}]);
     let allowed = json!([{"port": ALLOWED, "protocol": "UDP"}]);
+    let one_way = |app: &str, way: &str, rules: Value| {
+        let mut policy = isolated(app, json!([]), json!([]));
+        policy["spec"]["policyTypes"] = json!([way]);
+        policy["spec"]
+            .as_object_mut()
+            .map(|spec| spec.retain(|field, _| !["ingress", "egress"].contains(&field.as_str())));
+        policy["spec"][way.to_lowercase()] = rules;
+        policy
+    };
+    let attackers = json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "no-attackers"},
+        "spec": {
+            "tier": "Admin",
+            "priority": 1,
+            "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "victim"}}}},
+            "ingress": [{
+                "action": "Deny",
+                "from": [{"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "attacker"}}}}],
+            }],
+        },
+    });
     [
         Scene {
             name: "the victim is isolated",
@@ -82,6 +105,31 @@ fn scenes() -> [Scene; 3] {
                 add_identity(table);
                 add_denied(table);
                 table.add_disguised();
+            },
+        },
+        Scene {
+            name: "nobody may reach the victim but its friends",
+            policy: one_way("victim", "Ingress", json!([{"from": friends, "ports": served}])),
+            rows: |table| {
+                add_identity(table);
+                add_denied(table);
+            },
+        },
+        Scene {
+            name: "the attacker may reach nobody but its friends",
+            policy: one_way("attacker", "Egress", json!([{"to": friends, "ports": allowed}])),
+            rows: |table| {
+                add_identity(table);
+                add_denied(table);
+                table.add_disguised();
+            },
+        },
+        Scene {
+            name: "an admin denies the attacker",
+            policy: attackers,
+            rows: |table| {
+                add_identity(table);
+                add_denied(table);
             },
         },
         Scene {

@@ -59,8 +59,14 @@ impl World {
 
     fn add_node(&mut self) {
         let own = self.node().addr;
-        let device =
-            Device { v4: own, v6: own, mac: [2, 0, 0, 0, 0, 9], flags: Device::NODE_FACING, mtu: 1500 };
+        let device = Device {
+            v4: own,
+            v6: own,
+            mac: [2, 0, 0, 0, 0, 9],
+            flags: Device::NODE_FACING,
+            mtu: 1500,
+            netns: 0,
+        };
         self.tables.devices.insert(UPLINK, device);
         for pod in 0..LOCAL {
             let (ifindex, addr) = (FIRST_POD + pod, self.pod(pod).addr);

@@ -57,6 +57,15 @@ fn errors_pass_that_quote_an_allowed_flow() {
         assert_eq!(world.gets(0, UPLINK, &udp(friend, with_port(pod, PORT))), Verdict::Pass);
         assert_eq!(world.sends(0, &said(PORT)), Verdict::Pass);
         assert_eq!(world.sends(0, &said(81)), EGRESS);
+        // Of one that was cut nothing is to be learned any more, and of one whose peer is another it is to be seen first.
+        world.next_generation();
+        assert_eq!(world.gets(0, UPLINK, &about(4000)), INGRESS);
+        assert_eq!(world.sends(0, &tcp(pod, friend, ACK)), Verdict::Pass);
+        assert_eq!(world.gets(0, UPLINK, &about(4000)), Verdict::Pass);
+        world.tables.policy.addresses.clear();
+        world.next_generation();
+        assert!(cut(world.sends(0, &tcp(pod, friend, ACK))).is_some());
+        assert_eq!(world.gets(0, UPLINK, &about(4000)), INGRESS);
         // Redirects never do.
         let redirect = icmp(router, pod, kinds(&world, 5, 137), 255, Addr::default());
         assert_eq!(world.gets(0, UPLINK, &redirect), INGRESS);
@@ -196,6 +205,21 @@ fn errors_are_told_by_who_got_the_packet_to_who_sent_it() {
         let (at, long) = if pod.addr.is_v4() { (14 + 16, 4) } else { (14 + 24, 16) };
         elsewhere[at..at + long].copy_from_slice(&destination[at..at + long]);
         assert_eq!(world.sends(0, &elsewhere), EGRESS, "it is no answer to whom it goes");
+    }
+}
+
+#[test]
+fn errors_in_pieces_are_nobodys() {
+    for world in World::guarded() {
+        let (pod, friend) = (with_port(world.pod(0), PORT), world.pod(3));
+        let whole = frame::icmp_error(ip(pod), &frame::udp(friend.into(), pod.into(), &[7; 400]), true);
+        assert_eq!(world.sends(0, &whole), Verdict::Pass);
+        let pieces = frame::fragments(&whole, 24, 5);
+        assert!(pieces.len() > 1);
+        assert_eq!(world.sends(0, &pieces[0]), Verdict::Drop(DropReason::Unreadable));
+        let echo = icmp(pod, friend, kinds(&world, 8, 128), 64, Addr::default());
+        let long = [&echo[..], &[0; 200]].concat();
+        assert_eq!(world.sends(0, &long), Verdict::Pass, "what is no error");
     }
 }
 

@@ -5,6 +5,7 @@ mod flows;
 mod lifetime;
 mod messages;
 mod modes;
+mod older;
 mod sources;
 mod ways;
 

@@ -113,6 +113,25 @@ fn what_is_no_pod_passes_but_not_as_one() {
             assert_eq!(world.gets(0, UPLINK, &tcp(peer, own, SYN)), Verdict::Pass);
         }
         assert_eq!(world.sends(0, &tcp(world.pod(1), peer, SYN)), SPOOFED);
+        // Nor as one of another node's that a policy knows.
+        world.befriend(world.pod(2));
+        assert_eq!(world.sends(0, &tcp(world.pod(2), peer, SYN)), SPOOFED);
+        let about = frame::icmp_error(ip(world.client(1)), &udp(peer, world.pod(1)), true);
+        assert_eq!(world.sends(0, &about), SPOOFED, "another pod got it");
+    }
+}
+
+#[test]
+fn an_address_of_the_link_is_the_pods_that_sends_under_it() {
+    for mut world in World::guarded() {
+        world.isolate(0, Allows::FriendsPort, Allows::Nothing);
+        let (sender, pod) = (link_local(&world, 7), world.pod(0));
+        let (other, frame) = (FIRST_POD + 1, tcp(sender, pod, SYN));
+        assert_eq!(world.gets(0, other, &frame), INGRESS);
+        world.befriend(world.pod(1));
+        assert_eq!(world.gets(0, UPLINK, &frame), INGRESS, "on another device it is nobody's");
+        assert_eq!(world.gets(0, other, &frame), Verdict::Pass);
+        assert_eq!(world.sends(0, &tcp(pod, sender, SYN | ACK)), Verdict::Pass);
     }
 }
 

@@ -37,6 +37,25 @@ fn egress_is_judged_by_the_backend() {
 }
 
 #[test]
+fn another_backend_is_another_question() {
+    for mut world in World::guarded() {
+        world.set_backends(2..3);
+        world.isolate(0, Allows::Nothing, Allows::FriendsPort);
+        world.befriend(world.pod(2));
+        let (pod, vip) = (with_port(world.pod(0), 4000), world.vip());
+        assert_eq!(translated(world.sends(0, &udp(pod, vip))).dst, world.pod(2));
+        // The Service has another, and what was remembered of the way to the first is removed.
+        world.set_backends(3..4);
+        world.tables.flows.borrow_mut().clear();
+        assert_eq!(world.sends(0, &udp(pod, vip)), EGRESS);
+        assert_eq!(world.rows(), 0);
+        world.befriend(world.pod(3));
+        assert_eq!(translated(world.sends(0, &udp(pod, vip))).dst, world.pod(3));
+        assert_eq!(world.judged(), 1);
+    }
+}
+
+#[test]
 fn what_goes_past_the_stack_into_a_pod_is_judged_where_it_is_sent() {
     for mut world in World::guarded() {
         world.set_backends(0..1);
