@@ -10,7 +10,7 @@ use weir_ebpf::abi::{Counter, DropReason};
 
 use super::{PinArgs, RunArgs};
 use crate::kernel::{Attached, AttachedDevice, View, attached, attached_devices, expected};
-use crate::observe::{self, PlaceReport, Report, ReportedProblem};
+use crate::observe::{self, Hold, PlaceReport, Report, ReportedProblem};
 use crate::source::Connection;
 use crate::tables::Sizes;
 
@@ -194,7 +194,20 @@ fn print_policies(agent: &Report) {
         "          {} of {} known pods are isolated; {} flows of theirs, {} swept",
         policies.isolated, policies.pods, policies.judged, policies.swept
     );
+    print_where_held(agent);
     print_places(&agent.places);
+}
+
+/// Where pods that nobody knows are not held, and why.
+fn print_where_held(agent: &Report) {
+    for Hold { at, off } in observe::holds(agent) {
+        if let Some(off) = off {
+            println!("          pods that nobody knows are not held at their {at}: {}", off.describe());
+        }
+    }
+    if !agent.places.hold.untold.is_empty() {
+        println!("          these are at {}", agent.places.hold.untold.join(", "));
+    }
 }
 
 /// Who is held, who passes that no policy is about, and what is wrong with addresses.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use weir_ebpf::abi::PodCgroups;
+
 use super::Config;
 use crate::kernel::{DeviceKind, Generation, Hooks, NodeTables, PinRoot};
 use crate::network::find_pod_cgroups;
@@ -23,6 +25,10 @@ pub(super) struct Node {
     told: Told,
     report: SharedReport,
     problems: Vec<ReportedProblem>,
+    /// The cgroups that hold all pods of the node's kubelet.
+    pod_cgroups: usize,
+    /// That there are none was logged.
+    told_of_cgroups: bool,
 }
 
 impl Node {
@@ -46,6 +52,8 @@ impl Node {
             told: Told::default(),
             report,
             problems: Vec::new(),
+            pod_cgroups: 0,
+            told_of_cgroups: false,
         })
     }
 
@@ -89,6 +97,7 @@ impl Node {
     pub(super) fn sync(&mut self) {
         let rows = NodeRows::compile(&self.facts, &self.told, &self.options);
         let cgroups = find_pod_cgroups(&self.cgroup_root, &self.seen());
+        self.pod_cgroups = cgroups.iter().filter(|(_, what)| *what == PodCgroups::ALL).count();
         let refused = self.tables.put(&rows).into_iter().chain(self.tables.put_pod_cgroups(&cgroups));
         let mut problems: Vec<ReportedProblem> = refused.map(|message| problem("node", message)).collect();
         match self.hooks.sync_devices(&self.pin_root, &self.wanted()) {
@@ -103,7 +112,8 @@ impl Node {
         self.tell(problems);
     }
 
-    /// The pods whose namespaces have rows. In a namespace that one of their processes makes nobody is held.
+    /// The pods whose namespaces have rows, and others that are known. In a namespace that one of their processes makes nobody is
+    /// held.
     fn seen(&self) -> HashSet<PodUid> {
         let behind = self.facts.pods.values().filter(|pod| pod.netns.is_some());
         let behind = behind.filter_map(|pod| match pod.owner {
@@ -111,7 +121,7 @@ impl Node {
             Owner::Unknown | Owner::Other(_) => None,
         });
         let elsewhere = self.told.elsewhere.keys().filter_map(|cookie| self.facts.elsewhere.get(cookie));
-        behind.chain(elsewhere.copied()).collect()
+        behind.chain(elsewhere.copied()).chain(self.told.seen.iter().copied()).collect()
     }
 
     /// Whether something is to be tried again.
@@ -137,6 +147,14 @@ impl Node {
             tracing::warn!("{}: {}", problem.object, problem.message);
         }
         self.problems = problems;
+        let lacks_cgroups = self.told.holds && self.pod_cgroups == 0;
+        if lacks_cgroups && !self.told_of_cgroups {
+            let root = self.cgroup_root.display();
+            tracing::warn!(
+                "the kubelet has no cgroup for pods below {root}: pods that nobody knows are not held at their sockets"
+            );
+        }
+        self.told_of_cgroups = lacks_cgroups;
         let devices = self.facts.devices.iter().map(|(&index, device)| ReportedDevice {
             index,
             name: device.name.clone(),
@@ -148,6 +166,8 @@ impl Node {
             pods: self.facts.pods.len(),
             pods_without_namespace: self.facts.pods.values().filter(|pod| pod.netns.is_none()).count(),
             pod_addresses: self.facts.pods.values().map(|pod| pod.addresses.len()).sum(),
+            pod_cgroups: self.pod_cgroups,
+            pod_networks: self.options.pod_networks(&self.told).len(),
             v4: self.facts.primary_v4,
             v6: self.facts.primary_v6,
             problems: self.problems.clone(),

@@ -1,6 +1,8 @@
 //! Where this node's pods are, in the running agent: network and objects put together, batch by batch; and who is held because
 //! nobody knows them.
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -8,10 +10,10 @@ use std::time::{Duration, Instant};
 use globset::GlobSet;
 use weir_ebpf::abi::Addr;
 
+use self::report::{describe, object_of, remedy};
 use crate::network::{Facts, Told};
-use crate::observe::{HeldDevice, PlaceReport};
 use crate::source::{ObjectKey, ObjectRef, Problem};
-use crate::state::{Behind, Placement, State, Unknown};
+use crate::state::{Behind, Placement, State};
 
 /// A device that is held for longer than this is told of in the log: somebody has to look.
 const LONG: Duration = Duration::from_secs(120);
@@ -155,13 +157,17 @@ impl Places {
     /// What the tables of the node are to say, and whether pods are to be sought that are behind no device of ours: if that is
     /// something else than before.
     pub(super) fn take_told(&mut self, state: &State) -> Option<(Told, bool)> {
-        // A pod whose namespace nobody can reach could never be known at its sockets.
-        let is_blind = self.facts.pods.values().any(|pod| pod.netns.is_none());
+        // Nobody is going to see a device of theirs. Where the agent may not look into processes, it finds no namespace either.
+        let unseen = self.unseen.iter().filter(|(_, (_, was_told))| *was_told).map(|(key, _)| key.clone());
+        let mut seen = state.policy().uids_of(&unseen.collect());
+        seen.extend(&self.placement.unreached);
         let told = Told {
             addresses: self.placement.addresses.clone(),
             elsewhere: self.placement.elsewhere.clone(),
+            seen,
             pod_networks: state.pod_networks().into(),
-            holds: self.holding.is_some() && !is_blind,
+            // One that has no UID would be taken for one that nobody knows.
+            holds: self.holding.is_some() && self.placement.untold.is_empty(),
         };
         let told = (told, self.placement.seeks);
         if self.told.as_ref() == Some(&told) {
@@ -213,104 +219,18 @@ impl Places {
             .map(|(key, message)| (object_of(key), Problem { field: "network".into(), message }))
             .collect();
         found.extend(self.contested());
+        found.extend(self.untold());
         self.problems = found;
         &self.problems
-    }
-
-    /// Addresses that are on a device which they are not for.
-    fn contested(&self) -> Vec<(ObjectRef, Problem)> {
-        let mut found = Vec::new();
-        for (index, ip) in &self.placement.contested {
-            let holder = self
-                .placement
-                .addresses
-                .get(ip)
-                .map_or_else(|| "another".into(), |index| self.device(*index));
-            let message = format!(
-                "{ip} on its device {} belongs to {holder}: nothing is sent there, and nothing taken from it under this address",
-                self.device(*index)
-            );
-            if let Some(Behind::Pod(key) | Behind::Second(key) | Behind::Unknown(Unknown::NoAddress(key))) =
-                self.placement.devices.get(index)
-            {
-                found.push((object_of(key), Problem { field: "network".into(), message }));
-            } else {
-                let object =
-                    ObjectRef { kind: "Device", namespace: "".into(), name: self.device(*index).into() };
-                found.push((object, Problem { field: "network".into(), message }));
-            }
-        }
-        found
-    }
-
-    /// What is in force, for people and metrics.
-    pub(super) fn tell(&self, report: &mut PlaceReport, now: Instant) {
-        let held = self.placement.devices.iter().filter_map(|(index, behind)| match behind {
-            Behind::Unknown(why) if self.holding.is_some() => {
-                let since = self.unknown.get(index).map_or(now, |(since, _)| *since);
-                let for_s = now.saturating_duration_since(since).as_secs();
-                Some(HeldDevice { name: self.device(*index), why: describe(why), for_s })
-            }
-            _ => None,
-        });
-        report.held = held.collect();
-        let others = self.placement.devices.iter().filter_map(|(index, behind)| match behind {
-            Behind::Other(cgroup) => Some(format!("{} ({cgroup})", self.device(*index))),
-            _ => None,
-        });
-        report.others = others.collect();
-        let seconds = self.placement.devices.iter().filter_map(|(index, behind)| match behind {
-            Behind::Second(key) => Some(format!("{key} at {}", self.device(*index))),
-            _ => None,
-        });
-        let unseen =
-            self.unseen.iter().filter(|(_, (since, _))| now.saturating_duration_since(*since) >= UNSEEN);
-        report.unenforced = seconds.chain(unseen.map(|(key, _)| key.to_string())).collect();
-        report.contested = self.placement.contested.len();
-        (report.holds, report.hold_seconds) = (self.holds.count, self.holds.sum.as_secs_f64());
-        report.longest_hold_seconds = self.holds.longest.as_secs_f64();
-    }
-
-    fn device(&self, index: u32) -> String {
-        self.facts.pods.get(&index).map_or_else(|| format!("device {index}"), |pod| pod.name.clone())
-    }
-}
-
-fn object_of(key: &ObjectKey) -> ObjectRef {
-    ObjectRef { kind: "Pod", namespace: key.namespace.clone(), name: key.name.clone() }
-}
-
-/// Why nobody knows who is behind a device.
-fn describe(why: &Unknown) -> String {
-    match why {
-        Unknown::NoWay => "its network namespace cannot be reached from here".into(),
-        Unknown::NoProcess => "no process is in its network namespace that says whose it is".into(),
-        Unknown::NoPod(uid) => format!("the cluster has told of no pod of this node with the UID {uid}"),
-        Unknown::NoAddress(key) => format!("pod {key} has no address that is its own"),
-    }
-}
-
-/// What a person can do about it.
-fn remedy(why: &Unknown) -> &'static str {
-    match why {
-        Unknown::NoWay => {
-            "run the agent with the node's PID namespace and CAP_SYS_PTRACE, or with --unknown-pods allow"
-        }
-        Unknown::NoProcess => {
-            "if nobody needs it remove it (`ip link delete`, `ip netns`); if it leads to a machine or a container without processes \
-             here, --unknown-pods allow lets it pass"
-        }
-        Unknown::NoPod(_) => {
-            "if the pod runs, look whether the agent may list pods, and whether --node-name is this node's name; if it has ended, \
-             its sandbox is still there (`crictl pods`)"
-        }
-        Unknown::NoAddress(_) => "look at the pod's status and at what the CNI plugin logs",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Pod as Device;
+    use crate::observe::PlaceReport;
+    use crate::source::{Event, Pod, PodIdentity, PodUid};
 
     #[test]
     fn nothing_is_waited_for_when_all_was_looked_at() {
@@ -322,5 +242,56 @@ mod tests {
         let state = State::new("here");
         assert!(places.look(&state, now).is_empty() && places.is_waiting());
         assert!(places.look(&state, now + UNSEEN).is_empty() && !places.is_waiting());
+    }
+
+    fn pod(uid: Option<&str>, address: [u8; 4]) -> Pod {
+        let identity =
+            uid.map(|uid| Box::new(PodIdentity { uid: PodUid::parse(uid).unwrap(), mirrors: None }));
+        let addresses = [IpAddr::from(address)].into();
+        Pod { identity, addresses, node: Some("here".into()), ..Pod::default() }
+    }
+
+    fn place(state: &mut State, places: &mut Places, name: &str, pod: Pod) -> Told {
+        state.apply(Event::Pod(ObjectKey::new("ns", name), Some(pod)));
+        let now = Instant::now();
+        places.place(state, now);
+        places.set_on(true, now);
+        places.take_told(state).unwrap().0
+    }
+
+    #[test]
+    fn a_namespace_out_of_reach_releases_its_own_pod_and_nobody_else() {
+        const UID: &str = "0b6fcf3e-7a0c-4a4e-9d7d-1f0a6e2b3c4d";
+        let options = PlaceOptions { holds: true, ..PlaceOptions::default() };
+        let mut places = Places::new(options, BTreeMap::new());
+        let device = |address: [u8; 4]| Device { addresses: vec![address.into()], ..Device::default() };
+        let pods = BTreeMap::from([(7, device([10, 0, 0, 5])), (8, device([10, 0, 0, 6]))]);
+        places.set_facts(Facts { pods, ..Facts::default() });
+        let mut state = State::new("here");
+        let told = place(&mut state, &mut places, "a", pod(Some(UID), [10, 0, 0, 5]));
+        assert!(told.holds);
+        assert_eq!(told.seen, BTreeSet::from([PodUid::parse(UID).unwrap()]));
+        // Its sockets are nobody's that could be told.
+        let told = place(&mut state, &mut places, "b", pod(None, [10, 0, 0, 6]));
+        assert!(!told.holds);
+        let problems = places.look(&state, Instant::now());
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].0.to_string(), "Pod ns/b");
+        let mut report = PlaceReport::default();
+        places.tell(&mut report, Instant::now());
+        assert_eq!(report.hold.untold.len(), 1);
+    }
+
+    #[test]
+    fn a_pod_that_no_device_leads_to_is_free_at_its_sockets_by_and_by() {
+        const UID: &str = "0b6fcf3e-7a0c-4a4e-9d7d-1f0a6e2b3c4d";
+        let options = PlaceOptions { holds: true, ..PlaceOptions::default() };
+        let mut places = Places::new(options, BTreeMap::new());
+        let mut state = State::new("here");
+        let told = place(&mut state, &mut places, "macvlan", pod(Some(UID), [10, 0, 0, 5]));
+        assert!(told.holds && told.seen.is_empty(), "its device may come at any moment");
+        places.look(&state, Instant::now() + UNSEEN);
+        let (told, _) = places.take_told(&state).unwrap();
+        assert_eq!(told.seen, BTreeSet::from([PodUid::parse(UID).unwrap()]));
     }
 }

@@ -1,12 +1,13 @@
 //! From facts to rows: pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use weir_ebpf::abi::{Addr, Config, Device, Netns, Port, Prefix, Workload};
 
 use super::facts::{Carrier, Facts, Pod};
+use crate::source::PodUid;
 
 /// Which way translated packets go on (`--forwarding`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -64,6 +65,14 @@ pub struct RowOptions {
     pub xdp: Xdp,
 }
 
+impl RowOptions {
+    /// The networks of which this node's pods have their addresses, whoever says so.
+    #[must_use]
+    pub fn pod_networks<'a>(&'a self, told: &'a Told) -> &'a [IpNet] {
+        if self.pod_networks.is_empty() { &told.pod_networks } else { &self.pod_networks }
+    }
+}
+
 /// The rows of the tables `workloads`, `netns`, `devices` and `config`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeRows {
@@ -84,6 +93,8 @@ pub struct Told {
     pub addresses: BTreeMap<IpAddr, u32>,
     /// The addresses of pods in namespaces that no device of ours leads into, by the namespaces' cookies.
     pub elsewhere: BTreeMap<u64, Vec<IpAddr>>,
+    /// Pods that are known though no row in `netns` says so: they are told by their cgroups.
+    pub seen: BTreeSet<PodUid>,
     /// The networks of which this node's pods have their addresses.
     pub pod_networks: Box<[IpNet]>,
     /// Whether pods that nobody knows are held ([`Config::HOLD_STRANGERS`]).
@@ -182,8 +193,7 @@ fn sockets_of(pod: &Pod, own: &[IpAddr]) -> u64 {
 
 fn compile_config(facts: &Facts, told: &Told, options: &RowOptions, v4: Addr, v6: Addr) -> Config {
     let service_networks = prefixes(&options.service_networks);
-    let pod_networks =
-        prefixes(if options.pod_networks.is_empty() { &told.pod_networks } else { &options.pod_networks });
+    let pod_networks = prefixes(options.pod_networks(told));
     let (first, last) = options.source_ports;
     Config {
         service_networks,

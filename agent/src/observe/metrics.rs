@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use weir_ebpf::abi::{Counter, DropReason};
 
+use super::hold::{Hold, Off, holds};
 use super::report::{PlaceReport, Report, SharedReport};
 use crate::kernel::Fill;
 use crate::source::Connection;
@@ -149,6 +150,7 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
         encode_connection(encoder, connection)?;
     }
     encode_holds(encoder, &report.places)?;
+    encode_where_held(encoder, report)?;
     let counters = [
         ("syncs", "Batches of changes that were written", report.syncs),
         ("swept_flows", "Flows forgotten because their lifetime was over", report.flows.swept),
@@ -206,6 +208,18 @@ fn encode_holds(encoder: &mut DescriptorEncoder<'_>, places: &PlaceReport) -> fm
     let help = "The longest that one of them was held";
     let unit = Some(&Unit::Seconds);
     longest.encode(encoder.encode_descriptor("longest_pod_hold", help, unit, longest.metric_type())?)
+}
+
+/// Where pods that nobody knows are held; where not, why.
+fn encode_where_held(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
+    let example = ConstGauge::new(0_i64);
+    let help = "Whether pods that nobody knows are held there, and why not";
+    let mut family = encoder.encode_descriptor("hold_unknown", help, None, example.metric_type())?;
+    for Hold { at, off } in holds(report) {
+        let labels = [("at", at), ("why", off.map_or("", Off::label))];
+        ConstGauge::new(i64::from(off.is_none())).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 fn encode_tables(encoder: &mut DescriptorEncoder<'_>, report: &Report, fills: &[Fill]) -> fmt::Result {
@@ -299,6 +313,25 @@ mod tests {
         }
         assert!(text.contains("weir_ready 1") && text.contains("weir_drops_read_total 7"));
     }
+
+    #[test]
+    fn where_nobody_is_held_is_told_with_the_reason() {
+        let report = SharedReport::default();
+        report.update(|report| {
+            (report.places.hold.is_asked, report.places.hold.is_on) = (true, true);
+            report.network.pod_networks = 1;
+        });
+        let text = Metrics::new(report, Box::new(InKernel::default)).encode().unwrap();
+        for (labels, value) in [
+            ("at=\"devices\",why=\"\"", 1),
+            ("at=\"sockets\",why=\"no-cgroups\"", 0),
+            ("at=\"addresses\",why=\"\"", 1),
+        ] {
+            let line = format!("weir_hold_unknown{{{labels}}} {value}");
+            assert!(text.contains(&line), "{line} is missing in\n{text}");
+        }
+    }
+
     #[test]
     fn each_table_has_its_rows_and_its_capacity_once() {
         let report = SharedReport::default();

@@ -2,6 +2,7 @@
 
 mod drops;
 mod health;
+mod hold;
 mod metrics;
 mod report;
 mod serve;
@@ -12,6 +13,7 @@ pub use drops::{
     serve_drops,
 };
 pub use health::{Health, HealthCheck, serve_health, serve_health_checks};
+pub use hold::{Hold, HoldReport, Off, holds};
 pub use metrics::{InKernel, Metrics};
 pub use report::{
     FlowReport, HeldDevice, NetworkReport, PlaceReport, PolicyReport, Report, ReportedDevice,

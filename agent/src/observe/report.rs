@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::hold::HoldReport;
 use crate::source::{Connection, Health, ObjectRef, Problem};
 use crate::state::Counts;
 use crate::tables::{Sizes, Usage};
@@ -67,6 +68,10 @@ pub struct NetworkReport {
     pub pods_without_namespace: usize,
     /// Their addresses.
     pub pod_addresses: usize,
+    /// Cgroups that hold all pods of the node's kubelet: without any nobody is held at a socket.
+    pub pod_cgroups: usize,
+    /// Networks of which this node's pods have their addresses: without any nobody is held by address.
+    pub pod_networks: usize,
     /// The node's own IPv4 address.
     pub v4: Option<IpAddr>,
     /// The same in IPv6.
@@ -124,6 +129,8 @@ pub struct PolicyReport {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlaceReport {
+    /// Whether they are held, and where not.
+    pub hold: HoldReport,
     /// Devices that are held.
     pub held: Vec<HeldDevice>,
     /// Devices behind which nobody of the cluster is, and in which cgroup that is: they pass.

@@ -6,6 +6,7 @@
 //! addresses gets nothing by taking a neighbour's.
 
 mod claims;
+mod missing;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,11 @@ pub struct Placement {
     pub elsewhere: BTreeMap<u64, Vec<IpAddr>>,
     /// Whether there are others, which are to be sought.
     pub seeks: bool,
+    /// Pods that are known by their addresses alone, because nobody has found a way into their namespaces: at their sockets they
+    /// are told by their cgroups.
+    pub unreached: BTreeSet<PodUid>,
+    /// Devices of those of them that have no UID: nothing tells their sockets from those of a pod that nobody knows.
+    pub untold: BTreeSet<u32>,
     /// The addresses of pods that are known by their UIDs.
     proven: HashMap<IpAddr, ObjectKey>,
     /// Of pods whose status says none yet, or those of a sandbox before this one, the addresses that they were made with.
@@ -115,6 +121,7 @@ impl PolicyState {
             placement.devices.insert(one.index, behind);
         }
         self.find_unplaced(facts, &uids, &mut placement);
+        self.find_unreached(&known, &mut placement);
         placement
     }
 
@@ -261,45 +268,6 @@ impl PolicyState {
             (Owner::Unknown, None) if one.device.netns.is_none() => Behind::Unknown(Unknown::NoWay),
             (Owner::Unknown, None) => Behind::Unknown(Unknown::NoProcess),
         }
-    }
-
-    fn find_unplaced(&self, facts: &Facts, uids: &HashMap<PodUid, PodView<'_>>, placement: &mut Placement) {
-        let placed: BTreeSet<ObjectKey> = placement
-            .devices
-            .values()
-            .filter_map(|behind| match behind {
-                Behind::Pod(key) | Behind::Second(key) | Behind::Unknown(Unknown::NoAddress(key)) => {
-                    Some(key.clone())
-                }
-                Behind::Other(_) | Behind::Unknown(_) => None,
-            })
-            .collect();
-        for (namespace, name) in
-            self.here.iter().flat_map(|(namespace, names)| names.iter().map(move |name| (namespace, name)))
-        {
-            let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
-            let Some(view) = self.pod(&key).filter(|_| !placed.contains(&key)) else { continue };
-            let said = self.said(&view);
-            for addr in said {
-                placement.addresses.entry(*addr).or_insert(0);
-            }
-            placement.unplaced.insert(key, !said.is_empty());
-        }
-        for (cookie, uid) in &facts.elsewhere {
-            if let Some(view) = uids.get(uid) {
-                let said = self.said(view);
-                if !said.is_empty() {
-                    placement.elsewhere.insert(*cookie, said.to_vec());
-                }
-            }
-        }
-        let found: BTreeSet<ObjectKey> =
-            facts.elsewhere.values().filter_map(|uid| uids.get(uid)).map(key_of).collect();
-        // One without addresses is being made, most likely behind a veth.
-        placement.seeks = placement.unplaced.iter().any(|(key, has_addresses)| {
-            let has_uid = self.pod(key).is_some_and(|view| view.pod.identity.is_some());
-            *has_addresses && has_uid && !found.contains(key)
-        });
     }
 }
 

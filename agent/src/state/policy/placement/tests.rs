@@ -369,3 +369,41 @@ fn what_changes_hands_is_looked_at_again() {
     assert_eq!(world.state.take_changes().workloads, [ip(5)].into());
     assert_eq!(world.owner(5), Some("old"));
 }
+
+/// A device into whose namespace nobody has found a way.
+fn unreached(has: &[u8]) -> Device {
+    Device { netns: None, ..device(Owner::Unknown, 0, has) }
+}
+
+#[test]
+fn who_is_known_by_address_alone_is_told_by_the_cgroup() {
+    // A static pod's cgroup is named by its manifest.
+    let mirror = Pod {
+        identity: Some(Box::new(PodIdentity { uid: uid(2), mirrors: Some(uid(3)) })),
+        ..pod(2, 2, &[6])
+    };
+    // It says that it stands for another pod of this node.
+    let liar = Pod {
+        identity: Some(Box::new(PodIdentity { uid: uid(4), mirrors: Some(uid(5)) })),
+        ..pod(4, 4, &[8])
+    };
+    let pods = [("a", pod(1, 1, &[5])), ("m", mirror), ("l", liar), ("n", pod(5, 5, &[]))];
+    let devices =
+        vec![(7, unreached(&[5])), (8, unreached(&[6])), (9, unreached(&[8])), (10, unreached(&[9]))];
+    let mut world = World::new(&pods, devices);
+    assert_eq!(*world.behind(10), Behind::Unknown(Unknown::NoWay));
+    assert_eq!(world.placement.unreached, BTreeSet::from([uid(1), uid(2), uid(3), uid(4)]));
+    assert_eq!(world.placement.untold, BTreeSet::new(), "who is not known is held");
+    // One whose namespace is reached is told by that.
+    world.plug(7, Some(of_pod(1, &[5])));
+    assert_eq!(world.placement.unreached, BTreeSet::from([uid(2), uid(3), uid(4)]));
+}
+
+#[test]
+fn a_pod_without_a_uid_in_a_namespace_out_of_reach_is_told_by_nothing() {
+    let mute = Pod { identity: None, ..pod(1, 1, &[5]) };
+    let mut world = World::new(&[("a", mute)], vec![(7, unreached(&[5])), (8, unreached(&[9]))]);
+    assert_eq!(world.placement.untold, BTreeSet::from([7]));
+    world.plug(7, Some(device(Owner::Unknown, 0, &[5])));
+    assert_eq!(world.placement.untold, BTreeSet::new());
+}
