@@ -200,9 +200,7 @@ impl PolicyRows {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut tables: BTreeMap<&str, (usize, String)> = BTreeMap::new();
-        let refused = self.refused.iter().map(|(row, (_, error))| (row.table(), error));
-        let unbound = self.unbound.values().map(|error| ("pod_policies", error));
-        for (table, error) in refused.chain(unbound) {
+        for (table, error) in self.refused.iter().map(|(row, (_, error))| (row.table(), error)) {
             let (rows, _) = tables.entry(table).or_insert_with(|| (0, error.to_string()));
             *rows += 1;
         }
@@ -215,6 +213,7 @@ impl PolicyRows {
                 ),
             })
             .collect();
+        problems.extend(self.problem_of_unbound());
         if let Some((first, pods)) = self.pods.shut() {
             problems.push(Problem {
                 field: "verdicts".into(),
@@ -234,6 +233,21 @@ impl PolicyRows {
             });
         }
         problems
+    }
+
+    /// Pods whose devices have no row: to the programs nobody knows them.
+    fn problem_of_unbound(&self) -> Option<Problem> {
+        let error = self.unbound.values().next()?;
+        let so = if self.options.holds_unknown {
+            "they are held: but for their node they neither send nor get anything"
+        } else {
+            "no policy is in force for them, and all passes (--unknown-pods allow)"
+        };
+        let message = format!(
+            "{error}: the pods behind {} devices are unknown to it; {so}; tried again in a moment",
+            self.unbound.len()
+        );
+        Some(Problem { field: "pod_policies".into(), message })
     }
 
     /// The addresses of pods whose policies are not wholly in force for want of rows. `sets_with`: the sets that ask for a set of

@@ -217,6 +217,20 @@ fn a_network_without_room_closes_the_pods_that_ask_for_it() {
 }
 
 #[test]
+fn what_becomes_of_a_pod_without_a_row_depends_on_what_is_done_with_unknown_ones() {
+    for (holds_unknown, expected) in [(true, "they are held"), (false, "all passes (--unknown-pods allow)")] {
+        let options = PolicyOptions { holds_unknown, ..OPTIONS };
+        let (mut rows, mut store) = (PolicyRows::new(options, PolicySnapshot::default()), Store::default());
+        rows.set_workloads(here(), BTreeSet::new(), &mut store);
+        store.full.insert("pod_policies");
+        rows.apply(update(), true, &mut store);
+        let problems: Vec<String> = rows.problems().iter().map(ToString::to_string).collect();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{problems:?}");
+        assert!(problems[0].contains("pods behind 1 devices"), "{problems:?}");
+    }
+}
+
+#[test]
 fn other_rows_without_room_allow_less_and_are_tried_again() {
     for table in ["port_rules", "verdicts", "policy_names", "pod_policies"] {
         let (mut rows, mut store) = (rows(), Store::default());
