@@ -5,15 +5,17 @@ mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use globset::GlobSet;
+use ipnet::IpNet;
 use weir_ebpf::abi::Addr;
 
 use self::report::{describe, object_of, remedy};
 use crate::network::{Facts, Told};
 use crate::source::{ObjectKey, ObjectRef, Problem};
-use crate::state::{Behind, Placement, State};
+use crate::state::{Behind, Given, Placement, State};
 
 /// A device that is held for longer than this is told of in the log: somebody has to look.
 const LONG: Duration = Duration::from_secs(120);
@@ -21,11 +23,16 @@ const LONG: Duration = Duration::from_secs(120);
 /// A pod that has addresses for longer than this, and no device, has none that we could see.
 const UNSEEN: Duration = Duration::from_secs(30);
 
+/// Whoever seems to be nobody of the cluster's for longer than this is no pod whose object is on its way.
+const SETTLED: Duration = Duration::from_secs(60);
+
 /// What is asked for about places.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PlaceOptions {
     /// Whether pods that nobody knows are held.
     pub(super) holds: bool,
+    /// The networks of which this node's pods have their addresses; none: as the Node says.
+    pub(super) pod_networks: Vec<IpNet>,
     /// Devices, and pods by namespace and name, that may send with any source.
     pub(super) trusted: Option<GlobSet>,
     pub(super) trusted_pods: Option<GlobSet>,
@@ -40,6 +47,8 @@ pub(super) struct Places {
     told: Option<(Told, bool)>,
     /// Devices of whom nobody knows whose they are: since when, and whether that was told.
     unknown: BTreeMap<u32, (Instant, bool)>,
+    /// Devices behind which is nobody of the cluster's: since when, and who.
+    others: BTreeMap<u32, (Instant, Arc<str>)>,
     /// Pods that have addresses and no device: since when, and whether it was looked what that means.
     unseen: BTreeMap<ObjectKey, (Instant, bool)>,
     /// Since when who is not known is held.
@@ -66,6 +75,7 @@ impl Places {
             facts_changed: false,
             told: None,
             unknown: BTreeMap::new(),
+            others: BTreeMap::new(),
             unseen: BTreeMap::new(),
             holding: None,
             holds: Holds::default(),
@@ -83,9 +93,14 @@ impl Places {
         if !(std::mem::take(&mut self.facts_changed) | state.take_pods_here_changed()) {
             return false;
         }
-        let placement = state.place(&self.facts, &self.placement.addresses);
+        let settled =
+            self.others.iter().filter(|(_, (since, _))| now.saturating_duration_since(*since) >= SETTLED);
+        let settled = settled.map(|(index, _)| *index).collect();
+        let (before, networks) = (&self.placement.addresses, &*self.options.pod_networks);
+        let placement = state.place(&self.facts, Given { before, networks, settled: &settled });
         let changed = placement != self.placement;
         self.placement = placement;
+        self.follow_others(now);
         self.follow_unknown(now);
         self.unseen.retain(|key, _| self.placement.unplaced.get(key) == Some(&true));
         for key in
@@ -94,6 +109,19 @@ impl Places {
             self.unseen.entry(key.clone()).or_insert((now, false));
         }
         changed
+    }
+
+    /// One that is held, or of another now, or gone, is not there for long.
+    fn follow_others(&mut self, now: Instant) {
+        let other = |index: &u32| match self.placement.devices.get(index) {
+            Some(Behind::Other(who)) => Some(who),
+            _ => None,
+        };
+        self.others.retain(|index, (_, who)| other(index) == Some(who));
+        let all = self.placement.devices.keys().filter_map(|index| Some((*index, other(index)?.clone())));
+        for (index, who) in all {
+            self.others.entry(index).or_insert((now, who));
+        }
     }
 
     /// Devices whose owner is known now were held until now.
@@ -160,7 +188,7 @@ impl Places {
         // Nobody is going to see a device of theirs. Where the agent may not look into processes, it finds no namespace either.
         let unseen = self.unseen.iter().filter(|(_, (_, was_told))| *was_told).map(|(key, _)| key.clone());
         let mut seen = state.policy().uids_of(&unseen.collect());
-        seen.extend(&self.placement.unreached);
+        seen.extend(&self.placement.by_cgroup);
         let told = Told {
             addresses: self.placement.addresses.clone(),
             elsewhere: self.placement.elsewhere.clone(),
@@ -228,7 +256,7 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Pod as Device;
+    use crate::network::{Owner, Pod as Device};
     use crate::observe::PlaceReport;
     use crate::source::{Event, Pod, PodIdentity, PodUid};
 
@@ -293,5 +321,28 @@ mod tests {
         places.look(&state, Instant::now() + UNSEEN);
         let (told, _) = places.take_told(&state).unwrap();
         assert_eq!(told.seen, BTreeSet::from([PodUid::parse(UID).unwrap()]));
+    }
+
+    #[test]
+    fn who_was_there_long_before_a_pod_is_not_held_for_it() {
+        let networks = vec!["10.0.0.0/24".parse().unwrap()];
+        let options = PlaceOptions { holds: true, pod_networks: networks, ..PlaceOptions::default() };
+        for (after, is_held) in [(SETTLED / 2, true), (SETTLED, false)] {
+            let mut places = Places::new(options.clone(), BTreeMap::new());
+            let device = Device {
+                netns: Some(1),
+                owner: Owner::Other("/docker".into()),
+                addresses: vec![[10, 0, 0, 5].into()],
+                ..Device::default()
+            };
+            places.set_facts(Facts { pods: BTreeMap::from([(7, device)]), ..Facts::default() });
+            let (mut state, begun) = (State::new("here"), Instant::now());
+            places.place(&mut state, begun);
+            assert!(places.free().contains(&7));
+            let made = Pod { addresses: Box::default(), ..pod(None, [10, 0, 0, 6]) };
+            state.apply(Event::Pod(ObjectKey::new("ns", "made"), Some(made)));
+            places.place(&mut state, begun + after);
+            assert_eq!(!places.free().contains(&7), is_held, "{after:?}");
+        }
     }
 }

@@ -87,6 +87,7 @@ pub(super) fn start(
     let node = Node::start(config, &generation, hooks, report.clone())?;
     let places = PlaceOptions {
         holds: config.holds_unknown_pods,
+        pod_networks: config.rows.pod_networks.clone(),
         trusted: config.network.trusted.clone(),
         trusted_pods: config.network.trusted_pods.clone(),
     };

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{Labels, PodUid, PolicyModes, Protocol, Selector};
 
-/// A pod that policies may select: it has a network of its own and has not ended.
+/// A pod that has not ended: with a network of its own policies may select it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Pod {
     /// `metadata.creationTimestamp`, seconds since 1970; `None` where the object has none.
@@ -22,6 +22,8 @@ pub struct Pod {
     pub node: Option<Arc<str>>,
     /// By what its node knows it; `None` where that is not known. The state keeps it of pods of its own node alone.
     pub identity: Option<Box<PodIdentity>>,
+    /// `spec.hostNetwork`: no policy is about it, and of all of this only `node` and `identity` are there.
+    pub host_network: bool,
 }
 
 /// By what the kubelet of a pod's node names the pod's cgroup.

@@ -22,7 +22,7 @@ mod policy;
 pub use demand::NARROW;
 pub use node_ports::NodePortAddresses;
 pub use policy::{
-    Behind, ClusterPolicyView, Placement, PodView, PolicyChanges, PolicyState, Selected, Unknown,
+    Behind, ClusterPolicyView, Given, Placement, PodView, PolicyChanges, PolicyState, Selected, Unknown,
 };
 
 #[cfg(test)]
@@ -184,10 +184,11 @@ impl State {
         &self.policy
     }
 
-    /// Puts the pods of this node and its devices together; `before`: who had which address until now. What policies say is said
-    /// of the pods that are found.
-    pub fn place(&mut self, facts: &Facts, before: &BTreeMap<IpAddr, u32>) -> Placement {
-        let placement = self.policy.place(facts, before);
+    /// Puts the pods of this node and its devices together. What policies say is said of the pods that are found. Where `given`
+    /// has no networks it is as the Node says.
+    pub fn place(&mut self, facts: &Facts, given: Given<'_>) -> Placement {
+        let networks = if given.networks.is_empty() { &self.pod_networks } else { given.networks };
+        let placement = self.policy.place(facts, &Given { networks, ..given });
         self.policy.set_placement(&placement);
         placement
     }
@@ -357,8 +358,11 @@ impl State {
         // One that is gone is on its way out, too.
         self.leaving = node.as_ref().is_none_or(|node| node.leaving);
         // Nobody takes them back from a Node that is there; one that is gone comes back with the same, or with others.
-        if let Some(node) = &node {
+        if let Some(node) = &node
+            && self.pod_networks != node.pod_networks
+        {
             self.pod_networks.clone_from(&node.pod_networks);
+            self.policy.look_at_places();
         }
         let zone = node.and_then(|node| node.zone);
         if zone == self.node.zone {

@@ -101,6 +101,9 @@ pub(super) fn describe(why: &Unknown) -> String {
         Unknown::NoProcess => "no process is in its network namespace that says whose it is".into(),
         Unknown::NoPod(uid) => format!("the cluster has told of no pod of this node with the UID {uid}"),
         Unknown::NoAddress(key) => format!("pod {key} has no address that is its own"),
+        Unknown::MayBe(key) => format!(
+            "its processes are no pod's, but it may be pod {key} in the making, which no other device is known to lead to"
+        ),
     }
 }
 
@@ -118,6 +121,8 @@ pub(super) fn remedy(why: &Unknown) -> &'static str {
             "if the pod runs, look whether the agent may list pods, and whether --node-name is this node's name; if it has ended, \
              its sandbox is still there (`crictl pods`)"
         }
-        Unknown::NoAddress(_) => "look at the pod's status and at what the CNI plugin logs",
+        Unknown::NoAddress(_) | Unknown::MayBe(_) => {
+            "look at the pod's status and at what the CNI plugin logs"
+        }
     }
 }

@@ -19,19 +19,24 @@ const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Where a mirror pod says which static pod it stands for: the kubelet's own UID of that one.
 pub(crate) const ANNOTATION_MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// A pod. Not ours (no object, no problem): it has its node's network, which no policy selects (semantics of hostNetwork
-/// pods: kubernetes.io, Network Policies), or it has ended, and its address may be another pod's. One that is being deleted
-/// still runs.
+/// A pod. Not ours (no object, no problem): it has ended, and its address may be another pod's. One that is being deleted still
+/// runs. Of one that has its node's network, which no policy selects (semantics of hostNetwork pods: kubernetes.io, Network
+/// Policies), by what its node knows it: what it makes is no pod.
 #[must_use]
 pub fn parse_pod(api: &api::Pod) -> Parsed<Pod> {
     let spec = api.spec.as_ref();
     let phase = api.status.as_ref().and_then(|status| status.phase.as_deref());
     let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
-    if host_network || matches!(phase, Some("Succeeded" | "Failed")) {
+    if matches!(phase, Some("Succeeded" | "Failed")) {
         return Parsed::not_ours();
     }
     let mut problems = Problems::default();
     let node = spec.and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty());
+    if host_network {
+        let (node, identity) = (node.map(Arc::from), parse_identity(&api.metadata));
+        let object = identity.is_some().then(|| Pod { node, identity, host_network, ..Pod::default() });
+        return Parsed { object, problems: Vec::new() };
+    }
     let pod = Pod {
         created_s: api.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         labels: parse_labels(api.metadata.labels.as_ref()),
@@ -43,6 +48,7 @@ pub fn parse_pod(api: &api::Pod) -> Parsed<Pod> {
         ports: spec.map(|spec| parse_ports(spec, &mut problems)).unwrap_or_default(),
         node: node.map(Arc::from),
         identity: parse_identity(&api.metadata),
+        host_network,
     };
     Parsed { object: Some(pod), problems: problems.finish() }
 }

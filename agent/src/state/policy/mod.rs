@@ -13,7 +13,8 @@ use std::sync::Arc;
 use super::Counts;
 use super::demand::{Asker, Demand};
 use crate::source::{
-    ClusterNetworkPolicy, Labels, Namespace, NetworkPolicy, ObjectKey, Pod, PolicyDemand, PolicySync,
+    ClusterNetworkPolicy, Labels, Namespace, NetworkPolicy, ObjectKey, Pod, PodIdentity, PolicyDemand,
+    PolicySync,
 };
 
 mod cluster;
@@ -22,7 +23,7 @@ mod tests;
 
 pub use cluster::{ClusterPolicyView, Selected};
 
-pub use placement::{Behind, Placement, Unknown};
+pub use placement::{Behind, Given, Placement, Unknown};
 
 /// The objects by namespace, then by name.
 type ByNamespace<T> = HashMap<Arc<str>, BTreeMap<Arc<str>, T>>;
@@ -40,6 +41,8 @@ pub struct PolicyState {
     audited: usize,
     /// The pods that say that they have an address; hardly ever more than one.
     claimants: HashMap<IpAddr, Vec<ObjectKey>>,
+    /// Those of this node that have its network: what they are known by. They are not among the pods.
+    hosts: BTreeMap<ObjectKey, PodIdentity>,
     /// The pods of this node.
     here: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// The addresses of pods of this node that are known by their UIDs.
@@ -86,6 +89,7 @@ impl PolicyState {
             cluster: BTreeMap::new(),
             audited: 0,
             claimants: HashMap::new(),
+            hosts: BTreeMap::new(),
             here: HashMap::new(),
             proven: HashMap::new(),
             provisional: HashMap::new(),

@@ -7,12 +7,15 @@
 
 mod claims;
 mod missing;
+mod others;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use self::claims::{Known, claims, is_same_pod, weigh};
 use super::cluster::Selected;
@@ -35,10 +38,11 @@ pub struct Placement {
     pub elsewhere: BTreeMap<u64, Vec<IpAddr>>,
     /// Whether there are others, which are to be sought.
     pub seeks: bool,
-    /// Pods that are known by their addresses alone, because nobody has found a way into their namespaces: at their sockets they
-    /// are told by their cgroups.
-    pub unreached: BTreeSet<PodUid>,
-    /// Devices of those of them that have no UID: nothing tells their sockets from those of a pod that nobody knows.
+    /// Pods that at sockets are told by their cgroups: those that are known by their addresses alone, because nobody has found a way
+    /// into their namespaces, and those that have the node's.
+    pub by_cgroup: BTreeSet<PodUid>,
+    /// Devices of pods without UIDs into whose namespaces nobody has found a way: nothing tells their sockets from those of a
+    /// pod that nobody knows.
     pub untold: BTreeSet<u32>,
     /// The addresses of pods that are known by their UIDs.
     proven: HashMap<IpAddr, ObjectKey>,
@@ -52,6 +56,17 @@ impl Placement {
     pub fn before(addresses: BTreeMap<IpAddr, u32>) -> Self {
         Self { addresses, ..Self::default() }
     }
+}
+
+/// What decides beside devices and pods.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// Who had which address until now.
+    pub before: &'a BTreeMap<IpAddr, u32>,
+    /// Of which this node's pods have their addresses; none where nobody says so.
+    pub networks: &'a [IpNet],
+    /// Devices behind which has been nobody of the cluster's for so long that it is no pod in the making.
+    pub settled: &'a BTreeSet<u32>,
 }
 
 /// Who is behind a device.
@@ -78,13 +93,17 @@ pub enum Unknown {
     NoPod(PodUid),
     /// The pod has no address yet, or another one's.
     NoAddress(ObjectKey),
+    /// It seems to be nobody of the cluster's, but may be this pod, which is behind no device that we know.
+    MayBe(ObjectKey),
 }
 
 impl PolicyState {
-    /// Puts devices and pods together. `before`: who had which address until now.
+    /// Puts devices and pods together.
     #[must_use]
-    pub fn place(&self, facts: &Facts, before: &BTreeMap<IpAddr, u32>) -> Placement {
+    pub fn place(&self, facts: &Facts, given: &Given<'_>) -> Placement {
+        let before = given.before;
         let uids = self.uids();
+        let hosts = self.host_uids(&uids);
         let mut known: Vec<Known<'_>> =
             facts.pods.iter().map(|(index, device)| self.know(*index, device, &uids)).collect();
         weigh(&mut known, before);
@@ -108,7 +127,7 @@ impl PolicyState {
             placement.contested.extend(taken.map(|addr| (one.index, *addr)));
         }
         for one in &known {
-            let behind = self.behind(one, &known, &placement.addresses);
+            let behind = self.behind(one, &known, &placement.addresses, &hosts);
             if let (Behind::Pod(key), Some(_)) = (&behind, &one.pod) {
                 let own = placement.addresses.iter().filter(|(_, index)| **index == one.index);
                 let own: Vec<IpAddr> = own.map(|(addr, _)| *addr).collect();
@@ -121,7 +140,9 @@ impl PolicyState {
             placement.devices.insert(one.index, behind);
         }
         self.find_unplaced(facts, &uids, &mut placement);
+        placement.by_cgroup.extend(hosts.into_keys());
         self.find_unreached(&known, &mut placement);
+        self.hold_others(&known, facts, given, &mut placement);
         placement
     }
 
@@ -159,7 +180,8 @@ impl PolicyState {
     }
 
     /// Takes in what a source says of a pod.
-    pub(in crate::state) fn apply_pod(&mut self, key: &ObjectKey, mut pod: Option<source::Pod>) {
+    pub(in crate::state) fn apply_pod(&mut self, key: &ObjectKey, pod: Option<source::Pod>) {
+        let mut pod = self.set_host(key, pod);
         let before = self.pods.get(&key.namespace).and_then(|pods| pods.get(&key.name));
         if let Some(pod) = &mut pod {
             if !self.is_here(pod) {
@@ -177,6 +199,11 @@ impl PolicyState {
             self.provisional.remove(key);
         }
         self.put_pod(key, pod);
+    }
+
+    /// What is known of pods' places may mean something else than before.
+    pub(in crate::state) fn look_at_places(&mut self) {
+        self.pods_here_changed = true;
     }
 
     /// Whether a pod of this node came, went or changed since the last call.
@@ -245,7 +272,13 @@ impl PolicyState {
         self.provisional.get(&key_of(view)).unwrap_or(&view.pod.addresses)
     }
 
-    fn behind(&self, one: &Known<'_>, known: &[Known<'_>], addresses: &BTreeMap<IpAddr, u32>) -> Behind {
+    fn behind(
+        &self,
+        one: &Known<'_>,
+        known: &[Known<'_>],
+        addresses: &BTreeMap<IpAddr, u32>,
+        hosts: &HashMap<PodUid, &ObjectKey>,
+    ) -> Behind {
         let own = || addresses.iter().filter(|(_, index)| **index == one.index).map(|(addr, _)| *addr);
         if let Some(view) = &one.pod {
             let key = key_of(view);
@@ -261,7 +294,10 @@ impl PolicyState {
         match (&one.device.owner, by_address) {
             (Owner::Pod(uid), view) => match view.filter(is_mute) {
                 Some(view) => Behind::Pod(key_of(&view)),
-                None => Behind::Unknown(Unknown::NoPod(*uid)),
+                None => match hosts.get(uid) {
+                    Some(host) => Behind::Other(format!("made by {host}, which has hostNetwork").into()),
+                    None => Behind::Unknown(Unknown::NoPod(*uid)),
+                },
             },
             (_, Some(view)) => Behind::Pod(key_of(&view)),
             (Owner::Other(cgroup), None) => Behind::Other(cgroup.clone()),

@@ -51,6 +51,20 @@ fn by_what_its_node_knows_it() {
 }
 
 #[test]
+fn of_a_pod_with_its_nodes_network_by_what_that_knows_it() {
+    let uid = "0b6fcf3e-7a0c-4a4e-9d7d-1f0a6e2b3c4d";
+    let found = faultless(json!({"metadata": {"uid": uid}, "spec": {"hostNetwork": true}}));
+    let identity = PodIdentity { uid: PodUid::parse(uid).unwrap(), mirrors: None };
+    let expected = Pod {
+        node: Some("here".into()),
+        identity: Some(Box::new(identity)),
+        host_network: true,
+        ..Pod::default()
+    };
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn who_is_none() {
     for none in [
         json!({"spec": {"hostNetwork": true}}),

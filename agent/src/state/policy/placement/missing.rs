@@ -27,7 +27,7 @@ impl PolicyState {
                 placement.untold.insert(one.index);
             }
         }
-        placement.unreached = self.uids_of(&unreached);
+        placement.by_cgroup.extend(self.uids_of(&unreached));
     }
 
     pub(super) fn find_unplaced(

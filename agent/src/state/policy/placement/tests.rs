@@ -45,6 +45,8 @@ fn other(has: &[u8]) -> Device {
 struct World {
     state: PolicyState,
     facts: Facts,
+    networks: Vec<IpNet>,
+    settled: BTreeSet<u32>,
     placement: Placement,
 }
 
@@ -55,18 +57,29 @@ impl World {
             state.apply_pod(&key(name), Some(pod.clone()));
         }
         let facts = Facts { pods: devices.into_iter().collect(), ..Facts::default() };
-        let mut world = Self { state, facts, placement: Placement::default() };
+        let mut world = Self {
+            state,
+            facts,
+            networks: Vec::new(),
+            settled: BTreeSet::new(),
+            placement: Placement::default(),
+        };
         world.place();
         world
     }
 
     fn place(&mut self) {
-        let placement = self.state.place(&self.facts, &self.placement.addresses);
+        let placement = self.put();
         self.state.set_placement(&placement);
         self.placement = placement;
         // Nothing of it depends on how often it was said.
-        let again = self.state.place(&self.facts, &self.placement.addresses);
+        let again = self.put();
         assert_eq!(again, self.placement);
+    }
+
+    fn put(&self) -> Placement {
+        let (networks, settled) = (&*self.networks, &self.settled);
+        self.state.place(&self.facts, &Given { before: &self.placement.addresses, networks, settled })
     }
 
     fn set(&mut self, name: &str, pod: Option<Pod>) {
@@ -93,6 +106,11 @@ impl World {
     fn owner(&self, last: u8) -> Option<&str> {
         self.state.owner(ip(last)).map(|view| &**view.name)
     }
+}
+
+/// Where an agent before this one wrote down who had which address.
+fn place_after(state: &PolicyState, facts: &Facts, before: BTreeMap<IpAddr, u32>) -> Placement {
+    state.place(facts, &Given { before: &before, networks: &[], settled: &BTreeSet::new() })
 }
 
 #[test]
@@ -185,7 +203,7 @@ fn who_says_nothing_is_known_by_the_address_and_keeps_it() {
     assert_eq!(*world.behind(7), Behind::Unknown(Unknown::NoProcess));
     // Another agent finds what is written down.
     let facts = Facts { pods: [(6, other(&[5])), (9, other(&[5]))].into(), ..Facts::default() };
-    let placement = world.state.place(&facts, &BTreeMap::from([(ip(5), 9)]));
+    let placement = place_after(&world.state, &facts, BTreeMap::from([(ip(5), 9)]));
     assert_eq!(placement.addresses[&ip(5)], 9);
     // One whose objects have no UIDs, on a node with a kubelet.
     world.plug(10, Some(of_pod(3, &[12])));
@@ -256,7 +274,7 @@ fn what_a_pod_takes_off_its_device_stays_its() {
     assert_eq!((world.holder(5), world.holder(91)), (Some(7), None));
     // Another agent did not see it there, and finds what is written down.
     let facts = Facts { pods: [(7, of_pod(1, &[91]))].into(), ..Facts::default() };
-    let placement = world.state.place(&facts, &BTreeMap::from([(ip(5), 7)]));
+    let placement = place_after(&world.state, &facts, BTreeMap::from([(ip(5), 7)]));
     assert_eq!(placement.addresses, BTreeMap::from([(ip(5), 7)]));
     world.set("a", None);
     assert_eq!(world.holder(91), None);
@@ -392,11 +410,11 @@ fn who_is_known_by_address_alone_is_told_by_the_cgroup() {
         vec![(7, unreached(&[5])), (8, unreached(&[6])), (9, unreached(&[8])), (10, unreached(&[9]))];
     let mut world = World::new(&pods, devices);
     assert_eq!(*world.behind(10), Behind::Unknown(Unknown::NoWay));
-    assert_eq!(world.placement.unreached, BTreeSet::from([uid(1), uid(2), uid(3), uid(4)]));
+    assert_eq!(world.placement.by_cgroup, BTreeSet::from([uid(1), uid(2), uid(3), uid(4)]));
     assert_eq!(world.placement.untold, BTreeSet::new(), "who is not known is held");
     // One whose namespace is reached is told by that.
     world.plug(7, Some(of_pod(1, &[5])));
-    assert_eq!(world.placement.unreached, BTreeSet::from([uid(2), uid(3), uid(4)]));
+    assert_eq!(world.placement.by_cgroup, BTreeSet::from([uid(2), uid(3), uid(4)]));
 }
 
 #[test]
@@ -406,4 +424,90 @@ fn a_pod_without_a_uid_in_a_namespace_out_of_reach_is_told_by_nothing() {
     assert_eq!(world.placement.untold, BTreeSet::from([7]));
     world.plug(7, Some(device(Owner::Unknown, 0, &[5])));
     assert_eq!(world.placement.untold, BTreeSet::new());
+}
+
+fn host(number: u8, mirrors: Option<u8>) -> Pod {
+    let identity = PodIdentity { uid: uid(number), mirrors: mirrors.map(uid) };
+    Pod {
+        host_network: true,
+        addresses: Box::default(),
+        identity: Some(Box::new(identity)),
+        ..pod(number, 1, &[])
+    }
+}
+
+#[test]
+fn what_a_pod_with_the_nodes_network_makes_is_no_pod() {
+    let mut world =
+        World::new(&[("proxy", host(1, Some(2)))], vec![(7, of_pod(1, &[5])), (8, of_pod(2, &[6]))]);
+    assert!(matches!(world.behind(7), Behind::Other(_)) && matches!(world.behind(8), Behind::Other(_)));
+    assert_eq!(world.placement.by_cgroup, BTreeSet::from([uid(1), uid(2)]));
+    assert!(world.placement.unplaced.is_empty(), "it is behind no device");
+    assert!(world.state.take_pods_here_changed());
+    // Saying so makes nobody free who has a network of its own.
+    world.set("static", Some(pod(2, 1, &[])));
+    assert_eq!(*world.behind(8), Behind::Pod(key("static")));
+    assert_eq!(world.placement.by_cgroup, BTreeSet::from([uid(1)]));
+    world.set("proxy", None);
+    assert_eq!(*world.behind(7), Behind::Unknown(Unknown::NoPod(uid(1))));
+    assert_eq!(world.placement.by_cgroup, BTreeSet::new());
+    // Another node's is nobody here.
+    world.set("proxy", Some(Pod { node: Some("there".into()), ..host(1, None) }));
+    assert_eq!(world.placement.by_cgroup, BTreeSet::new());
+    // Made anew under its name, with a network of its own.
+    world.set("proxy", Some(host(1, None)));
+    assert_eq!(world.placement.by_cgroup, BTreeSet::from([uid(1)]));
+    world.set("proxy", Some(pod(3, 1, &[])));
+    assert_eq!(world.placement.by_cgroup, BTreeSet::new());
+}
+
+#[test]
+fn who_may_be_the_pod_that_is_being_made_is_held() {
+    let mut world = World::new(&[("a", pod(1, 1, &[5]))], vec![(7, of_pod(1, &[5])), (8, other(&[6]))]);
+    world.networks = vec!["10.0.0.0/24".parse().unwrap()];
+    world.place();
+    assert!(matches!(world.behind(8), Behind::Other(_)), "every pod has its place");
+    world.set("new", Some(pod(2, 2, &[])));
+    let may_be = || Behind::Unknown(Unknown::MayBe(key("new")));
+    assert_eq!(*world.behind(8), may_be());
+    // It was there long before.
+    world.settled.insert(8);
+    world.place();
+    assert!(matches!(world.behind(8), Behind::Other(_)));
+    world.settled.clear();
+    world.place();
+    assert_eq!(*world.behind(8), may_be());
+    // It is on no network of pods; or nobody has seen where it is.
+    world.plug(9, Some(Device { addresses: vec!["172.17.0.2".parse().unwrap()], ..other(&[]) }));
+    assert!(matches!(world.behind(9), Behind::Other(_)));
+    world.plug(9, Some(other(&[])));
+    assert_eq!(*world.behind(9), may_be());
+    // What makes the pod may itself be one, with the node's network: then it is not asked for the address.
+    world.set("cni", Some(host(3, None)));
+    world.networks.clear();
+    world.plug(9, Some(of_pod(3, &[77])));
+    assert_eq!(*world.behind(9), may_be());
+    assert!(matches!(world.behind(8), Behind::Other(_)), "nobody says where pods are");
+    world.networks = vec!["10.0.0.0/24".parse().unwrap()];
+    // The pod has its place, or is elsewhere, or ends.
+    world.plug(10, Some(of_pod(2, &[9])));
+    assert!(matches!(world.behind(8), Behind::Other(_)) && matches!(world.behind(9), Behind::Other(_)));
+    world.plug(10, None);
+    assert_eq!(*world.behind(8), may_be());
+    world.set("new", Some(pod(2, 2, &[9])));
+    assert_eq!(*world.behind(8), may_be(), "its status may be of before");
+    world.facts.elsewhere.insert(70, uid(2));
+    world.place();
+    assert!(matches!(world.behind(8), Behind::Other(_)));
+    world.facts.elsewhere.clear();
+    world.set("new", None);
+    assert!(matches!(world.behind(8), Behind::Other(_)));
+    // One without a UID is known by the address of its status.
+    let mute = |said: &[u8]| Some(Pod { identity: None, ..pod(4, 4, said) });
+    world.set("mute", mute(&[9]));
+    assert!(matches!(world.behind(8), Behind::Other(_)));
+    world.set("mute", mute(&[]));
+    assert_eq!(*world.behind(8), Behind::Unknown(Unknown::MayBe(key("mute"))));
+    world.set("mute", mute(&[6]));
+    assert_eq!(*world.behind(8), Behind::Pod(key("mute")));
 }

@@ -1,0 +1,74 @@
+//! Who is behind a device and nobody of the cluster's network: containers of other engines, and what pods make that have their node's
+//! network. While a pod is being made whose device nobody knows, one of them may be that pod.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use super::claims::Known;
+use super::{Behind, Given, Placement, PodView, PolicyState, Unknown, key_of};
+use crate::network::{Facts, Owner};
+use crate::source::{self, ObjectKey, PodUid};
+
+impl PolicyState {
+    /// Takes in a pod that has the network of this node, or that one has it no more; returns whoever else it is.
+    pub(super) fn set_host(&mut self, key: &ObjectKey, pod: Option<source::Pod>) -> Option<source::Pod> {
+        let (host, pod) = match pod {
+            Some(pod) if pod.host_network => (self.is_here(&pod).then_some(pod.identity).flatten(), None),
+            pod => (None, pod),
+        };
+        let before = match host {
+            Some(identity) => self.hosts.insert(key.clone(), *identity),
+            None => self.hosts.remove(key),
+        };
+        self.pods_here_changed |= before.as_ref() != self.hosts.get(key);
+        pod
+    }
+
+    /// The pods that have the network of this node, by UID. That a pod only says that it stands for another makes nobody free of
+    /// policies who has a network of its own.
+    pub(super) fn host_uids(&self, uids: &HashMap<PodUid, PodView<'_>>) -> HashMap<PodUid, &ObjectKey> {
+        let all = self.hosts.iter().flat_map(|(key, identity)| {
+            [Some(identity.uid), identity.mirrors].into_iter().flatten().map(move |uid| (uid, key))
+        });
+        all.filter(|(uid, _)| !uids.contains_key(uid)).collect()
+    }
+
+    /// Holds those of them that may be a pod of this node whose device is not known: who came lately, with an address of its pods'
+    /// networks, or none that we could see. One that is itself in a pod's cgroup (what makes a pod may be a pod) also where nobody
+    /// says which networks those are.
+    pub(super) fn hold_others(
+        &self,
+        known: &[Known<'_>],
+        facts: &Facts,
+        given: &Given<'_>,
+        placement: &mut Placement,
+    ) {
+        let Some(made) = self.is_made(facts, placement) else { return };
+        let networks = given.networks;
+        for one in known.iter().filter(|one| !given.settled.contains(&one.index)) {
+            let Some(behind @ Behind::Other(_)) = placement.devices.get_mut(&one.index) else { continue };
+            let is_pods = |addr: &IpAddr| networks.iter().any(|network| network.contains(addr));
+            let addresses = &one.device.addresses;
+            let may_be = match networks.is_empty() {
+                true => matches!(one.device.owner, Owner::Pod(_)),
+                false => addresses.is_empty() || addresses.iter().any(is_pods),
+            };
+            if may_be {
+                *behind = Behind::Unknown(Unknown::MayBe(made.clone()));
+            }
+        }
+    }
+
+    /// A pod of this node that may be behind a device that seems to be another's: it has none of its own, and is not known to be
+    /// elsewhere. Where it has no UID its address says which device is its.
+    fn is_made(&self, facts: &Facts, placement: &Placement) -> Option<ObjectKey> {
+        let uids = self.uids();
+        let elsewhere: BTreeSet<ObjectKey> =
+            facts.elsewhere.values().filter_map(|uid| uids.get(uid)).map(key_of).collect();
+        let is_open = |(key, has_addresses): &(&ObjectKey, &bool)| {
+            let has_uid = self.pod(key).is_some_and(|view| view.pod.identity.is_some());
+            (has_uid || !**has_addresses) && !elsewhere.contains(*key)
+        };
+        placement.unplaced.iter().find(is_open).map(|(key, _)| key.clone())
+    }
+}
