@@ -14,7 +14,7 @@ pub use cgroup::find_cgroup_root;
 pub(crate) use mounts::mounted_netns;
 #[cfg(feature = "kernel")]
 pub(crate) use namespace::in_mount_namespace;
-pub(crate) use processes::{Process, cgroup_of_init, own_netns_inode, processes_in};
+pub(crate) use processes::{Process, cgroup_of_init, is_in, own_netns_inode, processes_in};
 
 use std::fs;
 use std::io;

@@ -53,6 +53,12 @@ pub(crate) fn cgroup_of_init() -> String {
     fs::read_to_string("/proc/1/cgroup").unwrap_or_default()
 }
 
+/// Whether the process of this number that began then is in the network namespace with this inode.
+pub(crate) fn is_in(pid: u32, started: u64, netns: u64) -> bool {
+    let began = || parse_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+    netns_of(pid) == Some(netns) && began() == Some(started)
+}
+
 fn netns_of(pid: u32) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{pid}/ns/net")).ok()?;
     link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
@@ -90,6 +96,8 @@ mod tests {
         let found = processes_in(|netns| netns == own).unwrap();
         let this = found.iter().find(|process| process.pid == std::process::id()).expect("we are there");
         assert!(this.cgroup.contains(":/"), "{this:?}");
+        assert!(is_in(this.pid, this.started, own));
+        assert!(!is_in(this.pid, this.started + 1, own) && !is_in(this.pid, this.started, own + 1));
         assert_eq!(processes_in(|_| false).unwrap(), []);
     }
 }

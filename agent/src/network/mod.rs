@@ -10,6 +10,7 @@
 
 pub(crate) mod channel;
 mod classify;
+mod elsewhere;
 mod facts;
 mod listener;
 mod mirror;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::host::Process;
+use crate::host::{Process, is_in};
 use crate::source::PodUid;
 
 /// Whose a network namespace is.
@@ -35,6 +35,11 @@ impl Witness {
     /// Whether both are of one process.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         (self.pid, self.started, &self.owner) == (other.pid, other.started, &other.owner)
+    }
+
+    /// Whether it is still in the network namespace with this inode.
+    pub(super) fn is_still_in(&self, netns: u64) -> bool {
+        is_in(self.pid, self.started, netns)
     }
 }
 

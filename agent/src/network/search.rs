@@ -9,17 +9,17 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::elsewhere::Elsewhere;
 use super::facts::Facts;
 use super::mirror::{Namespace, Nsid};
 use super::netns;
 use super::owner::{Owner, Witness, witness};
 use super::query::cookie_here;
 use crate::host::{Process, cgroup_of_init, own_netns_inode, processes_in};
-use crate::source::PodUid;
 
 /// The least and the most between two looks.
 const SOONEST: Duration = Duration::from_millis(25);
-const LATEST: Duration = Duration::from_secs(10);
+pub(super) const LATEST: Duration = Duration::from_secs(10);
 
 /// A process that is still there after this long was not there to make a pod.
 const SURE: Duration = Duration::from_secs(1);
@@ -31,10 +31,8 @@ pub(super) struct Search {
     namespaces: HashMap<u64, Sought>,
     /// Since when some namespace is there that nobody has found a way into, and when to try again.
     unreached: Option<Wait>,
-    /// Since when pods are sought that are behind none of our veths.
-    seeking: Option<Wait>,
-    /// Those that were found, by the inodes of their namespaces: cookie and UID.
-    elsewhere: HashMap<u64, (u64, PodUid)>,
+    /// Pods that are behind none of our veths.
+    elsewhere: Elsewhere,
 }
 
 /// A namespace whose owner is sought, or was found.
@@ -51,17 +49,17 @@ struct Sought {
 
 /// How long something has been waited for.
 #[derive(Clone, Copy, Debug)]
-struct Wait {
+pub(super) struct Wait {
     since: Instant,
-    due: Instant,
+    pub(super) due: Instant,
 }
 
 impl Wait {
-    fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { since: now, due: now }
     }
 
-    fn again(&mut self, now: Instant) {
+    pub(super) fn again(&mut self, now: Instant) {
         self.due = now + (now.saturating_duration_since(self.since) / 4).clamp(SOONEST, LATEST);
     }
 }
@@ -95,17 +93,14 @@ impl Search {
 
     /// Whether pods are sought that are behind none of our veths.
     pub(super) fn seek(&mut self, seeks: bool, now: Instant) {
-        if seeks != self.seeking.is_some() {
-            self.seeking = seeks.then(|| Wait::new(now));
-        }
+        self.elsewhere.seek(seeks, now);
     }
 
     /// When there is something to do without any announcement; `None`: never.
     pub(super) fn due(&self) -> Option<Instant> {
         let sought = self.namespaces.values().filter(|sought| !sought.is_settled);
         let sought = sought.map(|sought| sought.wait.due);
-        let others = self.unreached.iter().chain(&self.seeking).map(|wait| wait.due);
-        sought.chain(others).min()
+        sought.chain(self.unreached.map(|wait| wait.due)).chain(self.elsewhere.due()).min()
     }
 
     /// Looks through the processes, if it is time. `addresses`: those behind our veths into a namespace, by its cookie, and which of
@@ -119,7 +114,7 @@ impl Search {
         addresses: impl Fn(u64) -> Vec<(u32, IpAddr)>,
     ) -> std::io::Result<()> {
         let is_due = |wait: &Wait| wait.due <= now;
-        let seeks = self.seeking.as_ref().is_some_and(is_due);
+        let seeks = self.elsewhere.is_due(now);
         if !seeks && !self.namespaces.values().any(|sought| !sought.is_settled && is_due(&sought.wait)) {
             return Ok(());
         }
@@ -140,9 +135,8 @@ impl Search {
             let inside = processes.remove(&sought.inode).unwrap_or_default();
             sought.take(witness(&inside, &init), now, || addresses(*cookie));
         }
-        if let Some(wait) = self.seeking.as_mut().filter(|_| seeks) {
-            wait.again(now);
-            self.take_elsewhere(&processes, &init);
+        if seeks {
+            self.elsewhere.take(&processes, &init, now);
         }
         Ok(())
     }
@@ -156,23 +150,7 @@ impl Search {
                 pod.early = early.iter().filter(|(at, _)| at == index).map(|(_, ip)| *ip).collect();
             }
         }
-        facts.elsewhere = self.elsewhere.values().copied().collect();
-    }
-
-    /// Pods in namespaces that none of our veths leads into.
-    fn take_elsewhere(&mut self, processes: &HashMap<u64, Vec<&Process>>, init: &str) {
-        self.elsewhere.retain(|inode, _| processes.contains_key(inode));
-        for (inode, inside) in processes {
-            let Some(Owner::Pod(uid)) = witness(inside, init).map(|witness| witness.owner) else {
-                self.elsewhere.remove(inode);
-                continue;
-            };
-            let known = self.elsewhere.get(inode).map(|(cookie, _)| *cookie);
-            let cookie = || inside.iter().find_map(|process| cookie_of(process.pid));
-            if let Some(cookie) = known.or_else(cookie) {
-                self.elsewhere.insert(*inode, (cookie, uid));
-            }
-        }
+        facts.elsewhere = self.elsewhere.pods().collect();
     }
 }
 
@@ -210,7 +188,7 @@ impl Sought {
     }
 }
 
-fn cookie_of(pid: u32) -> Option<u64> {
+pub(super) fn cookie_of(pid: u32) -> Option<u64> {
     let file = File::open(format!("/proc/{pid}/ns/net")).ok()?;
     netns::inside(&file, cookie_here).ok()
 }

@@ -134,3 +134,29 @@ fn pods_without_a_veth_are_found_when_they_are_sought() {
     let wanted = PodUid::parse(UID).unwrap();
     until(&mut watch, "the pod elsewhere", |facts| facts.elsewhere.get(&cookie) == Some(&wanted));
 }
+
+#[test]
+fn a_pod_without_a_veth_whose_sandbox_is_made_anew_is_found_again() {
+    let cgroups = Cgroups::new("anew");
+    let mut stage = Stage::new("anew");
+    let mut watch = stage.watch();
+    let wanted = PodUid::parse("22222222-7a0c-4a4e-9d7d-1f0a6e2b3c4d").unwrap();
+    let below = format!("kubepods/pod{wanted}/a");
+    let cookies = |facts: &Facts| {
+        let own = facts.elsewhere.iter().filter(|(_, uid)| **uid == wanted);
+        own.map(|(cookie, _)| *cookie).collect::<Vec<_>>()
+    };
+    let first = stage.namespace("first");
+    let pause = cgroups.run(&first, &below);
+    let cookie = first.enter(weir_agent::network::own_netns).unwrap();
+    watch.seek(true);
+    until(&mut watch, "the pod elsewhere", |facts| cookies(facts) == [cookie]);
+    // All are found: nobody is sought any more.
+    watch.seek(false);
+    let second = stage.namespace("second");
+    let _pause = cgroups.run(&second, &below);
+    drop(pause);
+    stage.remove(&first);
+    let cookie = second.enter(weir_agent::network::own_netns).unwrap();
+    until(&mut watch, "its new sandbox", |facts| cookies(facts) == [cookie]);
+}
