@@ -9,7 +9,7 @@ use weir_ebpf::abi::PodCgroups;
 use super::Config;
 use crate::kernel::{DeviceKind, Generation, Hooks, NodeTables, PinRoot};
 use crate::network::find_pod_cgroups;
-use crate::network::{Facts, NodeRows, Owner, RowOptions, Told, Watch};
+use crate::network::{Facts, NodeRows, Owner, RowOptions, Seeks, Told, Watch};
 use crate::observe::{NetworkReport, ReportedDevice, ReportedProblem, SharedReport};
 use crate::source::{Event, PodUid};
 
@@ -78,7 +78,7 @@ impl Node {
     }
 
     /// Takes in what the cluster's objects say of this node; and whether pods are to be sought that are behind no device of ours.
-    pub(super) fn set_told(&mut self, told: Told, seeks: bool) {
+    pub(super) fn set_told(&mut self, told: Told, seeks: Seeks) {
         self.told = told;
         self.watch.seek(seeks);
     }
@@ -118,7 +118,7 @@ impl Node {
         let behind = self.facts.pods.values().filter(|pod| pod.netns.is_some());
         let behind = behind.filter_map(|pod| match pod.owner {
             Owner::Pod(uid) => Some(uid),
-            Owner::Unknown | Owner::Other(_) => None,
+            Owner::Unknown | Owner::Nobody | Owner::Other(_) => None,
         });
         let elsewhere = self.told.elsewhere.keys().filter_map(|cookie| self.facts.elsewhere.get(cookie));
         behind.chain(elsewhere.copied()).chain(self.told.seen.iter().copied()).collect()

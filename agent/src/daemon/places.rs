@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use weir_ebpf::abi::Addr;
 
 use self::report::{describe, object_of, remedy};
-use crate::network::{Facts, Told};
+use crate::network::{Facts, Seeks, Told};
 use crate::source::{ObjectKey, ObjectRef, Problem};
 use crate::state::{Behind, Given, Placement, State};
 
@@ -44,7 +44,7 @@ pub(super) struct Places {
     facts: Facts,
     placement: Placement,
     facts_changed: bool,
-    told: Option<(Told, bool)>,
+    told: Option<(Told, Seeks)>,
     /// Devices of whom nobody knows whose they are: since when, and whether that was told.
     unknown: BTreeMap<u32, (Instant, bool)>,
     /// Devices behind which is nobody of the cluster's: since when, and who.
@@ -184,7 +184,7 @@ impl Places {
 
     /// What the tables of the node are to say, and whether pods are to be sought that are behind no device of ours: if that is
     /// something else than before.
-    pub(super) fn take_told(&mut self, state: &State) -> Option<(Told, bool)> {
+    pub(super) fn take_told(&mut self, state: &State) -> Option<(Told, Seeks)> {
         // Nobody is going to see a device of theirs. Where the agent may not look into processes, it finds no namespace either.
         let unseen = self.unseen.iter().filter(|(_, (_, was_told))| *was_told).map(|(key, _)| key.clone());
         let mut seen = state.policy().uids_of(&unseen.collect());

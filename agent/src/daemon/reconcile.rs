@@ -12,7 +12,7 @@ use super::places::Places;
 use super::policies::Policies;
 use crate::compile::compile_service;
 use crate::kernel::KernelStore;
-use crate::network::{Facts, Told};
+use crate::network::{Facts, Seeks, Told};
 use crate::observe::{Health, HealthCheck, ReportedProblem, SharedReport};
 use crate::source::{Announcer, Event, ObjectKey, ObjectRef, PolicyDemand, Problem, Reason};
 use crate::state::State;
@@ -156,7 +156,7 @@ impl Reconciler {
 
     /// What the tables of the node are to say of its pods, if it is something else than before; and whether pods are to be
     /// sought that are behind no device of ours.
-    pub(super) fn take_told(&mut self) -> Option<(Told, bool)> {
+    pub(super) fn take_told(&mut self) -> Option<(Told, Seeks)> {
         self.places.take_told(&self.state)
     }
 

@@ -31,4 +31,5 @@ pub use options::Options;
 pub use owner::Owner;
 pub use pod_cgroups::find_pod_cgroups;
 pub use rows::{Forwarding, NodeRows, RowOptions, SocketLb, Told, Xdp};
+pub use search::Seeks;
 pub use watch::{Watch, own_netns};

@@ -17,6 +17,8 @@ pub enum Owner {
     Unknown,
     /// A pod of the kubelet's.
     Pod(PodUid),
+    /// No process has been in it for a minute: a person's (`ip netns`), or a pod's that is not finished.
+    Nobody,
     /// Somebody else's: a container of another runtime, a person's. In which cgroup, for people.
     Other(Arc<str>),
 }

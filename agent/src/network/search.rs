@@ -2,7 +2,7 @@
 //!
 //! A namespace announces neither its first process nor whose that is. So while one's owner is not known it is looked for: at
 //! once, and then again and again after a quarter of the time that it has been there, between 25 ms and ten seconds. When all
-//! owners are known nothing is looked for.
+//! owners are known nothing is looked for; nor in a namespace that was empty for a minute, while no pod is being made.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,8 +21,20 @@ use crate::host::{Process, cgroup_of_init, own_netns_inode, processes_in};
 const SOONEST: Duration = Duration::from_millis(25);
 pub(super) const LATEST: Duration = Duration::from_secs(10);
 
+/// One in which no process is for so long is nobody's, unless a pod is being made.
+const EMPTY: Duration = Duration::from_mins(1);
+
 /// A process that is still there after this long was not there to make a pod.
 const SURE: Duration = Duration::from_secs(1);
+
+/// What is sought beside the owners of the namespaces behind our veths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seeks {
+    /// Pods that are behind none of our veths ([`Facts::elsewhere`]).
+    pub elsewhere: bool,
+    /// Pods whose place nobody knows, in namespaces that seem to be nobody's.
+    pub making: bool,
+}
 
 /// What is known of the owners of namespaces.
 #[derive(Debug, Default)]
@@ -33,6 +45,8 @@ pub(super) struct Search {
     unreached: Option<Wait>,
     /// Pods that are behind none of our veths.
     elsewhere: Elsewhere,
+    /// Whether a pod of this node has no place yet: it may come into a namespace that seems to be nobody's.
+    is_making: bool,
 }
 
 /// A namespace whose owner is sought, or was found.
@@ -43,6 +57,7 @@ struct Sought {
     /// Who said whose it is, and since when.
     found: Option<(Witness, Instant)>,
     is_settled: bool,
+    is_empty: bool,
     /// The addresses that were there when a pod was found to be the owner, each with the device that led to it.
     early: Option<Vec<(u32, IpAddr)>>,
 }
@@ -91,14 +106,21 @@ impl Search {
         }
     }
 
-    /// Whether pods are sought that are behind none of our veths.
-    pub(super) fn seek(&mut self, seeks: bool, now: Instant) {
-        self.elsewhere.seek(seeks, now);
+    /// What else is to be sought.
+    pub(super) fn seek(&mut self, seeks: Seeks, now: Instant) {
+        self.elsewhere.seek(seeks.elsewhere, now);
+        if seeks.making && !self.is_making {
+            self.namespaces
+                .values_mut()
+                .filter(|sought| sought.is_empty)
+                .for_each(|sought| sought.wait.due = now);
+        }
+        self.is_making = seeks.making;
     }
 
     /// When there is something to do without any announcement; `None`: never.
     pub(super) fn due(&self) -> Option<Instant> {
-        let sought = self.namespaces.values().filter(|sought| !sought.is_settled);
+        let sought = self.namespaces.values().filter(|sought| sought.is_open(self.is_making));
         let sought = sought.map(|sought| sought.wait.due);
         sought.chain(self.unreached.map(|wait| wait.due)).chain(self.elsewhere.due()).min()
     }
@@ -115,7 +137,8 @@ impl Search {
     ) -> std::io::Result<()> {
         let is_due = |wait: &Wait| wait.due <= now;
         let seeks = self.elsewhere.is_due(now);
-        if !seeks && !self.namespaces.values().any(|sought| !sought.is_settled && is_due(&sought.wait)) {
+        let is_wanted = |sought: &Sought| sought.is_open(self.is_making) && is_due(&sought.wait);
+        if !seeks && !self.namespaces.values().any(is_wanted) {
             return Ok(());
         }
         let host = own_netns_inode()?;
@@ -156,7 +179,7 @@ impl Search {
 
 impl Sought {
     fn new(inode: u64, now: Instant) -> Self {
-        Self { inode, wait: Wait::new(now), found: None, is_settled: false, early: None }
+        Self { inode, wait: Wait::new(now), found: None, is_settled: false, is_empty: false, early: None }
     }
 
     fn take(
@@ -169,7 +192,11 @@ impl Sought {
             (Some((before, since)), Some(witness)) if before.is_same(witness) => *since,
             _ => now,
         };
+        if self.found.is_some() && witness.is_none() {
+            self.wait = Wait::new(now);
+        }
         self.found = witness.map(|witness| (witness, since));
+        self.is_empty = self.found.is_none() && now.saturating_duration_since(self.wait.since) >= EMPTY;
         if self.found.is_none() {
             return self.wait.again(now);
         }
@@ -183,8 +210,14 @@ impl Sought {
     fn owner(&self) -> Owner {
         match &self.found {
             Some((witness, _)) if witness.is_sure || self.is_settled => witness.owner.clone(),
+            None if self.is_empty => Owner::Nobody,
             _ => Owner::Unknown,
         }
+    }
+
+    /// Whether somebody may be found in it yet.
+    fn is_open(&self, is_making: bool) -> bool {
+        !self.is_settled && (is_making || !self.is_empty)
     }
 }
 
@@ -218,7 +251,7 @@ mod tests {
             looks += 1;
         }
         assert!(looks < 100, "{looks} looks in ten minutes");
-        assert_eq!(sought.owner(), Owner::Unknown);
+        assert_eq!(sought.owner(), Owner::Nobody);
     }
 
     #[test]
@@ -263,12 +296,39 @@ mod tests {
         sought.take(said(7, POD), now, Vec::new);
         sought.take(said(7, POD), now + SURE, Vec::new);
         assert_eq!(search.due(), None);
-        search.seek(true, now);
+        search.seek(Seeks { elsewhere: true, making: false }, now);
         assert_eq!(search.due(), Some(now));
-        search.seek(false, now);
+        search.seek(Seeks::default(), now);
         search.set_namespaces(&namespaces, true, now);
         assert_eq!(search.due(), Some(now + SOONEST), "one that cannot be reached");
         search.set_namespaces(&HashMap::new(), false, now);
         assert_eq!((search.due(), search.namespaces.len()), (None, 0));
+    }
+
+    #[test]
+    fn where_nobody_was_for_a_minute_nobody_is_sought_but_for_a_pod_in_the_making() {
+        let begun = Instant::now();
+        let mut search = Search::default();
+        search.set_namespaces(&HashMap::from([(3, Namespace { cookie: 30, inode: 300 })]), false, begun);
+        let mut now = begun;
+        while let Some(due) = search.due() {
+            now = due;
+            search.namespaces.get_mut(&30).unwrap().take(None, now, Vec::new);
+        }
+        let owner = |search: &Search| search.namespaces[&30].owner();
+        assert!(now >= begun + EMPTY && now <= begun + EMPTY + LATEST);
+        assert_eq!(owner(&search), Owner::Nobody);
+        now += EMPTY;
+        search.seek(Seeks { elsewhere: false, making: true }, now);
+        assert_eq!(search.due(), Some(now), "at once");
+        let sought = search.namespaces.get_mut(&30).unwrap();
+        sought.take(None, now, Vec::new);
+        assert_eq!(owner(&search), Owner::Nobody);
+        assert_eq!(search.due(), Some(now + LATEST));
+        search.namespaces.get_mut(&30).unwrap().take(said(7, POD), now, Vec::new);
+        assert!(matches!(owner(&search), Owner::Pod(_)));
+        // Its process may be one that made it, and is gone: then a minute passes again.
+        search.namespaces.get_mut(&30).unwrap().take(None, now, Vec::new);
+        assert_eq!(owner(&search), Owner::Unknown);
     }
 }

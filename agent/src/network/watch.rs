@@ -16,13 +16,13 @@ use super::listener::{Heard, Listener};
 use super::mirror::{Mirror, Nsid};
 use super::options::Options;
 use super::query::{Query, cookie_here};
-use super::search::Search;
+use super::search::{Search, Seeks};
 
 /// The network as it is, and as it changes. Ends its thread when dropped.
 #[derive(Debug)]
 pub struct Watch {
     facts: watch::Receiver<Facts>,
-    /// A byte is whether to seek pods elsewhere; its end is the thread's.
+    /// A byte is what to seek; its end is the thread's.
     orders: OwnedFd,
 }
 
@@ -34,7 +34,7 @@ impl Watch {
     pub fn start(options: Options) -> anyhow::Result<Self> {
         let mut watcher = Watcher::open(options)?;
         // An agent before this one knew them; the first who is told may know that there are none.
-        watcher.search.seek(true, Instant::now());
+        watcher.search.seek(Seeks { elsewhere: true, making: false }, Instant::now());
         watcher.mirror.is_doubtful = true;
         let first = watcher.settle()?;
         let (sender, facts) = watch::channel(first);
@@ -58,10 +58,10 @@ impl Watch {
         self.facts.borrow_and_update().clone()
     }
 
-    /// Has pods looked for that are behind none of our veths ([`Facts::elsewhere`]), or looked for no more.
-    pub fn seek(&self, seeks: bool) {
+    /// Says what else is to be looked for from now on.
+    pub fn seek(&self, seeks: Seeks) {
         // Full only if the thread has ended, or will read many others.
-        let _told = nix::unistd::write(&self.orders, &[u8::from(seeks)]);
+        let _told = nix::unistd::write(&self.orders, &[order_of(seeks)]);
     }
 
     /// Returns when something is different from what [`Watch::now`] said last.
@@ -79,6 +79,14 @@ impl Watch {
 /// The kernel's.
 pub fn own_netns() -> anyhow::Result<u64> {
     cookie_here()
+}
+
+fn order_of(seeks: Seeks) -> u8 {
+    u8::from(seeks.elsewhere) | u8::from(seeks.making) << 1
+}
+
+fn parse_order(order: u8) -> Seeks {
+    Seeks { elsewhere: order & 1 != 0, making: order & 2 != 0 }
 }
 
 struct Watcher {
@@ -141,7 +149,7 @@ impl Watcher {
         loop {
             match nix::unistd::read(inbox, &mut orders) {
                 Ok(0) => return Ok(false),
-                Ok(count) => self.search.seek(orders[count - 1] != 0, Instant::now()),
+                Ok(count) => self.search.seek(parse_order(orders[count - 1]), Instant::now()),
                 Err(Errno::EAGAIN) => return Ok(true),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("reading orders"),

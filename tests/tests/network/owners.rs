@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-use weir_agent::network::{Facts, Owner};
+use weir_agent::network::{Facts, Owner, Seeks};
 use weir_agent::source::PodUid;
 use weir_tests::lab::cgroup;
 use weir_tests::lab::netns::Netns;
@@ -125,10 +125,10 @@ fn pods_without_a_veth_are_found_when_they_are_sought() {
     let cgroups = Cgroups::new("else");
     let mut stage = Stage::new("else");
     let mut watch = stage.watch();
-    watch.seek(false);
+    watch.seek(Seeks::default());
     let elsewhere = stage.namespace("macvlan");
     let _pause = cgroups.run(&elsewhere, &format!("kubepods/pod{UID}/a"));
-    watch.seek(true);
+    watch.seek(Seeks { elsewhere: true, making: false });
     // Pods of other tests are somewhere else as well.
     let cookie = elsewhere.enter(weir_agent::network::own_netns).unwrap();
     let wanted = PodUid::parse(UID).unwrap();
@@ -149,10 +149,10 @@ fn a_pod_without_a_veth_whose_sandbox_is_made_anew_is_found_again() {
     let first = stage.namespace("first");
     let pause = cgroups.run(&first, &below);
     let cookie = first.enter(weir_agent::network::own_netns).unwrap();
-    watch.seek(true);
+    watch.seek(Seeks { elsewhere: true, making: false });
     until(&mut watch, "the pod elsewhere", |facts| cookies(facts) == [cookie]);
     // All are found: nobody is sought any more.
-    watch.seek(false);
+    watch.seek(Seeks::default());
     let second = stage.namespace("second");
     let _pause = cgroups.run(&second, &below);
     drop(pause);

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use self::claims::{Known, claims, is_same_pod, weigh};
 use super::cluster::Selected;
 use super::{PodView, PolicyState};
-use crate::network::{Facts, Owner, Pod as Device};
+use crate::network::{Facts, Owner, Pod as Device, Seeks};
 use crate::source::{self, ObjectKey, PodUid};
 
 /// Which pod is where, at one moment.
@@ -36,8 +36,8 @@ pub struct Placement {
     pub unplaced: BTreeMap<ObjectKey, bool>,
     /// The addresses of those of them whose namespaces were found, by the namespaces' cookies.
     pub elsewhere: BTreeMap<u64, Vec<IpAddr>>,
-    /// Whether there are others, which are to be sought.
-    pub seeks: bool,
+    /// Whether there are others, which are to be sought, and whether one of this node's pods may come into any namespace.
+    pub seeks: Seeks,
     /// Pods that at sockets are told by their cgroups: those that are known by their addresses alone, because nobody has found a way
     /// into their namespaces, and those that have the node's.
     pub by_cgroup: BTreeSet<PodUid>,
@@ -261,7 +261,7 @@ impl PolicyState {
     fn know<'a>(&'a self, index: u32, device: &'a Device, uids: &HashMap<PodUid, PodView<'a>>) -> Known<'a> {
         let pod = match &device.owner {
             Owner::Pod(uid) => uids.get(uid).copied(),
-            Owner::Unknown | Owner::Other(_) => None,
+            Owner::Unknown | Owner::Nobody | Owner::Other(_) => None,
         };
         let status = pod.map_or(&[][..], |view| self.said(&view));
         Known { index, device, pod, status, said: Vec::new(), is_stale: false }
@@ -301,6 +301,7 @@ impl PolicyState {
             },
             (_, Some(view)) => Behind::Pod(key_of(&view)),
             (Owner::Other(cgroup), None) => Behind::Other(cgroup.clone()),
+            (Owner::Nobody, None) => Behind::Other("no process is in it".into()),
             (Owner::Unknown, None) if one.device.netns.is_none() => Behind::Unknown(Unknown::NoWay),
             (Owner::Unknown, None) => Behind::Unknown(Unknown::NoProcess),
         }

@@ -68,7 +68,7 @@ impl PolicyState {
         let found: BTreeSet<ObjectKey> =
             facts.elsewhere.values().filter_map(|uid| uids.get(uid)).map(key_of).collect();
         // One without addresses is being made, most likely behind a veth.
-        placement.seeks = placement.unplaced.iter().any(|(key, has_addresses)| {
+        placement.seeks.elsewhere = placement.unplaced.iter().any(|(key, has_addresses)| {
             let has_uid = self.pod(key).is_some_and(|view| view.pod.identity.is_some());
             *has_addresses && has_uid && !found.contains(key)
         });

@@ -2,7 +2,6 @@
 //! network. While a pod is being made whose device nobody knows, one of them may be that pod.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 
 use super::claims::Known;
 use super::{Behind, Given, Placement, PodView, PolicyState, Unknown, key_of};
@@ -34,8 +33,8 @@ impl PolicyState {
     }
 
     /// Holds those of them that may be a pod of this node whose device is not known: who came lately, with an address of its pods'
-    /// networks, or none that we could see. One that is itself in a pod's cgroup (what makes a pod may be a pod) also where nobody
-    /// says which networks those are.
+    /// networks, or none that we could see. One that is itself in a pod's cgroup (what makes a pod may be a pod), or without any process,
+    /// whatever its address is; and without any process for good if that is of the pods' networks.
     pub(super) fn hold_others(
         &self,
         known: &[Known<'_>],
@@ -43,17 +42,23 @@ impl PolicyState {
         given: &Given<'_>,
         placement: &mut Placement,
     ) {
-        let Some(made) = self.is_made(facts, placement) else { return };
+        let made = self.is_made(facts, placement);
+        placement.seeks.making = made.is_some();
         let networks = given.networks;
-        for one in known.iter().filter(|one| !given.settled.contains(&one.index)) {
+        for one in known {
             let Some(behind @ Behind::Other(_)) = placement.devices.get_mut(&one.index) else { continue };
-            let is_pods = |addr: &IpAddr| networks.iter().any(|network| network.contains(addr));
             let addresses = &one.device.addresses;
-            let may_be = match networks.is_empty() {
-                true => matches!(one.device.owner, Owner::Pod(_)),
-                false => addresses.is_empty() || addresses.iter().any(is_pods),
+            let is_pods = addresses.iter().any(|addr| networks.iter().any(|network| network.contains(addr)));
+            let may_be = match one.device.owner {
+                Owner::Nobody if is_pods => {
+                    *behind = Behind::Unknown(Unknown::NoProcess);
+                    continue;
+                }
+                Owner::Nobody => true,
+                Owner::Pod(_) if networks.is_empty() => true,
+                _ => is_pods || addresses.is_empty() && !networks.is_empty(),
             };
-            if may_be {
+            if let Some(made) = made.as_ref().filter(|_| may_be && !given.settled.contains(&one.index)) {
                 *behind = Behind::Unknown(Unknown::MayBe(made.clone()));
             }
         }

@@ -356,17 +356,17 @@ fn pods_without_a_device_are_sought_and_their_addresses_known() {
     let nameless = Pod { identity: None, ..pod(0, 1, &[9]) };
     let mut world = World::new(&[("macvlan", pod(1, 1, &[5])), ("manifest", nameless)], vec![]);
     assert_eq!(world.placement.unplaced, BTreeMap::from([(key("macvlan"), true), (key("manifest"), true)]));
-    assert!(world.placement.seeks);
+    assert!(world.placement.seeks.elsewhere);
     assert_eq!((world.holder(5), world.holder(9)), (Some(0), Some(0)));
     world.facts.elsewhere.insert(33, uid(1));
     world.place();
-    assert!(!world.placement.seeks);
+    assert!(!world.placement.seeks.elsewhere);
     assert_eq!(world.placement.elsewhere, BTreeMap::from([(33, vec![ip(5)])]));
     // One that is being made is not sought: its device comes of itself.
     world.set("new", Some(pod(5, 1, &[])));
-    assert!(!world.placement.seeks && world.placement.unplaced.contains_key(&key("new")));
+    assert!(!world.placement.seeks.elsewhere && world.placement.unplaced.contains_key(&key("new")));
     world.set("new", Some(pod(5, 1, &[55])));
-    assert!(world.placement.seeks);
+    assert!(world.placement.seeks.elsewhere);
     // A pod of another node is nothing of this.
     world.set("there", Some(Pod { node: Some("there".into()), ..pod(4, 1, &[44]) }));
     assert_eq!(world.holder(44), None);
@@ -509,5 +509,25 @@ fn who_may_be_the_pod_that_is_being_made_is_held() {
     world.set("mute", mute(&[]));
     assert_eq!(*world.behind(8), Behind::Unknown(Unknown::MayBe(key("mute"))));
     world.set("mute", mute(&[6]));
+    assert_eq!(*world.behind(8), Behind::Pod(key("mute")));
+}
+
+#[test]
+fn a_namespace_without_any_process_is_nobodys_where_no_pod_can_be_meant() {
+    let empty = |has: &[u8]| device(Owner::Nobody, 0, has);
+    let mut world = World::new(&[("a", pod(1, 1, &[5]))], vec![(7, of_pod(1, &[5])), (8, empty(&[6]))]);
+    assert!(matches!(world.behind(8), Behind::Other(_)) && !world.placement.seeks.making);
+    world.networks = vec!["10.0.0.0/29".parse().unwrap()];
+    world.place();
+    assert_eq!(*world.behind(8), Behind::Unknown(Unknown::NoProcess), "its address is a pod's");
+    world.plug(8, Some(empty(&[77])));
+    assert!(matches!(world.behind(8), Behind::Other(_)));
+    world.set("new", Some(pod(2, 2, &[])));
+    assert_eq!(*world.behind(8), Behind::Unknown(Unknown::MayBe(key("new"))));
+    assert!(world.placement.seeks.making, "its first process may come");
+    world.set("new", Some(pod(2, 2, &[77])));
+    assert_eq!(*world.behind(8), Behind::Pod(key("new")), "by its address: its processes may be elsewhere");
+    world.set("new", None);
+    world.set("mute", Some(Pod { identity: None, ..pod(4, 4, &[77]) }));
     assert_eq!(*world.behind(8), Behind::Pod(key("mute")));
 }
