@@ -164,6 +164,9 @@ impl PacketTables for KernelTables {
         }
     }
 
+    /// "Full" is whatever else the kernel refuses: no room (E2BIG), no memory (ENOMEM), and before Linux 6.1.63, 6.5.12 and 6.6.2 a
+    /// bucket whose lock is being taken or given back on this CPU (EBUSY): by the agent's system call or a socket hook,
+    /// which this packet's interrupt is on top of. Asking again is no use: whoever has it goes on when we are through.
     #[inline(always)]
     fn create_flow(&self, tuple: &Tuple, flow: &Flow) -> Result<(), CreateError> {
         FLOWS
