@@ -99,8 +99,8 @@ impl Trial {
     /// # Errors
     /// The kernel's.
     pub fn run(&self, packet: &PacketIn<'_>) -> io::Result<PacketOut> {
-        let (code, frame, context) = self.run_times(packet, self.count)?;
-        Ok(PacketOut { code, frame, mark: word(&context, context::MARK) })
+        let ran = run(&self.stand_in, packet, self.count)?;
+        Ok(PacketOut { code: ran.code, frame: ran.frame, mark: word(&ran.context, context::MARK) })
     }
 
     /// The note that they leave. They run for it: the tables change as in [`Trial::run`].
@@ -108,42 +108,8 @@ impl Trial {
     /// # Errors
     /// The kernel's.
     pub fn run_for_note(&self, packet: &PacketIn<'_>) -> io::Result<u32> {
-        let (_, _, context) = self.run_times(packet, self.count + 1)?;
-        Ok(word(&context, context::LEFT))
-    }
-
-    fn run_times(
-        &self,
-        packet: &PacketIn<'_>,
-        times: u32,
-    ) -> io::Result<(i32, Vec<u8>, [u8; context::SIZE])> {
-        let mut context = [0; context::SIZE];
-        let segments = if packet.segment_size == 0 {
-            0
-        } else {
-            u32::try_from(packet.frame.len()).map_err(io::Error::other)?.div_ceil(packet.segment_size)
-        };
-        for (at, value) in [
-            (context::INGRESS_IFINDEX, packet.came_by),
-            (context::IFINDEX, packet.ifindex),
-            (context::FOUND, packet.note),
-            (context::SEGMENTS, segments),
-            (context::SEGMENT_SIZE, packet.segment_size),
-        ] {
-            context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-        }
-        let mut after = [0; context::SIZE];
-        let mut frame = vec![0; ROOM];
-        let ran = sys::test_run(&mut TestRun {
-            program: self.stand_in.as_fd(),
-            packet: packet.frame,
-            packet_after: &mut frame,
-            context: &context,
-            context_after: &mut after,
-            times,
-        })?;
-        frame.truncate(ran.length);
-        Ok((ran.code, frame, after))
+        let ran = run(&self.stand_in, packet, self.count + 1)?;
+        Ok(word(&ran.context, context::LEFT))
     }
 }
 
@@ -177,21 +143,47 @@ impl Series {
     /// # Errors
     /// The kernel's.
     pub fn run(&self, packet: &PacketIn<'_>, times: u32) -> io::Result<(i32, u32)> {
-        let mut context = [0; context::SIZE];
-        for (at, value) in [(context::INGRESS_IFINDEX, packet.came_by), (context::IFINDEX, packet.ifindex)] {
-            context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-        }
-        let (mut after, mut frame) = ([0; context::SIZE], vec![0; ROOM]);
-        let ran = sys::test_run(&mut TestRun {
-            program: self.stand_in.as_fd(),
-            packet: packet.frame,
-            packet_after: &mut frame,
-            context: &context,
-            context_after: &mut after,
-            times,
-        })?;
+        let ran = run(&self.stand_in, packet, times)?;
         Ok((ran.code, ran.nanoseconds))
     }
+}
+
+/// What came of the last of some runs.
+struct Ran {
+    code: i32,
+    /// What one took, of all of them.
+    nanoseconds: u32,
+    frame: Vec<u8>,
+    context: [u8; context::SIZE],
+}
+
+fn run(stand_in: &OwnedFd, packet: &PacketIn<'_>, times: u32) -> io::Result<Ran> {
+    let mut before = [0; context::SIZE];
+    let segments = if packet.segment_size == 0 {
+        0
+    } else {
+        u32::try_from(packet.frame.len()).map_err(io::Error::other)?.div_ceil(packet.segment_size)
+    };
+    for (at, value) in [
+        (context::INGRESS_IFINDEX, packet.came_by),
+        (context::IFINDEX, packet.ifindex),
+        (context::FOUND, packet.note),
+        (context::SEGMENTS, segments),
+        (context::SEGMENT_SIZE, packet.segment_size),
+    ] {
+        before[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    let (mut context, mut frame) = ([0; context::SIZE], vec![0; ROOM]);
+    let ran = sys::test_run(&mut TestRun {
+        program: stand_in.as_fd(),
+        packet: packet.frame,
+        packet_after: &mut frame,
+        context: &before,
+        context_after: &mut context,
+        times,
+    })?;
+    frame.truncate(ran.length);
+    Ok(Ran { code: ran.code, nanoseconds: ran.nanoseconds, frame, context })
 }
 
 fn word(context: &[u8; context::SIZE], at: usize) -> u32 {

@@ -86,19 +86,33 @@ pub(crate) fn a_pod_that_changes_its_address_is_not_heard() -> Result<()> {
     let mut number = 0;
     for address in free.iter().flat_map(|free| free.both()) {
         number += 1;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        netns(&cluster, ATTACKER)?.ip(&[format!("address add {address}/{bits} dev eth0")])?;
-        // The agent has heard of it.
-        cluster.settle()?;
-        send_as(&cluster, &wires, address, number)?;
-        let seen = wires.seen(&cluster, LAST_MARK - 1, REST)?;
-        ensure!(!seen.contains_key(&mark(number)), "{address} is heard");
-        netns(&cluster, ATTACKER)?.ip(&[format!("address del {address}/{bits} dev eth0")])?;
+        take(&mut cluster, address)?;
+        ensure_unheard(&cluster, &wires, address, number)?;
+        leave(&cluster, address)?;
     }
     for form in FORMS {
         let server = cluster.addresses(VICTIM)?.dial(form, PORT);
         ensure!(asks(&cluster, FRIEND, server)? && !asks(&cluster, ATTACKER, server)?, "{form}: as before");
     }
+    Ok(())
+}
+
+/// The attacker gives its own device an address, and the agent has heard of it.
+fn take(cluster: &mut Cluster, address: IpAddr) -> Result<()> {
+    netns(cluster, ATTACKER)?.ip(&[format!("address add {address} dev eth0")])?;
+    cluster.settle()
+}
+
+/// And takes it off again.
+fn leave(cluster: &Cluster, address: IpAddr) -> Result<()> {
+    netns(cluster, ATTACKER)?.ip(&[format!("address del {address} dev eth0")])
+}
+
+/// Nothing arrives that the attacker sends under an address.
+fn ensure_unheard(cluster: &Cluster, wires: &Wires, address: IpAddr, number: u16) -> Result<()> {
+    send_as(cluster, wires, address, number)?;
+    let seen = wires.seen(cluster, LAST_MARK - 1, REST)?;
+    ensure!(!seen.contains_key(&mark(number)), "{address} is heard");
     Ok(())
 }
 
@@ -162,15 +176,11 @@ pub(crate) fn a_pod_that_takes_a_neighbours_address_is_not_heard() -> Result<()>
     let (mut cluster, wires) = guarded()?;
     for (number, form) in (1..).zip(FORMS) {
         let address = cluster.addresses(FRIEND)?.in_form(form);
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        netns(&cluster, ATTACKER)?.ip(&[format!("address add {address}/{bits} dev eth0")])?;
-        cluster.settle()?;
-        send_as(&cluster, &wires, address, number)?;
-        let seen = wires.seen(&cluster, LAST_MARK - 1, REST)?;
-        ensure!(!seen.contains_key(&mark(number)), "{address} is heard");
+        take(&mut cluster, address)?;
+        ensure_unheard(&cluster, &wires, address, number)?;
         let server = cluster.addresses(VICTIM)?.dial(form, PORT);
         ensure!(asks(&cluster, FRIEND, server)?, "{form}: whose address it is");
-        netns(&cluster, ATTACKER)?.ip(&[format!("address del {address}/{bits} dev eth0")])?;
+        leave(&cluster, address)?;
         cluster.settle()?;
         ensure!(asks(&cluster, FRIEND, server)?, "{form}: whose address it was all the time");
     }
