@@ -212,10 +212,10 @@ async fn sync(
             dropped = drops.next() => drops.tell(&dropped, &reconciler, &node),
             outcome = background.outcome() => background.finish(outcome, &mut reconciler),
             // Not asked, and no wake-up, while all is well.
-            _ = retry.tick(), if reconciler.has_refused() || background.has_more() || node.has_problems()
+            _ = retry.tick(), if reconciler.has_refused() || background.has_more() || node.is_unfinished()
                 || reconciler.is_waiting() =>
             {
-                if node.has_problems() {
+                if node.is_unfinished() {
                     node.sync();
                 }
                 background.retry(&mut reconciler);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use weir_ebpf::abi::PodCgroups;
 
@@ -12,6 +13,9 @@ use crate::network::find_pod_cgroups;
 use crate::network::{Facts, NodeRows, Owner, RowOptions, Seeks, Told, Watch};
 use crate::observe::{NetworkReport, ReportedDevice, ReportedProblem, SharedReport};
 use crate::source::{Event, PodUid};
+
+/// How long the cgroup of a pod is looked for.
+const CGROUPS: Duration = Duration::from_mins(1);
 
 /// Follows the network.
 pub(super) struct Node {
@@ -29,6 +33,10 @@ pub(super) struct Node {
     pod_cgroups: usize,
     /// That there are none was logged.
     told_of_cgroups: bool,
+    /// Those of pods that are known.
+    seen_cgroups: usize,
+    /// The kubelet makes a pod's cgroup when it has heard of the pod, which may be after us: until when it is looked for.
+    looks_until: Option<Instant>,
 }
 
 impl Node {
@@ -54,6 +62,8 @@ impl Node {
             problems: Vec::new(),
             pod_cgroups: 0,
             told_of_cgroups: false,
+            seen_cgroups: 0,
+            looks_until: None,
         })
     }
 
@@ -79,6 +89,9 @@ impl Node {
 
     /// Takes in what the cluster's objects say of this node; and whether pods are to be sought that are behind no device of ours.
     pub(super) fn set_told(&mut self, told: Told, seeks: Seeks) {
+        if told.seen != self.told.seen {
+            self.looks_until = Some(Instant::now() + CGROUPS);
+        }
         self.told = told;
         self.watch.seek(seeks);
     }
@@ -97,7 +110,8 @@ impl Node {
     pub(super) fn sync(&mut self) {
         let rows = NodeRows::compile(&self.facts, &self.told, &self.options);
         let cgroups = find_pod_cgroups(&self.cgroup_root, &self.seen());
-        self.pod_cgroups = cgroups.iter().filter(|(_, what)| *what == PodCgroups::ALL).count();
+        let count = |wanted| cgroups.iter().filter(|(_, what)| *what == wanted).count();
+        (self.pod_cgroups, self.seen_cgroups) = (count(PodCgroups::ALL), count(PodCgroups::SEEN));
         let refused = self.tables.put(&rows).into_iter().chain(self.tables.put_pod_cgroups(&cgroups));
         let mut problems: Vec<ReportedProblem> = refused.map(|message| problem("node", message)).collect();
         match self.hooks.sync_devices(&self.pin_root, &self.wanted()) {
@@ -124,9 +138,9 @@ impl Node {
         behind.chain(elsewhere.copied()).chain(self.told.seen.iter().copied()).collect()
     }
 
-    /// Whether something is to be tried again.
-    pub(super) fn has_problems(&self) -> bool {
-        !self.problems.is_empty()
+    /// Whether [`Node::sync`] is to be tried again: something was refused, or is on its way.
+    pub(super) fn is_unfinished(&self) -> bool {
+        !self.problems.is_empty() || self.looks_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn wanted(&self) -> BTreeMap<u32, DeviceKind> {
@@ -167,6 +181,7 @@ impl Node {
             pods_without_namespace: self.facts.pods.values().filter(|pod| pod.netns.is_none()).count(),
             pod_addresses: self.facts.pods.values().map(|pod| pod.addresses.len()).sum(),
             pod_cgroups: self.pod_cgroups,
+            seen_cgroups: self.seen_cgroups,
             pod_networks: self.options.pod_networks(&self.told).len(),
             v4: self.facts.primary_v4,
             v6: self.facts.primary_v6,

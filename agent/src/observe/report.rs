@@ -70,6 +70,8 @@ pub struct NetworkReport {
     pub pod_addresses: usize,
     /// Cgroups that hold all pods of the node's kubelet: without any nobody is held at a socket.
     pub pod_cgroups: usize,
+    /// Those of pods that are known.
+    pub seen_cgroups: usize,
     /// Networks of which this node's pods have their addresses: without any nobody is held by address.
     pub pod_networks: usize,
     /// The node's own IPv4 address.

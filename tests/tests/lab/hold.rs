@@ -1,7 +1,7 @@
 //! Pods that nobody knows yet: what they may while no agent runs, until their Pod objects are known, and before these say an
 //! address. Their processes are in cgroups that are named as the kubelet names them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use weir_tests::cases::CAST;
 use weir_tests::lab::address::pod_cidrs;
 use weir_tests::lab::cluster::PORTS;
-use weir_tests::lab::{Cluster, DualStack, Form};
+use weir_tests::lab::{Cluster, DualStack, Form, netns};
 use weir_tests::prober::{Command, How, Outcome};
 
 use crate::SETTINGS;
@@ -55,14 +55,20 @@ fn silent(app: &str) -> Value {
     })
 }
 
-/// Two nodes, agents that hold who is not known on the first, and a policy that is about nobody here yet.
+/// Two nodes, agents that hold who is not known on the first, where the Node says of which networks pods are.
 fn world() -> Result<Cluster> {
+    let mut cluster = world_of_unsaid_networks()?;
+    cluster.apply("node.yaml", &[node()])?;
+    Ok(cluster)
+}
+
+/// The same where nobody says that: who is not known is held at devices and sockets alone.
+fn world_of_unsaid_networks() -> Result<Cluster> {
     let mut cluster = Cluster::create(SETTINGS, &CAST)?;
     let node_cgroup = cluster.lab().nodes()[0].cgroup().to_owned();
     // The kubelet has made it before there are pods.
     fs::create_dir_all(node_cgroup.join("kubepods/besteffort"))?;
     cluster.start_agents()?;
-    cluster.apply("node.yaml", &[node()])?;
     let known =
         ["n1-a", "n1-b", "n1-c"].map(|name| Ok(pod(name, None, "known", Some(cluster.addresses(name)?))));
     cluster.apply("known.yaml", &known.into_iter().collect::<Result<Vec<_>>>()?)?;
@@ -189,4 +195,76 @@ pub(crate) fn second_networks_and_others() -> Result<()> {
     })?;
     ensure!(problems[0].object == format!("Pod lab/{NEW}"), "{problems:?}");
     expect(&cluster, &[("n2-a", "n1-a", true), ("n1-a", "n2-a", true), (NEW, "n2-a", true)])
+}
+
+/// A network namespace that nobody finds a way into: no process is in it, and it is mounted nowhere.
+struct OutOfReach {
+    /// It is there for as long as this is open.
+    _open: File,
+}
+
+impl OutOfReach {
+    /// Behind a veth of the first node, while no agent is there to see the way.
+    fn create(cluster: &mut Cluster) -> Result<Self> {
+        cluster.agent(1)?.kill()?;
+        let node = cluster.lab().nodes()[0].place().netns();
+        let name = format!("{}-lost", node.name());
+        let lost = netns::create(std::slice::from_ref(&name))?.remove(0);
+        let open = lost.open()?;
+        let made = node
+            .ip(&[format!("link add lost type veth peer name eth0 netns {name}"), "link set lost up".into()]);
+        netns::remove(&name)?;
+        made?;
+        let agent = cluster.agent(1)?;
+        agent.start()?;
+        agent.wait_ready()?;
+        Ok(Self { _open: open })
+    }
+}
+
+/// One namespace out of reach is held, and changes nothing for a pod that nobody knows.
+pub(crate) fn beside_a_namespace_out_of_reach() -> Result<()> {
+    let mut cluster = world_of_unsaid_networks()?;
+    cluster.apply("silent.yaml", &[silent("nobody")])?;
+    let _lost = OutOfReach::create(&mut cluster)?;
+    eventually("it is seen and held", || Ok((held(&mut cluster)? == ["lost"]).then_some(())))?;
+    let agent = cluster.agent(1)?.status()?["agent"].take();
+    ensure!(agent["network"]["pods_without_namespace"] == 1, "{}", agent["network"]);
+    ensure!(agent["places"]["hold"]["is_on"] == true, "{}", agent["places"]);
+    cluster.agent(1)?.kill()?;
+    cluster.add_pod_below((1, NEW), &below())?;
+    for form in FORMS {
+        let outcome = ask(&cluster, NEW, "n2-a", form, How::Tcp)?;
+        let is_held = matches!(&outcome, Outcome::Failed(failure) if failure.error == "EHOSTUNREACH");
+        ensure!(is_held, "{form:?}: nobody knows it: {outcome:?}");
+    }
+    expect(&cluster, &[("n1-a", "n2-a", true), ("n2-a", "n1-a", true)])
+}
+
+/// Namespaces that a pod with the node's network makes are no pods: not at their sockets, and not at their devices.
+pub(crate) fn what_a_pod_with_the_nodes_network_makes() -> Result<()> {
+    let mut cluster = world_of_unsaid_networks()?;
+    cluster.apply("silent.yaml", &[silent("nobody")])?;
+    let mut host = pod("host", Some(UID), "host", None);
+    host["spec"]["hostNetwork"] = true.into();
+    cluster.apply("host.yaml", &[host])?;
+    // The kubelet has heard of it later than we.
+    let cgroup = cluster.lab().nodes()[0].cgroup().join(below());
+    fs::create_dir_all(cgroup.parent().context("it is below its pod's")?)?;
+    eventually("its cgroup is known", || {
+        let network = cluster.agent(1)?.status()?["agent"]["network"].take();
+        Ok((network["seen_cgroups"] == 1).then_some(()))
+    })?;
+    cluster.agent(1)?.kill()?;
+    cluster.add_pod_below((1, NEW), &below())?;
+    let rows = [(NEW, "n2-a", true), (NEW, "n1-a", true)];
+    expect(&cluster, &rows).context("while no agent runs")?;
+    let agent = cluster.agent(1)?;
+    agent.start()?;
+    agent.wait_ready()?;
+    eventually("it is said to be no pod", || {
+        let places = cluster.agent(1)?.status()?["agent"]["places"].take();
+        Ok((places["others"].as_array().context("no list of others")?.len() == 1).then_some(()))
+    })?;
+    expect(&cluster, &rows).context("at its device")
 }

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 /// Those about policies.
-const POLICIES: [(&str, Single); 14] = [
+const POLICIES: [(&str, Single); 16] = [
     ("policies/everybody", policies::everybody_by_policies),
     ("policies/connections", policies::connections_end_with_what_allowed_them),
     ("policies/changes", load::changes_cut_nothing_that_is_allowed),
@@ -71,6 +71,8 @@ const POLICIES: [(&str, Single); 14] = [
     ("hold/while-no-agent-runs", hold::while_no_agent_runs),
     ("hold/until-it-is-known", hold::until_it_is_known),
     ("hold/second-networks-and-others", hold::second_networks_and_others),
+    ("hold/out-of-reach", hold::beside_a_namespace_out_of_reach),
+    ("hold/host-network", hold::what_a_pod_with_the_nodes_network_makes),
 ];
 
 fn trials(shared: &Shared) -> Vec<Trial> {
