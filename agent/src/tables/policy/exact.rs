@@ -1,8 +1,10 @@
 //! Sets by which somebody may be allowed more for want of a row: those that deny by rows, where whoever has none is allowed
 //! more. While a row that they need is missing, they are closed to their pods.
 //!
-//! A verdict or a port matters to the sets that ask for it, an address to all of them: which of them tell it apart is not known
-//! here. Networks have a rule of their own ([`super::pods`]).
+//! A verdict or a port matters to the sets that ask for it, an address or a network to all of them: which of them tell it apart
+//! is not known here. Of a network that was in the table, the class before stays in its row (a full LPM trie refuses another
+//! value as well, in kernels of before December 2024), and nothing is said of that one any more once its verdicts are gone: whom it denied
+//! has the answer for everybody. For sets that only allow networks have a rule of their own ([`super::pods`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +43,7 @@ impl Exact {
         let mut closed = BTreeSet::new();
         for row in missing {
             match row {
-                Row::Address(_) => return self.sets.keys().copied().collect(),
+                Row::Address(_) | Row::Network(_) => return self.sets.keys().copied().collect(),
                 Row::Verdict(key) => closed.extend(self.sets.contains_key(&key.set).then_some(key.set)),
                 Row::PortRule(key) => {
                     let uses = |(_, classes): &(_, &BTreeMap<_, PortRulesId>)| {
@@ -49,7 +51,7 @@ impl Exact {
                     };
                     closed.extend(self.sets.iter().filter(uses).map(|(set, _)| *set));
                 }
-                Row::Name(..) | Row::Network(_) => {}
+                Row::Name(..) => {}
             }
         }
         closed

@@ -58,6 +58,37 @@ fn a_pod_of_a_set_that_denies_is_closed_before_anything_else_is_written() {
 }
 
 #[test]
+fn a_set_that_denies_is_closed_while_a_network_keeps_the_class_that_it_had() {
+    let (mut rows, mut store) = (rows(), Store::default());
+    rows.set_workloads(here(), BTreeSet::new(), &mut store);
+    let network = NetworkKey::new(addr("10.0.0.0"), 104);
+    let (before, after) = (ClassId(4), ClassId(7));
+    let verdict = |class| VerdictKey { set: SET, class };
+    let mut first = denying();
+    first.changes.push(Change::Network(network, Some(before)));
+    rows.apply(first, true, &mut store);
+    assert_eq!(store.snapshot.pods[&DEVICE].policy, guarded());
+    // A policy of other pods writes the same network into a block of its own, so that there is another class.
+    store.full.insert("network_classes");
+    let changes =
+        vec![Change::Verdict(verdict(after), Some(PortRulesId(3))), Change::Network(network, Some(after))];
+    let garbage = vec![Change::Verdict(verdict(before), None)];
+    rows.apply(Update { changes, garbage }, true, &mut store);
+    assert_eq!(store.snapshot.networks[&network], before, "it is judged as before");
+    assert_eq!(store.snapshot.pods[&DEVICE].policy, closed_to_all(), "and by what is to go");
+    let retired = rows.take_retired().expect("there is garbage");
+    rows.release(retired, &mut store);
+    assert!(!store.snapshot.verdicts.contains_key(&verdict(before)));
+    rows.retry(&mut store);
+    assert_eq!(store.snapshot.pods[&DEVICE].policy, closed_to_all(), "there is no room yet");
+    store.full.clear();
+    rows.retry(&mut store);
+    assert_eq!(store.snapshot.networks[&network], after);
+    assert_eq!(store.snapshot.pods[&DEVICE].policy, guarded());
+    assert!(!rows.has_refused() && rows.problems().is_empty());
+}
+
+#[test]
 fn only_the_sets_that_ask_for_a_row_are_closed_without_it() {
     let (mut rows, mut store) = (rows(), Store::default());
     let (other, second) = (PolicySetId(6), addr("10.0.0.2"));

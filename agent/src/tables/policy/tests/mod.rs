@@ -35,7 +35,9 @@ impl PolicyStore for Store {
         match *write {
             PolicyWrite::PortRule(key, row) => put(&mut found.port_rules, key, row, refuse("port_rules"))?,
             PolicyWrite::Verdict(key, row) => put(&mut found.verdicts, key, row, refuse("verdicts"))?,
-            PolicyWrite::Network(key, row) => put(&mut found.networks, key, row, refuse("network_classes"))?,
+            PolicyWrite::Network(key, row) => {
+                put_network(&mut found.networks, key, row, refuse("network_classes"))?;
+            }
             PolicyWrite::Address(key, row) => put(&mut found.addresses, key, row, refuse("address_classes"))?,
             PolicyWrite::Name(key, row) => put(&mut found.names, key, row, refuse("policy_names"))?,
             PolicyWrite::Pod(key, row) => put(&mut found.pods, key, row, refuse("pod_policies"))?,
@@ -44,6 +46,19 @@ impl PolicyStore for Store {
         self.writes.push(*write);
         Ok(())
     }
+}
+
+/// An LPM trie that is full takes no other value for a row that it has, either (the kernel makes a new node first).
+fn put_network(
+    rows: &mut HashMap<NetworkKey, ClassId>,
+    key: NetworkKey,
+    row: Option<ClassId>,
+    room: Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if row.is_some() {
+        room?;
+    }
+    put(rows, key, row, Ok(()))
 }
 
 /// A row that is there may be removed, or another take its place, also where there is no room.
