@@ -77,9 +77,13 @@ impl Selector {
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|requirement| requirement.matches(labels))
     }
-}
 
-impl Selector {
+    /// Whether it selects everything, whatever its labels are.
+    #[must_use]
+    pub fn selects_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Labels of which every object that it selects has exactly one; none where there is no telling.
     #[must_use]
     pub fn needed_labels(&self) -> Vec<(Arc<str>, Arc<str>)> {

@@ -99,6 +99,17 @@ impl Content {
         self.admin.iter().chain(&self.baseline).any(is_exact)
     }
 
+    /// Whether anything may be denied by it. `is_sure`: whether it is always known whom an atom matches; by a rule that passes
+    /// others may be denied.
+    pub(super) fn may_deny(&self, is_sure: impl Fn(AtomId) -> bool) -> bool {
+        let may_deny = |step: &Step| match step {
+            Step::Rule(RuleAction::Deny, _) => true,
+            Step::Rule(RuleAction::Pass, rule) => !rule.peers.iter().flatten().all(|peer| is_sure(*peer)),
+            Step::Rule(RuleAction::Accept, _) | Step::Audit(_) => false,
+        };
+        self.isolation == Isolation::Enforced || self.admin.iter().chain(&self.baseline).any(may_deny)
+    }
+
     /// Each atom that decides about it, once.
     pub(super) fn atoms(&self) -> BTreeSet<AtomId> {
         let steps = self.admin.iter().chain(&self.baseline);

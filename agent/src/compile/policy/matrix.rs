@@ -89,6 +89,11 @@ impl Matrix {
         id
     }
 
+    /// [`Content::may_deny`]
+    pub(super) fn may_deny(&self, content: &Content) -> bool {
+        content.may_deny(|id| self.atoms.content(id).is_some_and(|atom| atom.is_sure()))
+    }
+
     pub(super) fn release_atoms(&mut self, atoms: Vec<AtomId>) {
         atoms.into_iter().for_each(|id| self.atoms.release(id));
     }

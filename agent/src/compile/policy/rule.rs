@@ -45,6 +45,14 @@ impl Atom {
             Self::Pods { .. } | Self::Name(..) => None,
         }
     }
+
+    /// Whether it is known of every pod that is known whether it matches, also while its namespace is not.
+    pub(super) fn is_sure(&self) -> bool {
+        match self {
+            Self::Pods { namespaces: Scope::Selected(selector), .. } => selector.selects_all(),
+            Self::Pods { namespaces: Scope::One(_), .. } | Self::Block(_) | Self::Name(..) => true,
+        }
+    }
 }
 
 /// Number of an atom; never leaves this module.

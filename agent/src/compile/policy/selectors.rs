@@ -110,12 +110,12 @@ impl Selectors {
 }
 
 /// `None`: the pod is not in scope; else whether that depends on what is not known. Of a namespace that is not known nobody can
-/// say what its labels are.
+/// say what its labels are; a selector that asks for none needs nobody to.
 fn is_in_scope(scope: &Scope, namespace: &str, labels: Option<&Labels>) -> Option<bool> {
     match (scope, labels) {
         (Scope::One(name), _) => (**name == *namespace).then_some(false),
         (Scope::Selected(selector), Some(labels)) => selector.matches(labels).then_some(false),
-        (Scope::Selected(_), None) => Some(true),
+        (Scope::Selected(selector), None) => Some(!selector.selects_all()),
     }
 }
 
@@ -223,6 +223,21 @@ mod tests {
             all.remove(id, atom);
         }
         assert!(all.is_empty() && all.by_anchor.is_empty());
+    }
+
+    #[test]
+    fn of_a_namespace_that_is_not_known_it_is_sure_that_it_is_one() {
+        let state = State::new("here");
+        let pod = Pod { labels: labels(&[("k", "x")]), ..Pod::default() };
+        for (namespaces, perhaps) in [(selector(&[]), false), (selector(&[("n", Test::DoesNotExist)]), true)]
+        {
+            let mut selectors = Selectors::default();
+            let atom = Atom::Pods { namespaces: Scope::Selected(namespaces), pods: Selector::default() };
+            assert_eq!(atom.is_sure(), !perhaps);
+            selectors.insert(7, &Arc::new(atom));
+            let found = selectors.marks(state.policy(), &"unknown".into(), &pod);
+            assert_eq!(found, [Mark { perhaps, ..Mark::new(7) }]);
+        }
     }
 
     #[test]

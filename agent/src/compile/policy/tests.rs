@@ -1,6 +1,8 @@
 //! What a change writes, and what it does not. That the rows say what the API says is shown in tests/src/policy, against an
 //! evaluator of its own.
 
+mod modes;
+
 use serde_json::{Value, json};
 use weir_ebpf::abi::{Addr, ClassId, NetworkKey, PodPolicy, PolicySetId, Port, Side};
 use weir_ebpf::datapath::policy::{Access, judge};

@@ -52,7 +52,8 @@ impl PolicyCompiler {
         }
     }
 
-    /// And the flags of that side: whether what was allowed is to go on, and whether only policies that watch isolate the pod.
+    /// And the flags of that side: whether what was allowed is to go on, which each policy has to say that may deny it, and
+    /// whether only policies that watch would deny anything.
     fn acquire_set(
         &mut self,
         state: &PolicyState,
@@ -75,28 +76,38 @@ impl PolicyCompiler {
         }
         let (mut admin, mut baseline) = (Vec::new(), Vec::new());
         for ClusterPolicyView { policy, selected, .. } in state.cluster_policies(view) {
-            let tier = if policy.tier == Tier::Admin { &mut admin } else { &mut baseline };
-            tier.extend(reader.read_cluster(policy, selected));
-            if !policy.modes.audit && !policy.rules(side).is_empty() {
+            let steps = reader.read_cluster(policy, selected);
+            // Behind NetworkPolicies that isolate the pod no Baseline is asked.
+            let is_asked = policy.tier == Tier::Admin || isolation != Isolation::Enforced;
+            if is_asked && steps.iter().any(denies) {
                 keeps.push(policy.modes.keep);
             }
+            let tier = if policy.tier == Tier::Admin { &mut admin } else { &mut baseline };
+            tier.extend(steps);
         }
         let atoms = reader.atoms;
-        let set = self.matrix.acquire_set(Content::new(admin, isolation, rules, baseline), out);
+        let content = Content::new(admin, isolation, rules, baseline);
+        let may_deny = self.matrix.may_deny(&content);
+        let set = self.matrix.acquire_set(content, out);
         self.matrix.release_atoms(atoms);
         let (keep, watch) = match side {
             Side::Ingress => (PodPolicy::KEEP_INGRESS, PodPolicy::WATCH_INGRESS),
             Side::Egress => (PodPolicy::KEEP_EGRESS, PodPolicy::WATCH_EGRESS),
         };
-        let flags = match keeps.iter().all(|keeps| *keeps) {
-            _ if set == PolicySetId::OPEN => 0,
-            // Nobody enforces anything.
-            true if keeps.is_empty() => watch,
-            true => keep,
-            false => 0,
+        let flags = match () {
+            () if set == PolicySetId::OPEN => 0,
+            () if !may_deny => watch,
+            () if !keeps.is_empty() && keeps.iter().all(|keeps| *keeps) => keep,
+            () => 0,
         };
         (set, flags)
     }
+}
+
+/// Whether a step of a policy, which is enforced, denies anything by its words. (One that passes denies while it is not known
+/// whom it is about, but what becomes of flows is not for it to say.)
+fn denies(step: &Step) -> bool {
+    matches!(step, Step::Rule(RuleAction::Deny, rule) if !rule.is_void())
 }
 
 /// What a policy allows in one direction, if it is about it.

@@ -52,7 +52,7 @@ impl<'a> Asker<'a> {
     pub(super) fn asks_whose(self) -> bool {
         match self {
             Self::Policy(..) => false,
-            Self::Cluster(policy) => policy.subject.namespaces != Selector::default(),
+            Self::Cluster(policy) => !policy.subject.namespaces.selects_all(),
         }
     }
 }
@@ -81,7 +81,7 @@ impl<'a> Needs<'a> {
                 PolicyPeer::Pods { namespaces: Some(selector), .. } => {
                     self.all.push(Need::Selected(selector));
                     // There is no use in waiting for all their names.
-                    if *selector == Selector::default() {
+                    if selector.selects_all() {
                         self.all.push(Need::Everywhere);
                     }
                 }

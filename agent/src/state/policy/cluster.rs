@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::demand::Asker;
 use super::{PodView, PolicyState};
-use crate::source::{ClusterNetworkPolicy, Labels, ObjectKey, Pod, Selector};
+use crate::source::{ClusterNetworkPolicy, Labels, ObjectKey, Pod};
 
 /// Whether a policy is for a pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +57,7 @@ impl PolicyState {
         if !subject.pods.matches(labels) {
             return Selected::No;
         }
-        if subject.namespaces == Selector::default() {
+        if subject.namespaces.selects_all() {
             return Selected::Yes;
         }
         match self.namespaces.get(namespace) {

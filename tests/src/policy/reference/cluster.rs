@@ -11,7 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
-use super::{is_sound, labels_of, matches_selector, named_port, namespace_labels, namespace_of, pod_at};
+use super::{
+    is_sound as is_expression_sound, labels_of, matches_selector, named_port, namespace_labels, namespace_of,
+    pod_at,
+};
 use crate::policy::cluster::{Cluster, Flow};
 
 /// Whether something is so.
@@ -41,8 +44,7 @@ pub(super) fn judge_tier(
     audited: &mut bool,
 ) -> Option<bool> {
     for (policy, selected) in selecting(cluster, tier, pod) {
-        let sound = selected == Truth::Yes && is_placed(policy) && is_subject_sound(policy);
-        let decision = first_decision(cluster, &policy["spec"], sound, side, flow);
+        let decision = first_decision(cluster, &policy["spec"], is_sound(policy, selected), side, flow);
         if is_annotated(policy, "weir.dev/policy-mode", "audit") {
             *audited |= decision == Some("Deny");
             continue;
@@ -57,28 +59,69 @@ pub(super) fn judge_tier(
     None
 }
 
-/// Whether each policy that is enforced, and is for this pod, says that what was allowed goes on; one at least.
-pub(super) fn keeps(cluster: &Cluster, pod: &Pod, side: &str) -> Vec<bool> {
-    let all = ["Admin", "Baseline"].into_iter().flat_map(|tier| selecting(cluster, tier, pod));
-    let enforced = all.filter(|(policy, _)| !is_annotated(policy, "weir.dev/policy-mode", "audit"));
-    let about = enforced.filter(|(policy, _)| count_rules(policy, side) > 0);
-    about.map(|(policy, _)| is_annotated(policy, "weir.dev/established", "keep")).collect()
+/// The policies of a tier that are enforced, are for this pod, and by one of whose rules something is denied to it in this
+/// direction: whether each says that flows which were allowed go on.
+pub(super) fn denying(cluster: &Cluster, tier: &str, pod: &Pod, side: &str) -> Vec<bool> {
+    let all = enforced(cluster, tier, pod);
+    let denying = all.filter(|(policy, truth)| {
+        let may_pass = is_sound(policy, *truth);
+        rules_of(policy, side).iter().any(|rule| match rule {
+            // No list: nobody knows what was meant, and all is denied.
+            None => true,
+            Some(rule) => {
+                let understood = is_understood(rule, peers_of(side));
+                let denies = match rule["action"].as_str() {
+                    Some("Accept") => false,
+                    Some("Pass") => !may_pass || !understood,
+                    _ => true,
+                };
+                denies && (!understood || is_about_ports_of(rule, side, pod))
+            }
+        })
+    });
+    denying.map(|(policy, _)| is_annotated(policy, "weir.dev/established", "keep")).collect()
 }
 
-/// Rules of one direction that are left when those that accept and are not understood are taken away.
-fn count_rules(policy: &Value, side: &str) -> usize {
-    let sound = is_placed(policy) && is_subject_sound(policy);
-    let is_left =
-        |rule: &&Value| rule["action"] != "Accept" || (sound && is_understood(rule, peers_of(side)));
+/// Whether a rule of the tier that passes some peers may deny others, of which it is not known whether it is about them: it asks
+/// for labels of namespaces.
+pub(super) fn may_not_pass(cluster: &Cluster, tier: &str, pod: &Pod, side: &str) -> bool {
+    let rules = enforced(cluster, tier, pod).flat_map(|(policy, _)| rules_of(policy, side));
+    let passing = rules.flatten().filter(|rule| {
+        rule["action"] == "Pass" && is_understood(rule, peers_of(side)) && is_about_ports_of(rule, side, pod)
+    });
+    let mut peers = passing.flat_map(|rule| rule[peers_of(side)].as_array().into_iter().flatten());
+    peers.any(|peer| read_peer_selectors(peer).is_some_and(|(namespaces, _)| !is_any(&namespaces)))
+}
+
+fn enforced<'a>(cluster: &'a Cluster, tier: &str, pod: &Pod) -> impl Iterator<Item = (&'a Value, Truth)> {
+    let all = selecting(cluster, tier, pod).into_iter();
+    all.filter(|(policy, _)| !is_annotated(policy, "weir.dev/policy-mode", "audit"))
+}
+
+/// The rules of one direction; `None` where they are no list.
+fn rules_of<'a>(policy: &'a Value, side: &str) -> Vec<Option<&'a Value>> {
     match &policy["spec"][side] {
-        Value::Array(rules) => rules.iter().filter(is_left).count(),
-        Value::Null => 0,
-        _ => 1,
+        Value::Array(rules) => rules.iter().map(Some).collect(),
+        Value::Null => Vec::new(),
+        _ => vec![None],
     }
+}
+
+/// Whether there is any port that it is about: of what comes to a pod, a name means what the pod calls so.
+fn is_about_ports_of(rule: &Value, side: &str, pod: &Pod) -> bool {
+    let Some(protocols) = rule["protocols"].as_array() else { return true };
+    let has_port =
+        |name: &str| ["TCP", "UDP", "SCTP"].iter().any(|protocol| named_port(pod, name, protocol).is_some());
+    side == "egress" || protocols.iter().any(|one| one["destinationNamedPort"].as_str().is_none_or(has_port))
 }
 
 fn is_annotated(policy: &Value, key: &str, value: &str) -> bool {
     policy["metadata"]["annotations"][key] == value
+}
+
+/// Whether it is known for sure whom it is for, and when it is asked.
+fn is_sound(policy: &Value, selected: Truth) -> bool {
+    selected == Truth::Yes && is_placed(policy) && is_subject_sound(policy)
 }
 
 /// In the order of their priority; of two with the same, any is right, and ours go by name.
@@ -123,7 +166,7 @@ fn read_selector(value: &Value) -> Option<LabelSelector> {
 }
 
 fn is_selector_sound(selector: &LabelSelector) -> bool {
-    selector.match_expressions.iter().flatten().all(is_sound)
+    selector.match_expressions.iter().flatten().all(is_expression_sound)
 }
 
 /// "Namespaces is used to select pods via namespace selectors. Pods is used to select pods via namespace AND pod selectors."
@@ -159,15 +202,27 @@ fn matches_subject(cluster: &Cluster, subject: &Value, pod: &Pod) -> Truth {
     if !matches_selector(&pods, labels_of(pod), true) {
         return Truth::No;
     }
-    let is_any = |selector: &LabelSelector| {
-        let labels = selector.match_labels.as_ref().is_none_or(|labels| labels.is_empty());
-        labels && !selector.match_expressions.iter().flatten().any(is_sound)
-    };
+    matches_namespace(cluster, &namespaces, pod, true)
+}
+
+/// "An empty label selector matches all objects", also those of which nothing is known.
+fn matches_namespace(
+    cluster: &Cluster,
+    namespaces: &LabelSelector,
+    pod: &Pod,
+    unsound_matches: bool,
+) -> Truth {
     match namespace_labels(cluster, namespace_of(pod)) {
-        _ if is_any(&namespaces) => Truth::Yes,
+        _ if is_any(namespaces) => Truth::Yes,
         None => Truth::Perhaps,
-        Some(labels) => matches_selector(&namespaces, &labels, true).into(),
+        Some(labels) => matches_selector(namespaces, &labels, unsound_matches).into(),
     }
+}
+
+/// Whether a selector, without what is wrong in it, restricts nothing.
+fn is_any(selector: &LabelSelector) -> bool {
+    let labels = selector.match_labels.as_ref().is_none_or(|labels| labels.is_empty());
+    labels && !selector.match_expressions.iter().flatten().any(is_expression_sound)
 }
 
 fn peers_of(side: &str) -> &'static str {
@@ -280,17 +335,18 @@ fn matches_peer(cluster: &Cluster, peer: &Value, addr: IpAddr) -> Truth {
     }
     // "Note that host-networked pods are not included in this type of peer."
     let Some(pod) = pod_at(cluster, addr) else { return Truth::No };
-    let selectors = match peer["namespaces"].is_null() {
-        false => read_selector(&peer["namespaces"]).map(|namespaces| (namespaces, LabelSelector::default())),
-        true => read_pods(&peer["pods"]),
-    };
-    let Some((namespaces, pods)) = selectors else { return Truth::No };
+    let Some((namespaces, pods)) = read_peer_selectors(peer) else { return Truth::No };
     if !matches_selector(&pods, labels_of(pod), false) {
         return Truth::No;
     }
-    match namespace_labels(cluster, namespace_of(pod)) {
-        None => Truth::Perhaps,
-        Some(labels) => matches_selector(&namespaces, &labels, false).into(),
+    matches_namespace(cluster, &namespaces, pod, false)
+}
+
+/// Those of namespaces and of pods; `None` where it is no pods that it is about.
+fn read_peer_selectors(peer: &Value) -> Option<(LabelSelector, LabelSelector)> {
+    match peer["namespaces"].is_null() {
+        false => read_selector(&peer["namespaces"]).map(|namespaces| (namespaces, LabelSelector::default())),
+        true => read_pods(&peer["pods"]),
     }
 }
 

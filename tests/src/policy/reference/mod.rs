@@ -99,14 +99,49 @@ fn judge_end(cluster: &Cluster, pod: &Pod, side: &str, flow: &Flow) -> Ruling {
     ruling(last != Some(false), audited)
 }
 
-/// Whether what was allowed to the pod, or by it, goes on when it no longer is: if each policy that isolates it says so.
+/// What becomes of a pod's flows in one direction, beside what the rules say of each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Manner {
+    /// Some flow may be denied. Where none may, nothing is, whether it can be read and remembered or not.
+    pub denies: bool,
+    /// Flows that were allowed go on when they no longer are.
+    pub keeps: bool,
+}
+
+/// README: "flows that were allowed go on when it comes to deny them, if each policy that isolates the pod in that direction, or
+/// denies anything to it there, says so"; of an audited policy, "it denies nothing". A Baseline is not asked where a
+/// NetworkPolicy isolates the pod.
 #[must_use]
-pub fn keeps(cluster: &Cluster, pod: &Pod, side: &str) -> bool {
+pub fn manner(cluster: &Cluster, pod: &Pod, side: &str) -> Manner {
     let isolating = isolating(cluster, pod, side);
     let enforced = isolating.iter().filter(|policy| !is_audited(cluster, policy));
-    let keeps = enforced.map(|policy| annotation(&policy.metadata, "weir.dev/established") == Some("keep"));
-    let all: Vec<_> = keeps.chain(cluster::keeps(cluster, pod, side)).collect();
-    !all.is_empty() && all.iter().all(|keeps| *keeps)
+    let mut keeps: Vec<bool> =
+        enforced.map(|policy| annotation(&policy.metadata, "weir.dev/established") == Some("keep")).collect();
+    let is_isolated = !keeps.is_empty();
+    let mut denies = is_isolated && !isolating.iter().any(|policy| allows_all(policy, side));
+    for tier in if is_isolated { &["Admin"][..] } else { &["Admin", "Baseline"] } {
+        let denying = cluster::denying(cluster, tier, pod, side);
+        denies |= !denying.is_empty() || cluster::may_not_pass(cluster, tier, pod, side);
+        keeps.extend(denying);
+    }
+    let all_keep = !keeps.is_empty() && keeps.iter().all(|keeps| *keeps);
+    Manner { denies, keeps: denies && all_keep }
+}
+
+/// Whether one of its rules is about everybody and everything.
+fn allows_all(policy: &NetworkPolicy, side: &str) -> bool {
+    let spec = policy.spec.clone().unwrap_or_default();
+    let is_empty = |peers: Option<usize>, ports: Option<usize>| peers.unwrap_or(0) + ports.unwrap_or(0) == 0;
+    let mut ingress = spec.ingress.iter().flatten();
+    let mut egress = spec.egress.iter().flatten();
+    is_selector_sound(&spec)
+        && match side {
+            "ingress" => ingress
+                .any(|rule| is_empty(rule.from.as_ref().map(Vec::len), rule.ports.as_ref().map(Vec::len))),
+            _ => {
+                egress.any(|rule| is_empty(rule.to.as_ref().map(Vec::len), rule.ports.as_ref().map(Vec::len)))
+            }
+        }
 }
 
 fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
@@ -233,6 +268,7 @@ fn matches_peer(cluster: &Cluster, namespace: &str, peer: &NetworkPolicyPeer, ad
             let (own, labels) = (namespace_of(pod), labels_of(pod));
             let in_namespace = match namespaces {
                 None => own == namespace,
+                Some(selector) if is_empty_selector(selector) => true,
                 Some(selector) => namespace_labels(cluster, own)
                     .is_some_and(|labels| matches_selector(selector, &labels, false)),
             };
@@ -262,6 +298,12 @@ fn matches_block(block: &IPBlock, addr: IpAddr) -> bool {
         }
         _ => false,
     }
+}
+
+/// Which matches all objects, also a namespace of which nobody has told us.
+fn is_empty_selector(selector: &LabelSelector) -> bool {
+    let labels = selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty);
+    labels && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
 }
 
 /// "matchLabels and matchExpressions are ANDed. An empty label selector matches all objects." What is wrong matches nothing;

@@ -9,7 +9,7 @@ use weir_ebpf::abi::{PolicySetId, Side};
 use super::canonical::canonical;
 use super::generate::{Batch, OUTSIDE, Op, POOL};
 use crate::policy::node::{judge_by, write};
-use crate::policy::reference::{self, Answer, Ruling};
+use crate::policy::reference::{self, Answer, Manner, Ruling};
 use crate::policy::{Cluster, Flow, Node, Placement};
 
 /// What was asked.
@@ -22,8 +22,11 @@ pub(super) struct Tally {
     pub(super) allowed: usize,
     pub(super) denied: usize,
     pub(super) audited: usize,
-    /// Sides of pods that keep what was allowed.
+    /// Sides of pods that keep what was allowed; and where a policy without a namespace that does not say so is in the cluster.
     pub(super) kept: usize,
+    pub(super) kept_beside: usize,
+    /// Sides that policies which only watch isolate, where such a policy is in the cluster.
+    pub(super) watched_beside: usize,
     /// The same between two writes.
     pub(super) between: usize,
 }
@@ -121,16 +124,29 @@ fn ask_everything(n: usize, cluster: &Cluster, node: &Node, tally: &mut Tally) -
     ask_what_is_kept(n, cluster, node, tally)
 }
 
-/// What is kept of a side that nothing isolates is of no interest, and is not said.
+/// What is said of a side that nothing isolates is of no interest.
 fn ask_what_is_kept(n: usize, cluster: &Cluster, node: &Node, tally: &mut Tally) -> Result<(), String> {
     for (addr, row) in &node.tables.pods {
         let pod = reference::pod_at(cluster, (*addr).into()).ok_or("a row of nobody")?;
         for (side, name) in [(Side::Ingress, "ingress"), (Side::Egress, "egress")] {
-            let expected = row.set(side) != PolicySetId::OPEN && reference::keeps(cluster, pod, name);
-            if row.keeps(side) != expected {
-                return Err(format!("batch {n}, {addr:?} {name}: {row:?}, the API says {expected}"));
+            let is_open = row.set(side) == PolicySetId::OPEN;
+            let expected = reference::manner(cluster, pod, name);
+            let found = Manner { denies: row.denies(side), keeps: row.keeps(side) };
+            if !is_open && found != expected {
+                return Err(format!("batch {n}, {addr:?} {name}: {row:?}, the API says {expected:?}"));
             }
-            tally.kept += usize::from(expected);
+            if is_open && (expected.denies || found.keeps) {
+                return Err(format!("batch {n}, {addr:?} {name} is open, the API says {expected:?}"));
+            }
+            let others = cluster.cluster_policies.values().any(|policy| {
+                let rules = policy["spec"][name].as_array().is_some_and(|rules| !rules.is_empty());
+                rules
+                    && policy["metadata"]["annotations"]["weir.dev/policy-mode"] != "audit"
+                    && policy["metadata"]["annotations"]["weir.dev/established"] != "keep"
+            });
+            tally.kept += usize::from(found.keeps);
+            tally.kept_beside += usize::from(found.keeps && others);
+            tally.watched_beside += usize::from(!is_open && !found.denies && others);
         }
     }
     Ok(())

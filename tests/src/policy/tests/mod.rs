@@ -56,5 +56,6 @@ fn step_by_step_is_from_nothing_is_what_the_api_says() {
         tally.audited * 50 > tally.settled && tally.kept > 0,
         "hardly anything is audited or kept: {tally:?}"
     );
+    assert!(tally.kept_beside > 0 && tally.watched_beside > 0, "nobody is silent: {tally:?}");
     assert!(tally.between > LEAST / 10, "hardly anything was asked between writes: {tally:?}");
 }
