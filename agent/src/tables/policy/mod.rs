@@ -209,7 +209,8 @@ impl PolicyRows {
             .map(|(table, (rows, error))| Problem {
                 field: table.into(),
                 message: format!(
-                    "{error}: {rows} rows of policies are not in force, which denies what they allow; tried again in a moment"
+                    "{error}: {rows} rows of policies are not in force, so what they allow is denied, and where they deny \
+                     nothing is allowed; tried again in a moment"
                 ),
             })
             .collect();
@@ -251,7 +252,8 @@ impl PolicyRows {
     }
 
     /// The addresses of pods whose policies are not wholly in force for want of rows. `sets_with`: the sets that ask for a set of
-    /// ports. A peer's address without its row is nobody's in particular, and not among them.
+    /// ports. For want of a peer's address that are those whose policies are closed without it; who else would allow that peer
+    /// anything is not known here.
     pub fn lacking(&self, sets_with: impl Fn(PortRulesId) -> BTreeSet<PolicySetId>) -> BTreeSet<IpAddr> {
         let mut sets = BTreeSet::new();
         for row in self.refused.keys() {

@@ -11,7 +11,7 @@ pub(super) struct Pods {
     policies: HashMap<Addr, PodPolicy>,
     /// Addresses whose sets ask for networks that have no row.
     closed: HashSet<Addr>,
-    /// Sets of which a row is missing that denies.
+    /// Sets that are closed for want of rows by which they deny.
     shut: BTreeSet<PolicySetId>,
     devices: HashMap<Addr, u32>,
     /// In the order of the addresses as a person reads them.
@@ -46,7 +46,7 @@ impl Pods {
         self.touched.extend(closed.iter().filter_map(|addr| self.devices.get(addr)));
     }
 
-    /// Which sets lack a row that denies; whether they are others than before.
+    /// Which sets are closed for want of rows; whether they are others than before.
     pub(super) fn set_shut(&mut self, shut: BTreeSet<PolicySetId>) -> bool {
         if shut == self.shut {
             return false;
@@ -142,9 +142,10 @@ impl Pods {
         self.addresses.get(&device).into_iter().flatten().copied()
     }
 
-    /// The addresses that are closed for want of rows, and those of pods that have one of these sets.
+    /// The addresses that are closed for want of rows, or whose set is, and those of pods that have one of these sets.
     pub(super) fn lacking(&self, sets: &BTreeSet<PolicySetId>) -> impl Iterator<Item = IpAddr> {
-        let has_one = |policy: &PodPolicy| sets.contains(&policy.ingress) || sets.contains(&policy.egress);
+        let lacks = |set: &PolicySetId| sets.contains(set) || self.shut.contains(set);
+        let has_one = move |policy: &PodPolicy| lacks(&policy.ingress) || lacks(&policy.egress);
         let with = self.policies.iter().filter(move |(_, policy)| has_one(policy)).map(|(addr, _)| addr);
         with.chain(&self.closed).map(|addr| IpAddr::from(*addr))
     }

@@ -29,6 +29,10 @@ fn a_set_that_denies_is_closed_while_a_row_of_it_is_missing() {
         assert!(!store.writes.iter().any(was_open), "{table}: not for a moment");
         let problems: Vec<String> = rows.problems().iter().map(ToString::to_string).collect();
         assert!(problems.iter().any(|problem| problem.contains("10.0.0.1")), "{problems:?}");
+        assert!(problems[0].contains("where they deny nothing is allowed"), "{problems:?}");
+        // So that each policy is named that is not in force, whatever row is missing.
+        let lacking = rows.lacking(|_| BTreeSet::new());
+        assert_eq!(lacking, BTreeSet::from(["10.0.0.1".parse().unwrap()]), "{table}");
         rows.retry(&mut store);
         assert_eq!(store.snapshot.pods[&DEVICE].policy, closed_to_all(), "there is no room yet");
         store.full.clear();
