@@ -11,7 +11,8 @@ const AGAIN: Duration = Duration::from_secs(600);
 /// Lines in a minute, of all kinds.
 const LINES: u32 = 10;
 const MINUTE: Duration = Duration::from_secs(60);
-/// Kinds that are remembered. Beyond, new ones are not logged until others are forgotten.
+/// When so many kinds are remembered, those are forgotten that would be logged again. In the time after which they would be
+/// fewer than these can be logged at all.
 const KINDS: usize = 1024;
 
 /// What makes two drops of one kind: everything but the client's port.
@@ -61,8 +62,7 @@ impl Talker {
             self.kinds.retain(|_, said| is_fresh(said));
         }
         self.lines += 1;
-        if self.lines > LINES || self.kinds.len() >= KINDS {
-            self.lines = LINES + 1;
+        if self.lines > LINES {
             return Say::ThatThereAreMore;
         }
         self.kinds.insert(kind, now);
