@@ -52,7 +52,12 @@ impl Drops {
 
     /// Tells of these events, in the names of this moment.
     pub(super) fn tell(&mut self, events: &[DropEvent], reconciler: &Reconciler, node: &Node) {
-        let known = Known { state: reconciler.state(), tables: reconciler.tables(), network: node.facts() };
+        let known = Known {
+            state: reconciler.state(),
+            tables: reconciler.tables(),
+            network: node.facts(),
+            rows: reconciler.policy_rows(),
+        };
         let mut explainer = Explainer::new(known, clocks());
         for event in events {
             let Some(record) = explainer.explain(event) else { continue };

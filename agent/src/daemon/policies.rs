@@ -76,6 +76,11 @@ impl Policies {
         (report.pods, report.isolated) = (self.rows.bound(), self.rows.isolated());
     }
 
+    /// What of them is in the tables.
+    pub(super) const fn rows(&self) -> &PolicyRows {
+        &self.rows
+    }
+
     pub(super) fn take_retired(&mut self) -> Option<RetiredPolicy> {
         self.rows.take_retired()
     }

@@ -16,7 +16,7 @@ use crate::network::{Facts, Seeks, Told};
 use crate::observe::{Health, HealthCheck, ReportedProblem, SharedReport};
 use crate::source::{Announcer, Event, ObjectKey, ObjectRef, PolicyDemand, Problem, Reason};
 use crate::state::State;
-use crate::tables::{Retired, RetiredPolicy, Tables};
+use crate::tables::{PolicyRows, Retired, RetiredPolicy, Tables};
 
 /// An object, what is wrong with it, and whether that is the object's fault.
 type Ill = (ObjectRef, Problem, Reason);
@@ -142,6 +142,11 @@ impl Reconciler {
     /// The cluster's objects.
     pub(super) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What of policies is in the tables.
+    pub(super) const fn policy_rows(&self) -> &PolicyRows {
+        self.policies.rows()
     }
 
     /// What is served.

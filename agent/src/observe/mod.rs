@@ -9,7 +9,7 @@ mod serve;
 mod socket;
 
 pub use drops::{
-    Clocks, DropEnd, DropRecord, Explainer, Followed, Known, Say, SharedDrops, Talker, read_drops,
+    Clocks, DropEnd, DropRecord, DropRule, Explainer, Followed, Known, Say, SharedDrops, Talker, read_drops,
     serve_drops,
 };
 pub use health::{Health, HealthCheck, serve_health, serve_health_checks};

@@ -1,6 +1,9 @@
 //! ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2), reduced to what decides about packets; and what annotations
 //! say of any policy.
 
+use std::fmt;
+use std::sync::Arc;
+
 use super::{PolicyPeer, PolicyPort, Selector};
 
 /// A ClusterNetworkPolicy.
@@ -42,6 +45,8 @@ pub struct Subject {
 /// Accept is not here at all, anything else denies everybody everything.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClusterRule {
+    /// What a person calls it.
+    pub label: RuleLabel,
     /// `action`
     pub action: RuleAction,
     /// `from`, `to`, each of `networks` an item of its own; `None`: whoever it is. Selectors of pods always have a
@@ -49,6 +54,25 @@ pub struct ClusterRule {
     pub peers: Option<Box<[PolicyPeer]>>,
     /// `protocols`; `None`: any port of any protocol, and what has no ports.
     pub ports: Option<Box<[PolicyPort]>>,
+}
+
+/// A rule as a person finds it: decides nothing, and says in a drop which one did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RuleLabel {
+    /// Its place in the list, from 1; 0 where there is no list that could be read.
+    pub number: u16,
+    /// `name`, without control characters.
+    pub name: Option<Arc<str>>,
+}
+
+impl fmt::Display for RuleLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.number, &self.name) {
+            (0, _) => f.write_str("rules that cannot be read"),
+            (number, Some(name)) => write!(f, "rule {number} ({name})"),
+            (number, None) => write!(f, "rule {number}"),
+        }
+    }
 }
 
 /// `action`: what becomes of a flow that a rule is the first to match.

@@ -16,7 +16,9 @@ mod pod_uid;
 mod policy;
 mod problem;
 
-pub use cluster_policy::{ClusterNetworkPolicy, ClusterRule, PolicyModes, RuleAction, Subject, Tier};
+pub use cluster_policy::{
+    ClusterNetworkPolicy, ClusterRule, PolicyModes, RuleAction, RuleLabel, Subject, Tier,
+};
 pub use connection::{Connection, Health};
 pub use demand::{NamespaceDemand, PodDemand, PolicyDemand, PolicySync};
 pub use event::Event;

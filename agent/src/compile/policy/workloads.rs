@@ -131,7 +131,7 @@ impl Reader<'_> {
     /// denied, too.
     fn read_cluster(&mut self, policy: &ClusterNetworkPolicy, selected: Selected) -> Vec<Step> {
         let mut rules = Vec::new();
-        for ClusterRule { action, peers, ports } in policy.rules(self.side) {
+        for ClusterRule { action, peers, ports, .. } in policy.rules(self.side) {
             let action = match (selected, action) {
                 (Selected::Yes, action) => *action,
                 (_, RuleAction::Accept) => continue,

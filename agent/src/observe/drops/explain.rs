@@ -7,11 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use weir_ebpf::abi::{DropEvent, DropReason, Peer, Protocol, Side};
 use weir_ebpf::wire::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
-use super::record::{DropEnd, DropRecord};
+use super::blame::{Blame, Flow, Policies};
+use super::record::{DropEnd, DropRecord, DropRule};
 use crate::network::Facts;
-use crate::source::{ClusterRule, ObjectKey, RuleAction};
+use crate::source::ObjectKey;
 use crate::state::{PodView, State};
-use crate::tables::Tables;
+use crate::tables::{PolicyRows, Tables};
 
 /// Names of policies that a record has; there may be thousands.
 const MOST_NAMES: usize = 10;
@@ -30,6 +31,8 @@ pub struct Known<'a> {
     pub tables: &'a Tables,
     /// This node's devices and pods.
     pub network: &'a Facts,
+    /// What of policies is in the tables.
+    pub rows: &'a PolicyRows,
 }
 
 /// What turns the time since boot into that of the day.
@@ -49,15 +52,15 @@ impl Clocks {
     }
 }
 
-/// A pod, one direction, and whether policies that are only watched are meant.
-type Asked = (ObjectKey, Side, bool);
+/// A pod, and one direction.
+type Asked = (ObjectKey, Side);
 
 /// Explains the events of one batch; what it finds out it remembers for the next event of the same batch.
 #[derive(Debug)]
 pub struct Explainer<'a> {
     known: Known<'a>,
     clocks: Clocks,
-    isolating: HashMap<Asked, (Vec<String>, usize)>,
+    policies: HashMap<Asked, Option<Policies<'a>>>,
     services: HashMap<IpAddr, Option<String>>,
 }
 
@@ -65,7 +68,7 @@ impl<'a> Explainer<'a> {
     /// Of a batch that is explained now.
     #[must_use]
     pub fn new(known: Known<'a>, clocks: Clocks) -> Self {
-        Self { known, clocks, isolating: HashMap::new(), services: HashMap::new() }
+        Self { known, clocks, policies: HashMap::new(), services: HashMap::new() }
     }
 
     /// The record of an event; `None`: it is of another version.
@@ -97,21 +100,21 @@ impl<'a> Explainer<'a> {
             record.backend = event.new_dst().map(|backend| self.end(backend, number, None));
         }
         record.why = match reason {
-            DropReason::PolicyIngress => self.by_policies(event, pod, Side::Ingress, &mut record.policies),
-            DropReason::PolicyEgress => self.by_policies(event, pod, Side::Egress, &mut record.policies),
+            DropReason::PolicyIngress => self.by_policies(event, pod, Side::Ingress, &mut record),
+            DropReason::PolicyEgress => self.by_policies(event, pod, Side::Egress, &mut record),
             _ => sentence(reason),
         };
         Some(record)
     }
 
-    /// The pod of this node that it is about: by its device, and of a socket by its address.
+    /// The pod of this node that it is about: of a socket by its address; of a packet by the device, whatever addresses are there
+    /// (a sandbox may keep them to itself, and a pod give itself another's).
     fn pod_of(&self, event: &DropEvent) -> Option<ObjectKey> {
         let policy = self.known.state.policy();
-        if event.device == 0 {
-            return policy.workload(event.src().addr.into()).map(key);
+        match event.device {
+            0 => policy.workload(event.src().addr.into()).map(key),
+            device => policy.pod_behind(device).cloned(),
         }
-        let pod = self.known.network.pods.get(&event.device)?;
-        pod.addresses.iter().find_map(|addr| policy.workload(*addr)).map(key)
     }
 
     fn device(&self, index: u32) -> Option<String> {
@@ -157,55 +160,80 @@ impl<'a> Explainer<'a> {
         event: &DropEvent,
         pod: Option<ObjectKey>,
         asked: Side,
-        names: &mut Vec<String>,
+        record: &mut DropRecord,
     ) -> String {
-        let Some(pod) = pod else { return "the pod is not known any more".to_owned() };
+        const GONE: &str = "the pod is not known any more";
+        let Some(pod) = pod else { return GONE.to_owned() };
         let (known, would) = (self.known, event.has(DropEvent::WOULD));
-        let find = || isolating(known.state, &pod, asked, would);
-        let (found, more) = self.isolating.entry((pod.clone(), asked, would)).or_insert_with(find);
-        names.clone_from(found);
-        let mut by = found.join(", ");
-        if *more > 0 {
-            by += &format!(" and {more} more");
-        }
+        let find = || Policies::of(known.state.policy(), &pod, asked);
+        let policies = self.policies.entry((pod.clone(), asked)).or_insert_with(find);
+        let Some(policies) = policies else { return GONE.to_owned() };
         // The flow is the other way round than the packet: that was a reply.
-        let reply = if event.side().is_some_and(|side| side != asked) { "a reply; " } else { "" };
+        let reply = event.side().is_some_and(|side| side != asked);
+        let prefix = if reply { "a reply; " } else { "" };
+        let word = word(asked);
+        let is = if would { "would be" } else { "is" };
+        let blame = flow(event, reply).and_then(|flow| policies.blame(&flow, would));
+        if let Some(Blame::Rule { policy, rule, sure }) = &blame {
+            record.policies = vec![format!("{CLUSTER}{policy}")];
+            record.rule = Some(DropRule { number: rule.number, name: rule.name.as_deref().map(Into::into) });
+            let unsure = if *sure { "" } else { ", as long as the labels of a namespace are not known" };
+            return format!("{prefix}{pod}: {word} {is} denied by {CLUSTER}{policy}, {rule}{unsure}");
+        }
+        let own = policies.isolating(would).map(|name| format!("{}/{name}", pod.namespace));
+        let of_cluster = policies.denying(would).map(|name| format!("{CLUSTER}{name}"));
+        // Of those that were not asked nothing is said.
+        let of_cluster = of_cluster.filter(|_| blame != Some(Blame::Isolation));
+        let (names, by) = name_some(of_cluster.chain(own));
+        record.policies = names;
+        // What a reply came from may stand under another address by now.
+        if blame == Some(Blame::Nobody) && !reply {
+            return match known.rows.denies_beside(event.device, asked) {
+                Some(why) if !would => format!("{prefix}{pod}: {word}: {why}"),
+                _ if by.is_empty() => {
+                    format!("{prefix}the policies that isolated {pod} for {word} have changed since")
+                }
+                _ => format!(
+                    "{prefix}{pod} {is} isolated for {word} by {by}; since then they, or who has these addresses, have changed"
+                ),
+            };
+        }
         if by.is_empty() {
-            return format!("{reply}the policies that isolated {pod} for {} have changed since", word(asked));
+            return format!("{prefix}the policies that isolated {pod} for {word} have changed since");
         }
         // Those without a namespace may deny what others allow.
         let how =
             if by.contains(CLUSTER) { "one of them denies it, or none allows it" } else { "none allows it" };
-        let is = if would { "would be" } else { "is" };
-        format!("{reply}{pod} {is} isolated for {} by {by}; {how}", word(asked))
+        format!("{prefix}{pod} {is} isolated for {word} by {by}; {how}")
     }
 }
 
-/// The names of the policies that isolate a pod in one direction, and how many there are beyond; of those that are enforced, or
-/// of those that are only watched.
-fn isolating(state: &State, pod: &ObjectKey, side: Side, watched: bool) -> (Vec<String>, usize) {
-    let policies = state.policy();
-    let Some(found) = policies.pod(pod).map(|view| view.pod) else { return (Vec::new(), 0) };
-    let labels = &found.labels;
-    let isolates = policies.named_policies(&pod.namespace).filter(|(_, policy)| {
-        let direction = match side {
-            Side::Ingress => &policy.ingress,
-            Side::Egress => &policy.egress,
-        };
-        direction.is_some()
-            && policies.is_audited(&pod.namespace, policy) == watched
-            && policy.pods.matches(labels)
-    });
-    let of_cluster =
-        policies.cluster_policies(&PodView { namespace: &pod.namespace, name: &pod.name, pod: found });
-    let denies = |rule: &ClusterRule| rule.action != RuleAction::Accept;
-    let of_cluster = of_cluster
-        .into_iter()
-        .filter(|one| one.policy.modes.audit == watched && one.policy.rules(side).iter().any(denies));
-    let of_cluster = of_cluster.map(|one| format!("{CLUSTER}{}", one.name));
-    let mut all = of_cluster.chain(isolates.map(|(name, _)| format!("{}/{name}", pod.namespace)));
+/// What policies were asked about; `None` where its ports are not known.
+fn flow(event: &DropEvent, reply: bool) -> Option<Flow> {
+    if !event.has(DropEvent::READ) || event.has(DropEvent::PIECE) {
+        return None;
+    }
+    let dialled = event.new_dst().unwrap_or(event.dst());
+    let (peer, port) = match (event.side()?, reply) {
+        (Side::Egress, false) => (dialled, dialled.port),
+        (Side::Ingress, false) => (event.src(), dialled.port),
+        // It comes from the port that was dialled.
+        (Side::Egress, true) => (dialled, event.src().port),
+        (Side::Ingress, true) => (event.src(), event.src().port),
+    };
+    let protocol = Protocol::from_number(event.protocol.into());
+    Some(Flow { peer: peer.addr.into(), protocol, port: port.host() })
+}
+
+/// The first of these names, and all of them in words.
+fn name_some(mut all: impl Iterator<Item = String>) -> (Vec<String>, String) {
     let names: Vec<String> = all.by_ref().take(MOST_NAMES).collect();
-    (names, all.count())
+    let mut words = names.join(", ");
+    match all.count() {
+        0 => {}
+        more => words += &format!(" and {more} more"),
+    }
+    (names, words)
 }
 
 fn key(view: PodView<'_>) -> ObjectKey {

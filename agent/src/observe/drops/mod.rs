@@ -4,6 +4,7 @@
 //! [`serve_drops`] writes them to a Unix socket in the run directory. Not to the port of the metrics: records tell who speaks to
 //! whom, and that port may be anybody's of the node (or of the network, by `--metrics-address`). The socket is root's.
 
+mod blame;
 mod explain;
 mod record;
 mod serve;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 pub use explain::{Clocks, Explainer, Known};
-pub use record::{DropEnd, DropRecord};
+pub use record::{DropEnd, DropRecord, DropRule};
 pub use serve::{Followed, read_drops, serve_drops};
 pub use talker::{Say, Talker};
 

@@ -40,14 +40,27 @@ pub struct DropRecord {
     /// Flags of TCP, the type of an ICMP message.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// The policies that isolate the pod in the direction that was asked, as they were when this was read.
+    /// The policy that denies it, or those that isolate the pod in the direction that was asked, as they were when this was read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
+    /// Of one without a namespace, the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<DropRule>,
     /// The pod's policy set and the peer's class that were asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judged: Option<(u32, u32)>,
     /// Why, in a sentence.
     pub why: String,
+}
+
+/// A rule of a ClusterNetworkPolicy.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DropRule {
+    /// Its place in the list, from 1; 0 where there is no list that could be read.
+    pub number: u16,
+    /// What the policy calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// An end of what was dropped.

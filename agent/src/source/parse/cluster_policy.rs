@@ -4,6 +4,8 @@
 //! field that is not known here fails closed, as the API's comments on its peers demand. An Accept then matches nothing, a
 //! Deny or a Pass denies everybody everything.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -14,7 +16,8 @@ use super::modes::parse_modes;
 use super::problems::{Problems, quote};
 use super::selector::parse_selector;
 use crate::source::{
-    ClusterNetworkPolicy, ClusterRule, PolicyPeer, PolicyPort, Protocol, RuleAction, Selector, Subject, Tier,
+    ClusterNetworkPolicy, ClusterRule, PolicyPeer, PolicyPort, Protocol, RuleAction, RuleLabel, Selector,
+    Subject, Tier,
 };
 
 /// The object as it is written.
@@ -27,6 +30,9 @@ pub struct ApiClusterNetworkPolicy {
     #[serde(default)]
     pub spec: Value,
 }
+
+/// Characters of a rule's name.
+const MOST_OF_NAME: usize = 100;
 
 /// The largest `priority`.
 const LAST_PRIORITY: u64 = 1000;
@@ -88,16 +94,32 @@ fn read_rules(
         None => Vec::new(),
         Some(Value::Array(list)) => {
             let rules = list.iter().enumerate();
-            rules.filter_map(|(n, rule)| read_rule(rule, &format!("{path}[{n}]"), peers, problems)).collect()
+            let read = |(n, rule): (usize, &Value)| {
+                let label = read_label(n, rule);
+                let rule = read_rule(rule, &format!("{path}[{n}]"), peers, problems)?;
+                Some(ClusterRule { label, ..rule })
+            };
+            rules.filter_map(read).collect()
         }
         Some(_) => {
             problems.add(path, "is no list: all is denied in this direction");
-            vec![DENY_ALL]
+            vec![deny_all()]
         }
     }
 }
 
-const DENY_ALL: ClusterRule = ClusterRule { action: RuleAction::Deny, peers: None, ports: None };
+fn deny_all() -> ClusterRule {
+    ClusterRule { label: RuleLabel::default(), action: RuleAction::Deny, peers: None, ports: None }
+}
+
+/// "Name is an identifier for this rule, that may be no more than 100 characters in length. This field should be used by the
+/// implementation to help improve observability, readability and error-reporting". It is shown on terminals.
+fn read_label(n: usize, rule: &Value) -> RuleLabel {
+    let text = rule.get("name").and_then(Value::as_str).unwrap_or_default();
+    let name: String = text.chars().filter(|one| !one.is_control()).take(MOST_OF_NAME).collect();
+    let name = (!name.is_empty()).then(|| Arc::from(name));
+    RuleLabel { number: u16::try_from(n + 1).unwrap_or(u16::MAX), name }
+}
 
 /// `None`: an Accept that cannot be understood.
 fn read_rule(rule: &Value, path: &str, peers: &'static str, problems: &mut Problems) -> Option<ClusterRule> {
@@ -115,9 +137,11 @@ fn read_rule(rule: &Value, path: &str, peers: &'static str, problems: &mut Probl
     };
     let loss = if action == RuleAction::Accept { "this rule matches nothing" } else { DENIES_ALL };
     match (Reader { problems, loss }.read_rule_content(rule, path, peers), action) {
-        (Some((peers, ports)), action) => Some(ClusterRule { action, peers: Some(peers), ports }),
+        (Some((peers, ports)), action) => {
+            Some(ClusterRule { label: RuleLabel::default(), action, peers: Some(peers), ports })
+        }
         (None, RuleAction::Accept) => None,
-        (None, RuleAction::Deny | RuleAction::Pass) => Some(DENY_ALL),
+        (None, RuleAction::Deny | RuleAction::Pass) => Some(deny_all()),
     }
 }
 

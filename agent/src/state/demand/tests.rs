@@ -9,7 +9,7 @@ use super::super::PolicyState;
 use super::*;
 use crate::source::{
     ClusterNetworkPolicy, ClusterRule, IpBlock, Namespace, NetworkPolicy, Pod, PolicyModes, PolicyPeer,
-    PolicyPort, PolicyRule, Protocol, Requirement, RuleAction, Subject, Test, Tier,
+    PolicyPort, PolicyRule, Protocol, Requirement, RuleAction, RuleLabel, Subject, Test, Tier,
 };
 
 const HERE: &str = "here";
@@ -55,7 +55,13 @@ fn cluster_policy(subject: Subject, rule: PolicyRule, egress: bool) -> ClusterNe
     let PolicyRule { peers, ports } = rule;
     let rules = |is: bool| {
         if is {
-            [ClusterRule { action: RuleAction::Deny, peers: peers.clone(), ports: ports.clone() }].into()
+            [ClusterRule {
+                label: RuleLabel::default(),
+                action: RuleAction::Deny,
+                peers: peers.clone(),
+                ports: ports.clone(),
+            }]
+            .into()
         } else {
             Box::default()
         }

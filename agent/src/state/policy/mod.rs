@@ -50,6 +50,8 @@ pub struct PolicyState {
     /// Pods of this node whose status says no address yet, or those of a sandbox before: they have those that they were made with.
     /// What the status says.
     provisional: HashMap<ObjectKey, Box<[IpAddr]>>,
+    /// The pods of this node by the devices that they are behind.
+    behind: BTreeMap<u32, ObjectKey>,
     pods_here_changed: bool,
     demand: Demand,
     /// How far all of this was told; `None`: it is still to come.
@@ -93,6 +95,7 @@ impl PolicyState {
             here: HashMap::new(),
             proven: HashMap::new(),
             provisional: HashMap::new(),
+            behind: BTreeMap::new(),
             pods_here_changed: false,
             demand: Demand::default(),
             sync: None,
@@ -167,6 +170,12 @@ impl PolicyState {
     #[must_use]
     pub fn workload(&self, addr: IpAddr) -> Option<PodView<'_>> {
         self.owner(addr).filter(|view| self.is_here(view.pod))
+    }
+
+    /// The pod of this node that is behind a device, also where it has no address there, or another's.
+    #[must_use]
+    pub fn pod_behind(&self, device: u32) -> Option<&ObjectKey> {
+        self.behind.get(&device)
     }
 
     /// A namespace; `None` where it is not known (yet), though pods of it may be.

@@ -82,6 +82,16 @@ pub enum Behind {
     Unknown(Unknown),
 }
 
+impl Behind {
+    /// The pod that is there, whatever is known of its addresses.
+    fn pod(&self) -> Option<&ObjectKey> {
+        match self {
+            Self::Pod(key) | Self::Second(key) | Self::Unknown(Unknown::NoAddress(key)) => Some(key),
+            Self::Other(_) | Self::Unknown(_) => None,
+        }
+    }
+}
+
 /// Why nobody knows who is behind a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Unknown {
@@ -149,6 +159,9 @@ impl PolicyState {
     /// Takes in where the pods are: an address that is proven to be a pod's is no other's, and a pod whose status says no address,
     /// or one of a sandbox before, has those that it was made with.
     pub fn set_placement(&mut self, placement: &Placement) {
+        let pods =
+            placement.devices.iter().filter_map(|(index, behind)| Some((*index, behind.pod()?.clone())));
+        self.behind = pods.collect();
         let (before, after) = (std::mem::take(&mut self.proven), placement.proven.clone());
         for addr in before.keys().chain(after.keys()).filter(|addr| before.get(addr) != after.get(addr)) {
             self.changes.peers.insert(*addr);

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use weir_ebpf::abi::{Addr, BoundPod, Enforcement, PolicySetId, PortRulesId};
+use weir_ebpf::abi::{Addr, BoundPod, Enforcement, PolicySetId, PortRulesId, Side};
 
 use super::StoreError;
 use crate::compile::policy::{Change, Update};
@@ -265,6 +265,22 @@ impl PolicyRows {
         }
         let unbound = self.unbound.keys().flat_map(|device| self.pods.addresses_of(*device));
         self.pods.lacking(&sets).chain(unbound).collect()
+    }
+
+    /// Why what policies allow to the pod behind a device may be denied all the same, if there is a reason.
+    #[must_use]
+    pub fn denies_beside(&self, device: u32, side: Side) -> Option<&'static str> {
+        if self.found.is_some() {
+            Some("what an agent before this one wrote is in force, until all policies were told")
+        } else if self.pods.disagrees(device, side) {
+            Some(
+                "two pods have addresses behind this device, and other policies: nothing is allowed to either",
+            )
+        } else if !self.refused.is_empty() || self.unbound.contains_key(&device) {
+            Some("its policies are not wholly in force, since a table has no room: `weir status` names it")
+        } else {
+            None
+        }
     }
 
     /// Whether it is known what is true; until then what was found is in force.

@@ -129,6 +129,13 @@ impl Pods {
         Some(PodPolicy { ingress: shut(policy.ingress), egress: shut(policy.egress), ..policy })
     }
 
+    /// Whether two pods have addresses behind a device, and other sets.
+    pub(super) fn disagrees(&self, device: u32, side: Side) -> bool {
+        let policies = self.addresses_of(device).filter_map(|addr| self.policies.get(&addr.into()));
+        let mut sets = policies.map(|policy| policy.set(side));
+        sets.next().is_some_and(|first| sets.any(|set| set != first))
+    }
+
     /// One of the addresses of pods that have a set which is shut, and how many there are.
     pub(super) fn shut(&self) -> Option<(IpAddr, usize)> {
         let is_shut =

@@ -6,7 +6,7 @@ use super::{merge, said};
 use crate::source::parse::{Parsed, parse_cluster_network_policy};
 use crate::source::{
     ApiClusterNetworkPolicy, ClusterNetworkPolicy, ClusterRule, PolicyModes, PolicyPeer, PolicyPort,
-    Protocol, RuleAction, Selector, Tier,
+    Protocol, RuleAction, RuleLabel, Selector, Tier,
 };
 
 fn parse(object: Value) -> Parsed<ClusterNetworkPolicy> {
@@ -29,7 +29,12 @@ fn rule(action: &str, patch: Value) -> (Option<ClusterRule>, Vec<String>) {
     (rules.first().cloned(), said(&parsed))
 }
 
-const DENY_ALL: ClusterRule = ClusterRule { action: RuleAction::Deny, peers: None, ports: None };
+const DENY_ALL: ClusterRule = ClusterRule {
+    label: RuleLabel { number: 1, name: None },
+    action: RuleAction::Deny,
+    peers: None,
+    ports: None,
+};
 
 fn range(protocol: Protocol, first: u16, last: u16) -> PolicyPort {
     PolicyPort::Range { protocol, first, last }
@@ -52,10 +57,27 @@ fn all_that_a_policy_says() {
     assert!(policy.subject.namespaces != policy.subject.pods && policy.subject.pods != Selector::default());
     let [ingress] = &*policy.ingress else { panic!("{policy:?}") };
     assert_eq!((ingress.action, ingress.ports.as_deref()), (RuleAction::Pass, None));
+    assert_eq!(ingress.label.to_string(), "rule 1 (in)");
     let [egress] = &*policy.egress else { panic!("{policy:?}") };
+    assert_eq!(egress.label.to_string(), "rule 1");
     let networks = ["10.0.0.0/8", "fd00::/16"].map(|cidr| PolicyPeer::network(cidr.parse().unwrap()));
     let ports = [range(Protocol::Tcp, 80, 80), range(Protocol::Sctp, 1, 9)];
     assert_eq!((egress.peers.as_deref(), egress.ports.as_deref()), (Some(&networks[..]), Some(&ports[..])));
+}
+
+#[test]
+fn a_rule_is_called_by_its_place_and_its_name() {
+    let long = "n".repeat(200);
+    let (wrong, right) = (json!({"action": "Accept", "to": []}), json!([{"namespaces": {}}]));
+    let parsed = policy(json!({"egress": [
+        wrong, {"name": "no\u{1b}[2J-db\n", "action": "Deny", "to": right}, {"name": long, "action": "Pass", "to": right},
+        {"name": 5, "action": "Deny"},
+    ], "ingress": {}}));
+    let policy = parsed.object.unwrap();
+    let labels = |rules: &[ClusterRule]| rules.iter().map(|rule| rule.label.to_string()).collect::<Vec<_>>();
+    let third = format!("rule 3 ({})", &long[..100]);
+    assert_eq!(labels(&policy.egress), ["rule 2 (no[2J-db)", &third, "rule 4"]);
+    assert_eq!(labels(&policy.ingress), ["rules that cannot be read"]);
 }
 
 #[test]
@@ -128,7 +150,8 @@ fn networks_are_no_sources() {
         {"action": "Accept", "from": [{"networks": ["10.0.0.0/8"]}]},
         {"action": "Deny", "from": [{"networks": ["10.0.0.0/8"]}]},
     ]}));
-    assert_eq!(*parsed.object.unwrap().ingress, [DENY_ALL]);
+    let second = ClusterRule { label: RuleLabel { number: 2, name: None }, ..DENY_ALL };
+    assert_eq!(*parsed.object.unwrap().ingress, [second]);
 }
 
 #[test]
