@@ -1,5 +1,8 @@
 //! A large cluster: what policies cost, in rows, time and instructions, is said of one like it.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+
 use serde_json::{Value, json};
 
 use super::Cluster;
@@ -40,6 +43,39 @@ pub fn cluster(pods: usize, policies: usize, sides: Sides) -> Cluster {
         cluster.policies.insert((format!("ns-{}", n % NAMESPACES), format!("policy-{n}")), from(object));
     }
     cluster
+}
+
+/// More pods: these numbers, all of one app.
+pub fn add_pods(cluster: &mut Cluster, numbers: Range<usize>, app: usize) {
+    for n in numbers {
+        let object = from(pod(n, app));
+        cluster.pods.insert((format!("ns-{}", n % NAMESPACES), format!("pod-{n}")), object);
+    }
+}
+
+/// So many policies, each of which also allows a network, of which there are as many as apps, at a port of that network's own.
+pub fn add_policies_of_networks(cluster: &mut Cluster, policies: usize) {
+    for n in 0..policies {
+        let network = n % SELECTORS;
+        let (v4, v6) = between(2 * network + 1);
+        let peers =
+            json!([{"ipBlock": {"cidr": format!("{v4}/28")}}, {"ipBlock": {"cidr": format!("{v6}/124")}}]);
+        let ports = json!([{"port": 10_000 + network}]);
+        let mut object = policy(n, n % SELECTORS, Sides::Both);
+        for (rules, field) in [("ingress", "from"), ("egress", "to")] {
+            let rule = json!({field: peers, "ports": ports});
+            object["spec"][rules].as_array_mut().expect("a list that is made here").push(rule);
+        }
+        cluster.policies.insert((format!("ns-{}", n % NAMESPACES), format!("policy-{n}")), from(object));
+    }
+}
+
+/// Addresses that no pod has: those of an odd number begin the networks of [`add_policies_of_networks`], those of an
+/// even one lie between them.
+#[must_use]
+pub fn between(number: usize) -> (Ipv4Addr, Ipv6Addr) {
+    let offset = u32::try_from(number * 32).unwrap_or(u32::MAX);
+    (Ipv4Addr::from_bits(0xc612_0000 | offset), Ipv6Addr::from_bits((0x2001_0db8 << 96) | u128::from(offset)))
 }
 
 /// A pod, as one of that app.

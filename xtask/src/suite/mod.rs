@@ -41,7 +41,7 @@ pub(crate) enum Layer {
     Packets,
     /// Agents, pods and nodes in network namespaces
     Lab,
-    /// Single packets through the programs in the oldest kernel, on a machine in software
+    /// Single packets through the programs in the oldest kernel, and what they cost there, on machines in software
     Kernels,
     /// The container image, run by containerd as the manifests describe it
     Image,

@@ -14,6 +14,8 @@ use crate::workspace::Workspace;
 
 /// The job that needs the conformance vectors.
 pub(super) const VECTORS: &str = "vectors";
+/// The job that says figures and little else.
+const INSTRUCTIONS: &str = "instructions";
 
 /// Where devices have links of programs (TCX); before, there are filters.
 const TCX: Series = Series::new(6, 6);
@@ -42,7 +44,7 @@ impl Suite {
         match self {
             Self::Packets => &["packets", VECTORS],
             Self::Programs => &["programs", "network"],
-            Self::Instructions => &["instructions"],
+            Self::Instructions => &[INSTRUCTIONS],
         }
     }
 }
@@ -96,7 +98,9 @@ pub(super) fn build(workspace: &Workspace, suites: &[Suite], cross: Option<&Cros
     let program = |name: &&str| {
         let found = said.lines().find_map(|line| parse_executable(line, name));
         let program = found.with_context(|| format!("cargo built no test {name}"))?;
-        Ok(Job { name: (*name).to_owned(), program, arguments: Vec::new() })
+        // What was counted is told also where all is well.
+        let arguments = if *name == INSTRUCTIONS { vec!["--nocapture".to_owned()] } else { Vec::new() };
+        Ok(Job { name: (*name).to_owned(), program, arguments })
     };
     names.iter().map(program).collect()
 }
