@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use weir_ebpf::abi::{
     Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
     Flow, Form, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, Peer, Protocol, SetId,
-    SetWord, Signs, SourceRangeKey, Tuple, Workload,
+    SetWord, Side, Signs, SourceRangeKey, Tuple, Workload,
 };
 use weir_ebpf::datapath::{CreateError, Full, Network, PacketTables, Tables};
 use weir_ebpf::testing::{FakeNetwork, FlowCopy, MemoryTables};

@@ -2,7 +2,7 @@
 
 mod why;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::source::{
     Event, Family, Labels, NetworkPolicy, ObjectKey, Pod, PolicyModes, PolicyRule, Requirement, Selector,
     Test,
 };
-use crate::state::State;
+use crate::state::{Given, State};
 use crate::tables::memory::MemoryStore;
 use crate::tables::{
     PolicyOptions, PolicyRows, PolicySnapshot, PolicyStore, PolicyWrite, Sizes, StoreError, Tables,
@@ -41,6 +41,11 @@ const CASTS: [Cast; 2] = [
     Cast { web: "10.0.2.3", client: "10.0.1.7", stranger: "8.8.8.8", vip: "10.96.0.1" },
     Cast { web: "fd00::2:3", client: "fd00::1:7", stranger: "2001:db8::8", vip: "fd00:96::1" },
 ];
+
+/// Puts pods and devices together, for the first time.
+fn place(state: &mut State, network: &Facts) {
+    state.place(network, Given { before: &BTreeMap::new(), networks: &[], settled: &BTreeSet::new() });
+}
 
 struct World {
     state: State,
@@ -132,7 +137,7 @@ impl World {
             owner: Owner::default(),
         };
         let network = Facts { pods: BTreeMap::from([(WEB, device)]), ..Facts::default() };
-        state.place(&network, &BTreeMap::new());
+        place(&mut state, &network);
         let options = PolicyOptions { judged: 64, holds_unknown: true };
         let mut rows = PolicyRows::new(options, PolicySnapshot::default());
         rows.apply(Update::default(), true, &mut Rows { full: false });

@@ -179,7 +179,7 @@ fn a_pod_is_named_by_its_device_whatever_addresses_are_there() {
         let device = world.network.pods.get_mut(&WEB).unwrap();
         device.owner = Owner::Pod(uid);
         device.addresses = addresses.clone();
-        world.state.place(&world.network, &BTreeMap::new());
+        place(&mut world.state, &world.network);
         let record = world.explain(&ingress(80));
         assert_eq!(record.pod.as_deref(), Some("default/web-1"), "{addresses:?}");
         assert!(record.why.starts_with("default/web-1 is isolated"), "{}", record.why);

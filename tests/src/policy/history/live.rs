@@ -7,28 +7,33 @@ use weir_agent::source::Protocol;
 use weir_ebpf::abi::{PolicySetId, Side};
 
 use super::canonical::canonical;
-use super::generate::{Batch, OUTSIDE, Op, POOL};
+use super::objects::{OUTSIDE, POOL};
+use super::{Batch, Op};
 use crate::policy::node::{judge_by, write};
 use crate::policy::reference::{self, Answer, Manner, Ruling};
 use crate::policy::{Cluster, Flow, Node, Placement};
 
 /// What was asked.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     /// States of the cluster.
-    pub(super) states: usize,
+    pub states: usize,
     /// Questions about a set and a flow, once all was written.
-    pub(super) settled: usize,
-    pub(super) allowed: usize,
-    pub(super) denied: usize,
-    pub(super) audited: usize,
-    /// Sides of pods that keep what was allowed; and where a policy without a namespace that does not say so is in the cluster.
-    pub(super) kept: usize,
-    pub(super) kept_beside: usize,
+    pub settled: usize,
+    /// Of these, allowed.
+    pub allowed: usize,
+    /// Denied.
+    pub denied: usize,
+    /// Allowed, and an audited policy would deny it.
+    pub audited: usize,
+    /// Sides of pods that keep what was allowed.
+    pub kept: usize,
+    /// Such sides where a policy without a namespace that does not say so is in the cluster.
+    pub kept_beside: usize,
     /// Sides that policies which only watch isolate, where such a policy is in the cluster.
-    pub(super) watched_beside: usize,
-    /// The same between two writes.
-    pub(super) between: usize,
+    pub watched_beside: usize,
+    /// Questions between two writes.
+    pub between: usize,
 }
 
 /// Protocols and ports that are asked about.
@@ -45,12 +50,13 @@ const PORTS: [(Option<Protocol>, u16); 10] = [
     (Some(Protocol::Udp), 8081),
 ];
 
-/// Ports for each pair of addresses in one state; the next state has others.
-const PORTS_AT_ONCE: usize = 3;
-
+/// After each batch every pair of addresses is asked about, at `ports` ports; in the next state at others. Between the writes of a
+/// single change either the answer before it or the one after it is right. A restart changes nothing, and step by step is
+/// from nothing.
+///
 /// # Errors
 /// What is not as it should be.
-pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), String> {
+pub fn live_through(history: &[Batch], ports: usize, tally: &mut Tally) -> Result<(), String> {
     let mut cluster = Cluster::default();
     let mut node = Node::new(Placement::Named("here".into()));
     for (n, batch) in history.iter().enumerate() {
@@ -59,7 +65,7 @@ pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), S
         let update = node.sync(&cluster);
         if let [change] = &batch[..] {
             let mut tables = tables;
-            let flows = flows(n).filter(|flow| !is_one_pod(&before, &cluster, flow));
+            let flows = flows(n, ports).filter(|flow| !is_one_pod(&before, &cluster, flow));
             let flows = flows.filter(|flow| !is_within(change, &cluster, flow));
             let both = flows.map(|flow| (flow, answer(&before, &flow), answer(&cluster, &flow)));
             // Where the answer at either end is another one afterwards, either is right there in between.
@@ -82,7 +88,7 @@ pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), S
                 }
             }
         }
-        ask_everything(n, &cluster, &node, tally)?;
+        ask_everything(n, &cluster, &node, (ports, tally))?;
         if n % 3 == 1 {
             let (desired, update) = node.restart(&cluster);
             if desired != node.tables || !update.garbage.is_empty() {
@@ -99,9 +105,14 @@ pub(super) fn live_through(history: &[Batch], tally: &mut Tally) -> Result<(), S
     Ok(())
 }
 
-fn ask_everything(n: usize, cluster: &Cluster, node: &Node, tally: &mut Tally) -> Result<(), String> {
+fn ask_everything(
+    n: usize,
+    cluster: &Cluster,
+    node: &Node,
+    (ports, tally): (usize, &mut Tally),
+) -> Result<(), String> {
     tally.states += 1;
-    let flows: Vec<Flow> = flows(n).collect();
+    let flows: Vec<Flow> = flows(n, ports).collect();
     for (flow, at_hooks) in flows.iter().zip(node.pass_hooks(&flows)) {
         if at_hooks != node.passes(flow) {
             return Err(format!("batch {n}, {flow}: {at_hooks} at the hooks, and not by the rules"));
@@ -165,13 +176,14 @@ fn answer(cluster: &Cluster, flow: &Flow) -> Answer {
 }
 
 /// Some flows between all pairs of addresses of one family.
-fn flows(state: usize) -> impl Iterator<Item = Flow> {
-    let all: Vec<IpAddr> = POOL.iter().chain(OUTSIDE).map(|text| text.parse().unwrap()).collect();
+fn flows(state: usize, ports: usize) -> impl Iterator<Item = Flow> {
+    let all = POOL.iter().chain(OUTSIDE).map(|text| text.parse().expect("an address"));
+    let all: Vec<IpAddr> = all.collect();
     let pairs: Vec<_> = all.iter().flat_map(|source| all.iter().map(move |dest| (*source, *dest))).collect();
     let pairs = pairs.into_iter().filter(|(source, dest)| source.is_ipv4() == dest.is_ipv4());
     pairs.enumerate().flat_map(move |(n, (source, dest))| {
-        (0..PORTS_AT_ONCE).map(move |port| {
-            let (protocol, port) = PORTS[(n + state * PORTS_AT_ONCE + port) % PORTS.len()];
+        (0..ports).map(move |port| {
+            let (protocol, port) = PORTS[(n + state * ports + port) % PORTS.len()];
             Flow { source, dest, protocol, port }
         })
     })
@@ -189,9 +201,9 @@ fn is_one_pod(before: &Cluster, after: &Cluster, flow: &Flow) -> bool {
 
 /// The same of two pods of a namespace that is another one afterwards.
 fn is_within(change: &Op, cluster: &Cluster, flow: &Flow) -> bool {
-    let (Op::PutNamespace(changed, _) | Op::DeleteNamespace(changed)) = change else { return false };
+    let Some(changed) = change.namespace() else { return false };
     [flow.source, flow.dest].into_iter().all(|addr| {
         let pod = reference::pod_at(cluster, addr);
-        pod.is_some_and(|pod| pod.metadata.namespace.as_ref() == Some(changed))
+        pod.is_some_and(|pod| pod.metadata.namespace.as_deref() == Some(changed))
     })
 }
