@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use weir_ebpf::abi::{
-    AddressUses, BoundPod, DropReason, Enforcement, FrontendKey, Peer, PodPolicy, PolicySetId, Protocol, Side,
+    Addr, AddressUses, BoundPod, DropReason, Enforcement, FrontendKey, Peer, PodPolicy, PolicySetId,
+    Protocol, Side,
 };
 use weir_ebpf::datapath::enforce::{PodHook, arrive_from_net, arrive_from_pod, leave_to_pod};
 use weir_ebpf::datapath::packet::{Node, Onward, Translation, Verdict};
@@ -86,6 +87,10 @@ pub(crate) fn run(data: &[u8]) {
     let rules = Rules::new(&story.rules);
     world.tables.policy = rules.tables();
     world.tables.enforcement = Enforcement::new(Enforcement::ON | Enforcement::HOLD_UNKNOWN, 1, u32::MAX);
+    // The sockets of one of the pods can be seen.
+    if let Some(device) = world.tables.devices.get_mut(&device(true)) {
+        device.netns = 1;
+    }
     let mut stage = Stage { world, rules, model: Model::default(), last: None };
     for (second, (ingress, egress)) in [false, true].into_iter().zip(story.pods) {
         stage.isolate(second, pod_policy(ingress, egress));
@@ -229,9 +234,19 @@ impl Stage {
                 Side::Egress => (came.0, came.1, goes.1),
                 Side::Ingress => (goes.1, goes.0, came.0),
             };
-            let at = At { device, policy: pod.policy, side, pod: own, near, far };
+            let owner = self.owner(near.addr, came_by);
+            let is_seen = self.world.tables.devices.get(&device).is_some_and(|device| device.netns != 0);
+            let is_translated = translation.is_some();
+            let at =
+                At { device, policy: pod.policy, side, pod: own, near, far, owner, is_seen, is_translated };
             self.model.permits(&self.rules, &at, packet, bytes)
         })
+    }
+
+    /// Who has an address: of the link, whoever is behind the device by which it came.
+    fn owner(&self, addr: Addr, came_by: u32) -> Addr {
+        let sender = self.world.tables.pods.get(&came_by).filter(|_| is_of_link(addr));
+        sender.and_then(|pod| pod.address_like(addr)).unwrap_or(addr)
     }
 
     fn is_node(&self, peer: Peer) -> bool {
@@ -242,12 +257,8 @@ impl Stage {
     /// Its own, one of the link, or none.
     fn bears_its_address(&self, second: bool, packet: &Packet) {
         let own = Place::LocalPod(second).addr(!packet.src.addr.is_v4());
-        let ip = IpAddr::from(packet.src.addr);
-        let is_of_link = match ip {
-            IpAddr::V4(ip) => ip.is_link_local() || ip.is_unspecified(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified(),
-        };
-        assert!(packet.src.addr == own || is_of_link, "a pod sends as {ip}");
+        let src = packet.src.addr;
+        assert!(src == own || is_of_link(src), "a pod sends as {}", IpAddr::from(src));
     }
 
     /// What comes back to who was let begin passes, if there was room to remember.
@@ -284,6 +295,13 @@ impl Stage {
             !denied || is_service(packet.src) || is_service(packet.dst),
             "{hook:?} let pass {packet:?}, and not its reply {read:?}: {verdict:?}"
         );
+    }
+}
+
+fn is_of_link(addr: Addr) -> bool {
+    match IpAddr::from(addr) {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified(),
     }
 }
 

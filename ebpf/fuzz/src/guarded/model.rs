@@ -24,6 +24,11 @@ pub(super) struct At {
     pub(super) near: Peer,
     /// The other end behind translation.
     pub(super) far: Peer,
+    /// Whom policies know the other end by.
+    pub(super) owner: Addr,
+    /// Whether the pod's sockets can be seen. It has none.
+    pub(super) is_seen: bool,
+    pub(super) is_translated: bool,
 }
 
 /// What was let pass before.
@@ -73,7 +78,7 @@ impl Model {
         let allowed = |side: Side| {
             let (peer, to) = match side {
                 Side::Egress => (at.far.addr, port(at.far)),
-                Side::Ingress => (at.near.addr, port(at.pod)),
+                Side::Ingress => (at.owner, port(at.pod)),
             };
             rules.allow(at.policy.set(side), peer, packet.protocol, to)
         };
@@ -90,15 +95,22 @@ impl Model {
         if opens(packet) || !allowed(opposite) {
             return false;
         }
-        // What nobody saw begin may be from before there were policies.
-        is_known(opposite) || packet.kind == Kind::Transport(Protocol::Tcp)
+        // What nobody saw begin may be from before there were policies, unless the pod's sockets know nothing of it.
+        is_known(opposite) || !at.is_seen && packet.kind == Kind::Transport(Protocol::Tcp)
     }
 
     fn quotes_known(&self, at: &At, packet: &Packet, bytes: &[u8]) -> bool {
         let Some(quoted) = parse_quoted(bytes, packet) else { return false };
-        // Translated errors quote what the pod sees: any flow of the pod by that protocol will do.
         let protocol = quoted.protocol as u8;
-        self.begun.iter().any(|((device, _, _, own), _)| *device == at.device && *own == protocol)
+        let (own, other) = match at.side {
+            Side::Egress => (quoted.dst, quoted.src),
+            Side::Ingress => (quoted.src, quoted.dst),
+        };
+        // Translated errors quote what the pod sees: any flow of the pod by that protocol will do.
+        self.begun.iter().any(|((device, port, peer, number), _)| {
+            let is_it = at.is_translated || (*port, *peer) == (own.port, other);
+            *device == at.device && *number == protocol && is_it
+        })
     }
 }
 
@@ -108,8 +120,13 @@ fn opens(packet: &Packet) -> bool {
     packet.kind == Kind::EchoRequest || packet.kind == Kind::Transport(Protocol::Tcp) && is_syn
 }
 
-/// Neighbour discovery and group membership.
+/// Neighbour discovery and group membership, which did not come from farther away.
 fn is_for_links(packet: &Packet, bytes: &[u8]) -> bool {
     let kind = usize::try_from(packet.l4).ok().and_then(|at| bytes.get(at).copied());
-    packet.protocol == 58 && kind.is_some_and(|kind| matches!(kind, 130..=133 | 135 | 136 | 143))
+    let stays = match kind {
+        Some(130..=132 | 143) => packet.ttl == 1,
+        Some(133 | 135 | 136) => packet.ttl == 255,
+        _ => false,
+    };
+    packet.protocol == 58 && packet.fragment == Fragment::Whole && stays
 }
