@@ -149,10 +149,10 @@ impl PolicyState {
             }
             placement.devices.insert(one.index, behind);
         }
-        self.find_unplaced(facts, &uids, &mut placement);
+        let elsewhere = self.find_unplaced(facts, &uids, &mut placement);
         placement.by_cgroup.extend(hosts.into_keys());
         self.find_unreached(&known, &mut placement);
-        self.hold_others(&known, facts, given, &mut placement);
+        self.hold_others(&known, &elsewhere, given, &mut placement);
         placement
     }
 

@@ -30,12 +30,13 @@ impl PolicyState {
         placement.by_cgroup.extend(self.uids_of(&unreached));
     }
 
+    /// Those that no device leads to; returns those of them whose namespaces were found.
     pub(super) fn find_unplaced(
         &self,
         facts: &Facts,
         uids: &HashMap<PodUid, PodView<'_>>,
         placement: &mut Placement,
-    ) {
+    ) -> BTreeSet<ObjectKey> {
         let placed: BTreeSet<ObjectKey> = placement
             .devices
             .values()
@@ -72,5 +73,6 @@ impl PolicyState {
             let has_uid = self.pod(key).is_some_and(|view| view.pod.identity.is_some());
             *has_addresses && has_uid && !found.contains(key)
         });
+        found
     }
 }

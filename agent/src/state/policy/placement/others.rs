@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::claims::Known;
-use super::{Behind, Given, Placement, PodView, PolicyState, Unknown, key_of};
-use crate::network::{Facts, Owner};
+use super::{Behind, Given, Placement, PodView, PolicyState, Unknown};
+use crate::network::Owner;
 use crate::source::{self, ObjectKey, PodUid};
 
 impl PolicyState {
@@ -38,11 +38,11 @@ impl PolicyState {
     pub(super) fn hold_others(
         &self,
         known: &[Known<'_>],
-        facts: &Facts,
+        elsewhere: &BTreeSet<ObjectKey>,
         given: &Given<'_>,
         placement: &mut Placement,
     ) {
-        let made = self.is_made(facts, placement);
+        let made = self.is_made(elsewhere, placement);
         placement.seeks.making = made.is_some();
         let networks = given.networks;
         for one in known {
@@ -66,10 +66,7 @@ impl PolicyState {
 
     /// A pod of this node that may be behind a device that seems to be another's: it has none of its own, and is not known to be
     /// elsewhere. Where it has no UID its address says which device is its.
-    fn is_made(&self, facts: &Facts, placement: &Placement) -> Option<ObjectKey> {
-        let uids = self.uids();
-        let elsewhere: BTreeSet<ObjectKey> =
-            facts.elsewhere.values().filter_map(|uid| uids.get(uid)).map(key_of).collect();
+    fn is_made(&self, elsewhere: &BTreeSet<ObjectKey>, placement: &Placement) -> Option<ObjectKey> {
         let is_open = |(key, has_addresses): &(&ObjectKey, &bool)| {
             let has_uid = self.pod(key).is_some_and(|view| view.pod.identity.is_some());
             (has_uid || !**has_addresses) && !elsewhere.contains(*key)
