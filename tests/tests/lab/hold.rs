@@ -172,7 +172,12 @@ pub(crate) fn second_networks_and_others() -> Result<()> {
     let mut cluster = world()?;
     cluster.apply("silent.yaml", &[silent("client")])?;
     let docker = format!("docker-{}.scope", "ab".repeat(32));
+    // It may be the pod that is being made: what makes it may be in any cgroup.
+    cluster.apply("coming.yaml", &[pod("n1-coming", Some(&UID.replace('0', "1")), "client", None)])?;
     cluster.add_pod_below((1, "n1-docker"), &PathBuf::from(docker))?;
+    eventually("it is held", || Ok((held(&mut cluster)?.len() == 1).then_some(())))?;
+    expect(&cluster, &[("n1-docker", "n2-a", false), ("n2-a", "n1-docker", false)])?;
+    cluster.manifests.remove("coming.yaml")?;
     eventually("it is said to be no pod", || {
         let places = cluster.agent(1)?.status()?["agent"]["places"].take();
         let others = places["others"].as_array().context("no list of others")?;
