@@ -229,7 +229,10 @@ async fn pods_come_change_end_and_move() {
     world.server.delete("Pod", "bank", "there-1").unwrap();
     world.server.put(&host).unwrap();
     watcher.until_true(&world.server).await;
-    assert!(!pods(&watcher).contains(&"bank/there-1".to_owned()));
+    let found = watcher.told.pods.iter().find(|(key, _)| *key.name == *"there-1");
+    let (_, host) = found.expect("by what its node knows it");
+    assert!(host.host_network && host.identity.is_some());
+    assert!(host.addresses.is_empty() && host.labels == weir_agent::source::Labels::default(), "{host:?}");
 }
 
 #[tokio::test]
