@@ -16,7 +16,7 @@ pub struct Pod {
     pub labels: Labels,
     /// `status.podIPs` (or `status.podIP`), each once; none yet where the pod has not begun.
     pub addresses: Box<[IpAddr]>,
-    /// The ports of its containers that have names; each name and protocol once.
+    /// The ports of its containers that have names, in their order; each once.
     pub ports: Box<[NamedPort]>,
     /// `spec.nodeName`
     pub node: Option<Arc<str>>,
@@ -48,11 +48,17 @@ pub struct NamedPort {
 }
 
 impl Pod {
-    /// The number that a port of this name and protocol has in this pod.
+    /// The number that a port of this name and protocol has in this pod: of several the first, as for a Service's target port
+    /// (Kubernetes' `FindPort`).
     #[must_use]
     pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
-        let same = |port: &&NamedPort| *port.name == *name && port.protocol == protocol;
-        self.ports.iter().find(same).map(|port| port.port)
+        self.ports_named(name, protocol).next()
+    }
+
+    /// All of them: each container may have one.
+    pub fn ports_named(&self, name: &str, protocol: Protocol) -> impl Iterator<Item = u16> {
+        let same = move |port: &&NamedPort| *port.name == *name && port.protocol == protocol;
+        self.ports.iter().filter(same).map(|port| port.port)
     }
 }
 

@@ -206,7 +206,7 @@ fn compile_tier(tier: &[Step], marks: &[Mark], next: Ports) -> Ports {
                     (Admits::Yes, RuleAction::Deny)
                     | (Admits::Perhaps, RuleAction::Deny | RuleAction::Pass) => ByPort::all(Verdict::Deny),
                 };
-                ports = rule.ports(marks).choose(&verdict, &ports);
+                ports = rule.ports(marks, *action == RuleAction::Deny).choose(&verdict, &ports);
             }
             Step::Audit(rules) => {
                 let denied = compile_audited(rules, marks);
@@ -226,7 +226,7 @@ fn compile_audited(rules: &[(RuleAction, Rule)], marks: &[Mark]) -> ByPort<bool>
             (Admits::Yes, action) => *action == RuleAction::Deny,
             (Admits::Perhaps, RuleAction::Deny | RuleAction::Pass) => true,
         };
-        denied = rule.ports(marks).choose(&ByPort::all(denies), &denied);
+        denied = rule.ports(marks, *action == RuleAction::Deny).choose(&ByPort::all(denies), &denied);
     }
     denied
 }

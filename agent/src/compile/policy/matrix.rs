@@ -307,7 +307,8 @@ impl Matrix {
 fn name_marks(atoms: &Interned<Atom>, marks: &[Mark]) -> Fingerprint {
     let marks = marks.iter().filter_map(|mark| {
         let name = atoms.name(mark.atom)?;
-        Some(Fingerprint::of(&format!("{name:?} {} {}", mark.port, mark.perhaps)))
+        let again = if mark.again { " again" } else { "" };
+        Some(Fingerprint::of(&format!("{name:?} {} {}{again}", mark.port, mark.perhaps)))
     });
     Fingerprint::of_all("class", marks)
 }

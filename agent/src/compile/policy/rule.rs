@@ -66,12 +66,14 @@ pub(super) struct Mark {
     pub(super) port: u16,
     /// Whether it matches depends on the labels of a namespace that is not known.
     pub(super) perhaps: bool,
+    /// Of a name: the pod has another number before this one under it, which is the one that is meant where something is allowed.
+    pub(super) again: bool,
 }
 
 impl Mark {
     /// Of what is no name.
     pub(super) const fn new(atom: AtomId) -> Self {
-        Self { atom, port: 0, perhaps: false }
+        Self { atom, port: 0, perhaps: false, again: false }
     }
 }
 
@@ -141,11 +143,11 @@ impl Rule {
         admits.max().unwrap_or(Admits::No)
     }
 
-    /// The ports that it is about.
-    pub(super) fn ports(&self, marks: &[Mark]) -> ByPort<bool> {
+    /// The ports that it is about. `all`: also those that are not the first of their name, as for what denies.
+    pub(super) fn ports(&self, marks: &[Mark], all: bool) -> ByPort<bool> {
         match &self.ports {
             None => ByPort::all(true),
-            Some(ports) => ByPort::within(ports.iter().filter_map(|port| resolve(*port, marks)).collect()),
+            Some(ports) => ByPort::within(ports.iter().flat_map(|port| resolve(*port, marks, all)).collect()),
         }
     }
 }
@@ -155,18 +157,18 @@ pub(super) fn union_ports<'a>(rules: impl Iterator<Item = &'a Rule>, marks: &[Ma
     let mut ranges = Vec::new();
     for rule in rules.filter(|rule| rule.admits(marks) == Admits::Yes) {
         let Some(ports) = &rule.ports else { return ByPort::all(true) };
-        ranges.extend(ports.iter().filter_map(|port| resolve(*port, marks)));
+        ranges.extend(ports.iter().flat_map(|port| resolve(*port, marks, false)));
     }
     ByPort::within(ranges)
 }
 
-/// `None` where the peer has no port of that name.
-fn resolve(port: PortMatch, marks: &[Mark]) -> Option<PortRange> {
+/// None where the peer has no port of that name.
+fn resolve(port: PortMatch, marks: &[Mark], all: bool) -> Vec<PortRange> {
     match port {
-        PortMatch::Range(range) => Some(range),
+        PortMatch::Range(range) => vec![range],
         PortMatch::Name(atom, protocol) => {
-            let port = marks.iter().find(|mark| mark.atom == atom)?.port;
-            Some(PortRange { protocol, first: port, last: port })
+            let meant = marks.iter().filter(|mark| mark.atom == atom && (all || !mark.again));
+            meant.map(|mark| PortRange { protocol, first: mark.port, last: mark.port }).collect()
         }
     }
 }

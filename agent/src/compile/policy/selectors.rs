@@ -102,7 +102,8 @@ impl Selectors {
         }
         let named = pod.ports.iter().filter_map(|port| {
             let atom = *self.names.get(&(port.name.clone(), port.protocol))?;
-            Some(Mark { port: port.port, ..Mark::new(atom) })
+            let again = pod.port(&port.name, port.protocol) != Some(port.port);
+            Some(Mark { port: port.port, again, ..Mark::new(atom) })
         });
         marks.extend(named);
         marks

@@ -71,8 +71,9 @@ impl PolicyCompiler {
                 isolation = Isolation::Enforced;
                 keeps.push(policy.modes.keep);
             }
-            rules
-                .extend(of_side.iter().map(|rule| reader.read(rule.peers.as_deref(), rule.ports.as_deref())));
+            rules.extend(
+                of_side.iter().map(|rule| reader.read(rule.peers.as_deref(), rule.ports.as_deref(), false)),
+            );
         }
         let (mut admin, mut baseline) = (Vec::new(), Vec::new());
         for ClusterPolicyView { policy, selected, .. } in state.cluster_policies(view) {
@@ -137,7 +138,8 @@ impl Reader<'_> {
                 (_, RuleAction::Accept) => continue,
                 (_, RuleAction::Deny | RuleAction::Pass) => RuleAction::Deny,
             };
-            rules.push((action, self.read(peers.as_deref(), ports.as_deref())));
+            let all = action == RuleAction::Deny;
+            rules.push((action, self.read(peers.as_deref(), ports.as_deref(), all)));
         }
         if policy.modes.audit {
             return vec![Step::Audit(rules)];
@@ -145,32 +147,35 @@ impl Reader<'_> {
         rules.into_iter().map(|(action, rule)| Step::Rule(action, rule)).collect()
     }
 
-    fn read(&mut self, peers: Option<&[PolicyPeer]>, ports: Option<&[PolicyPort]>) -> Rule {
+    /// `all`: of a name all ports that the pod itself calls so, as for what denies.
+    fn read(&mut self, peers: Option<&[PolicyPeer]>, ports: Option<&[PolicyPort]>, all: bool) -> Rule {
         let peers = peers.map(|peers| {
             let peers = peers.iter().map(|peer| self.hold(read_peer(peer, self.view)));
             in_order(peers.collect())
         });
         let ports = ports.map(|ports| {
-            let ports = ports.iter().filter_map(|port| self.read_port(port));
+            let ports = ports.iter().flat_map(|port| self.read_port(port, all));
             in_order(ports.collect())
         });
         Rule { peers, ports }
     }
 
-    /// A name in ingress is what the pod itself calls so: `None` where it calls nothing so. In egress it is each peer's.
-    fn read_port(&mut self, port: &PolicyPort) -> Option<PortMatch> {
-        Some(match (port, self.side) {
+    /// A name in ingress is what the pod itself calls so: nothing where it calls nothing so. In egress it is each peer's.
+    fn read_port(&mut self, port: &PolicyPort, all: bool) -> Vec<PortMatch> {
+        match (port, self.side) {
             (PolicyPort::Range { protocol, first, last }, _) => {
-                PortMatch::Range(PortRange { protocol: *protocol, first: *first, last: *last })
+                vec![PortMatch::Range(PortRange { protocol: *protocol, first: *first, last: *last })]
             }
             (PolicyPort::Named { protocol, name }, Side::Ingress) => {
-                let port = self.view.pod.port(name, *protocol)?;
-                PortMatch::Range(PortRange { protocol: *protocol, first: port, last: port })
+                let ports = self.view.pod.ports_named(name, *protocol);
+                let ports = ports.take(if all { usize::MAX } else { 1 });
+                let range = |port| PortRange { protocol: *protocol, first: port, last: port };
+                ports.map(|port| PortMatch::Range(range(port))).collect()
             }
             (PolicyPort::Named { protocol, name }, Side::Egress) => {
-                PortMatch::Name(self.hold(Atom::Name(name.clone(), *protocol)), *protocol)
+                vec![PortMatch::Name(self.hold(Atom::Name(name.clone(), *protocol)), *protocol)]
             }
-        })
+        }
     }
 
     fn hold(&mut self, atom: Atom) -> AtomId {

@@ -144,7 +144,8 @@ impl<'a> Policies<'a> {
         policy.rules(self.side).iter().find_map(|rule| {
             let peers = rule.peers.as_deref();
             let about = peers.map_or(Truth::Yes, |peers| self.match_peers(peers, flow));
-            let ports = rule.ports.as_deref().is_none_or(|ports| self.has_port(ports, flow));
+            let all = rule.action == RuleAction::Deny || selected != Selected::Yes;
+            let ports = rule.ports.as_deref().is_none_or(|ports| self.has_port(ports, flow, all));
             let sure = about == Truth::Yes && selected == Selected::Yes;
             match rule.action {
                 _ if about == Truth::No || !ports => None,
@@ -159,7 +160,7 @@ impl<'a> Policies<'a> {
         rules_of(policy, self.side).into_iter().flatten().any(|rule| {
             let peers = rule.peers.as_deref();
             peers.is_none_or(|peers| self.match_peers(peers, flow) == Truth::Yes)
-                && rule.ports.as_deref().is_none_or(|ports| self.has_port(ports, flow))
+                && rule.ports.as_deref().is_none_or(|ports| self.has_port(ports, flow, false))
         })
     }
 
@@ -186,8 +187,8 @@ impl<'a> Policies<'a> {
         }
     }
 
-    /// A name is what the destination calls so.
-    fn has_port(&self, ports: &[PolicyPort], flow: &Flow) -> bool {
+    /// A name is what the destination calls so: the first port, or `all`.
+    fn has_port(&self, ports: &[PolicyPort], flow: &Flow, all: bool) -> bool {
         let Some(own) = flow.protocol else { return false };
         ports.iter().any(|port| match port {
             PolicyPort::Range { protocol, first, last } => {
@@ -198,7 +199,11 @@ impl<'a> Policies<'a> {
                     Side::Ingress => Some(self.pod),
                     Side::Egress => self.state.owner(flow.peer),
                 };
-                *protocol == own && pod.is_some_and(|view| view.pod.port(name, own) == Some(flow.port))
+                let most = if all { usize::MAX } else { 1 };
+                let is_it = |view: PodView<'_>| {
+                    view.pod.ports_named(name, own).take(most).any(|port| port == flow.port)
+                };
+                *protocol == own && pod.is_some_and(is_it)
             }
         })
     }

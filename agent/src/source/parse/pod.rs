@@ -100,8 +100,8 @@ fn parse_addresses(status: &api::PodStatus, problems: &mut Problems) -> Box<[IpA
     addresses.into()
 }
 
-/// The named ports of the containers, then those of the init containers that keep running (sidecars): of two with one name
-/// and protocol the first counts, as for a Service's target port (Kubernetes' `FindPort`).
+/// The named ports of the containers, then those of the init containers that keep running (sidecars). A name is one port of a
+/// container, and may be another one of the next.
 fn parse_ports(spec: &api::PodSpec, problems: &mut Problems) -> Box<[NamedPort]> {
     let containers =
         spec.containers.iter().enumerate().map(|(n, one)| (format!("spec.containers[{n}]"), one));
@@ -112,12 +112,7 @@ fn parse_ports(spec: &api::PodSpec, problems: &mut Problems) -> Box<[NamedPort]>
     for (field, container) in containers.chain(sidecars) {
         for (n, api) in container.ports.iter().flatten().enumerate() {
             let port = parse_named_port(api, &format!("{field}.ports[{n}]"), problems);
-            let is_known = |port: &NamedPort| {
-                ports.iter().any(|one| one.name == port.name && one.protocol == port.protocol)
-            };
-            if let Some(port) = port.filter(|port| !is_known(port)) {
-                ports.push(port);
-            }
+            ports.extend(port.filter(|port| !ports.contains(port)));
         }
     }
     ports.into()

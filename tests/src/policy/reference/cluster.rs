@@ -12,8 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
 use super::{
-    is_sound as is_expression_sound, labels_of, matches_selector, named_port, namespace_labels, namespace_of,
-    pod_at,
+    is_sound as is_expression_sound, labels_of, matches_selector, named_ports, namespace_labels,
+    namespace_of, pod_at,
 };
 use crate::policy::cluster::{Cluster, Flow};
 
@@ -110,8 +110,9 @@ fn rules_of<'a>(policy: &'a Value, side: &str) -> Vec<Option<&'a Value>> {
 /// Whether there is any port that it is about: of what comes to a pod, a name means what the pod calls so.
 fn is_about_ports_of(rule: &Value, side: &str, pod: &Pod) -> bool {
     let Some(protocols) = rule["protocols"].as_array() else { return true };
-    let has_port =
-        |name: &str| ["TCP", "UDP", "SCTP"].iter().any(|protocol| named_port(pod, name, protocol).is_some());
+    let has_port = |name: &str| {
+        ["TCP", "UDP", "SCTP"].iter().any(|protocol| !named_ports(pod, name, protocol).is_empty())
+    };
     side == "egress" || protocols.iter().any(|one| one["destinationNamedPort"].as_str().is_none_or(has_port))
 }
 
@@ -251,7 +252,11 @@ fn first_decision(
         // "For Accept rules, fail closed means: treat the rule as matching no traffic. For Deny and Pass rules, fail closed
         // means: treat the rule as a Deny all rule."
         let (truth, understood) = match is_understood(rule, peers_of(side)) {
-            true => (matches_rule(cluster, rule, side, flow), true),
+            // Who is denied a port by its name is denied all that bear it; who is allowed one gets the first.
+            true => {
+                let all = action == "Deny" || (action == "Pass" && !sound);
+                (matches_rule(cluster, rule, side, (flow, all)), true)
+            }
             false => (Truth::Yes, false),
         };
         let sure = sound && understood && truth == Truth::Yes;
@@ -320,12 +325,12 @@ fn is_protocol_understood(item: &Value) -> bool {
 }
 
 /// "If any element matches the source of incoming traffic then the specified action is applied."
-fn matches_rule(cluster: &Cluster, rule: &Value, side: &str, flow: &Flow) -> Truth {
+fn matches_rule(cluster: &Cluster, rule: &Value, side: &str, (flow, all): (&Flow, bool)) -> Truth {
     let peer = if side == "ingress" { flow.source } else { flow.dest };
     let peers = rule[peers_of(side)].as_array().into_iter().flatten();
     let peers = peers.map(|one| matches_peer(cluster, one, peer)).max().unwrap_or(Truth::No);
     let protocols = rule["protocols"].as_array();
-    let ports = protocols.is_none_or(|list| list.iter().any(|one| matches_protocol(cluster, one, flow)));
+    let ports = protocols.is_none_or(|list| list.iter().any(|one| matches_protocol(cluster, one, flow, all)));
     if ports { peers } else { Truth::No }
 }
 
@@ -351,11 +356,13 @@ fn read_peer_selectors(peer: &Value) -> Option<(LabelSelector, LabelSelector)> {
 }
 
 /// "DestinationNamedPort selects a destination port on a pod based on the ContainerPort name."
-fn matches_protocol(cluster: &Cluster, item: &Value, flow: &Flow) -> bool {
+fn matches_protocol(cluster: &Cluster, item: &Value, flow: &Flow, all: bool) -> bool {
     let Some(protocol) = flow.protocol else { return false };
     if let Some(name) = item["destinationNamedPort"].as_str() {
-        let pod = pod_at(cluster, flow.dest);
-        return pod.and_then(|pod| named_port(pod, name, protocol.name())) == Some(i32::from(flow.port));
+        let Some(pod) = pod_at(cluster, flow.dest) else { return false };
+        let mut ports = named_ports(pod, name, protocol.name());
+        ports.truncate(if all { ports.len() } else { 1 });
+        return ports.contains(&i32::from(flow.port));
     }
     let port = &item[protocol.name().to_lowercase()]["destinationPort"];
     let (wanted, range) = (u64::from(flow.port), &port["range"]);

@@ -370,15 +370,19 @@ fn matches_port(cluster: &Cluster, port: &NetworkPolicyPort, flow: &Flow) -> boo
     }
 }
 
-/// The first container port of this name and protocol; of the init containers those count that keep running.
+/// The first container port of this name and protocol.
 fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
-    let spec = pod.spec.as_ref()?;
+    named_ports(pod, name, protocol).first().copied()
+}
+
+/// Those of all containers; of the init containers those count that keep running.
+fn named_ports(pod: &Pod, name: &str, protocol: &str) -> Vec<i32> {
+    let Some(spec) = pod.spec.as_ref() else { return Vec::new() };
     let stays = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
     let sidecars = spec.init_containers.iter().flatten().filter(stays);
     let ports = spec.containers.iter().chain(sidecars).flat_map(|one| one.ports.iter().flatten());
-    let mut ports = ports.filter(|port| (1..=65_535).contains(&port.container_port));
-    let found = ports.find(|port| {
+    let ports = ports.filter(|port| (1..=65_535).contains(&port.container_port)).filter(|port| {
         port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
     });
-    found.map(|port| port.container_port)
+    ports.map(|port| port.container_port).collect()
 }

@@ -190,6 +190,31 @@ fn ranges_and_names_of_ports() {
 }
 
 #[test]
+fn a_name_that_two_containers_have_is_both_to_a_deny_and_the_first_to_an_accept() {
+    let mut world = World::new();
+    let north = world.cluster.pods.get_mut(&("north".into(), "a".into())).unwrap();
+    let mut spec = north.spec.clone().unwrap();
+    let second = json!({"name": "d", "ports": [{"name": "web", "containerPort": 9090}]});
+    spec.containers.push(serde_json::from_value(second).unwrap());
+    north.spec = Some(spec.clone());
+    world.cluster.pods.get_mut(&("east".into(), "a".into())).unwrap().spec = Some(spec);
+    let named = json!([{"destinationNamedPort": "web"}]);
+    let peers = json!([{"namespaces": labels("east")}]);
+    let rules = |rule: &dyn Fn(&str) -> Vec<Value>| json!({"ingress": rule("from"), "egress": rule("to")});
+    let asks =
+        |port, passes| [("east/a", "north/a", Tcp, port, passes), ("north/a", "east/a", Tcp, port, passes)];
+    let deny = |side: &str| vec![json!({"action": "Deny", side: peers, "protocols": named})];
+    world.put("p", "Admin", 1, rules(&deny));
+    world.ask("denied", &[asks(80, false), asks(9090, false), asks(9091, true)].concat());
+    let accept = |side: &str| {
+        let first = json!({"action": "Accept", side: peers, "protocols": named});
+        vec![first, json!({"action": "Deny", side: peers})]
+    };
+    world.put("p", "Admin", 1, rules(&accept));
+    world.ask("accepted", &[asks(80, true), asks(9090, false)].concat());
+}
+
+#[test]
 fn networks() {
     for tier in ["Admin", "Baseline"] {
         let mut world = World::new();

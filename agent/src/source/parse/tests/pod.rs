@@ -110,13 +110,13 @@ fn addresses() {
 }
 
 #[test]
-fn of_two_ports_with_one_name_the_first() {
+fn of_two_ports_with_one_name_the_first_is_it_and_both_are_known() {
     let port = |name: &str, protocol: Protocol, port| NamedPort { name: name.into(), protocol, port };
     let pod = faultless(json!({"spec": {
         "containers": [
             {"name": "a", "ports": [{"containerPort": 80, "name": "web"}, {"containerPort": 1}]},
             {"name": "b", "ports": [
-                {"containerPort": 8080, "name": "web"},
+                {"containerPort": 8080, "name": "web"}, {"containerPort": 80, "name": "web"},
                 {"containerPort": 53, "name": "web", "protocol": "UDP"},
             ]},
         ],
@@ -127,9 +127,16 @@ fn of_two_ports_with_one_name_the_first() {
             ]},
         ],
     }}));
-    let expected =
-        [port("web", Protocol::Tcp, 80), port("web", Protocol::Udp, 53), port("metrics", Protocol::Tcp, 9)];
+    let expected = [
+        port("web", Protocol::Tcp, 80),
+        port("web", Protocol::Tcp, 8080),
+        port("web", Protocol::Udp, 53),
+        port("web", Protocol::Tcp, 9090),
+        port("metrics", Protocol::Tcp, 9),
+    ];
     assert_eq!(*pod.ports, expected);
+    assert_eq!(pod.port("web", Protocol::Tcp), Some(80));
+    assert_eq!(pod.ports_named("web", Protocol::Tcp).collect::<Vec<_>>(), [80, 8080, 9090]);
     assert_eq!(pod.port("web", Protocol::Udp), Some(53));
     assert_eq!(pod.port("early", Protocol::Tcp), None);
     assert_eq!(pod.port("metrics", Protocol::Sctp), None);
