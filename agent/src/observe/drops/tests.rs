@@ -54,7 +54,7 @@ struct World {
     rows: PolicyRows,
 }
 
-/// Where rows of policies go; whether there is no room for their verdicts.
+/// Where rows of policies go; whether there is no room for their verdicts and names.
 struct Rows {
     full: bool,
 }
@@ -62,7 +62,9 @@ struct Rows {
 impl PolicyStore for Rows {
     fn write_policy(&mut self, write: &PolicyWrite) -> Result<(), StoreError> {
         match (self.full, write) {
-            (true, PolicyWrite::Verdict(..)) => Err(StoreError::Full { table: "verdicts", capacity: 1 }),
+            (true, PolicyWrite::Verdict(..) | PolicyWrite::Name(..)) => {
+                Err(StoreError::Full { table: "verdicts", capacity: 1 })
+            }
             _ => Ok(()),
         }
     }

@@ -276,10 +276,12 @@ impl PolicyRows {
             Some(
                 "two pods have addresses behind this device, and other policies: nothing is allowed to either",
             )
-        } else if !self.refused.is_empty() || self.unbound.contains_key(&device) {
-            Some("its policies are not wholly in force, since a table has no room: `weir status` names it")
         } else {
-            None
+            let decides = |row: &Row| !matches!(row, Row::Name(..));
+            let lacks = self.refused.keys().any(decides) || self.unbound.contains_key(&device);
+            lacks.then_some(
+                "a table has no room for all that policies say, and denies for that: `weir status` names it",
+            )
         }
     }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use weir_ebpf::abi::{PolicySetId, PortRulesId, VerdictKey};
 
 use super::*;
+use crate::compile::policy::{Fingerprint, Named};
 use crate::network::Owner;
 use crate::source::{Namespace, PodIdentity, PodUid, parse_cluster_network_policy};
 
@@ -145,6 +146,9 @@ fn what_would_be_denied_is_said_of_the_rule_that_would() {
 fn what_finds_no_room_is_said_to_be_the_reason() {
     let mut world = World::new();
     world.forget_policies();
+    let name = Change::Name(Named::Set(PolicySetId(9)), Some(Fingerprint([9; 16])));
+    world.rows.apply(Update { changes: vec![name], garbage: Vec::new() }, true, &mut Rows { full: true });
+    assert!(why(&world, 80).contains("have changed since"), "no packet is judged by a name");
     let verdict = VerdictKey { set: PolicySetId(9), class: ClassId(9) };
     let changes = vec![Change::Verdict(verdict, Some(PortRulesId::ALL))];
     world.rows.apply(Update { changes, garbage: Vec::new() }, true, &mut Rows { full: true });
