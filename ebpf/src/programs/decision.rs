@@ -11,9 +11,10 @@ use weir_ebpf::datapath::packet::{
     Answer, Cut, Known, Node, Stage, Translation, Unreserved, Verdict, choose, enter, find, finish,
     follow_error, forget, give_up, reclaim, recognise, refuse_port, reserve, withdraw,
 };
-use weir_ebpf::wire::{Kind, Packet, Unusable, parse};
+use weir_ebpf::wire::{Kind, Packet, Unusable, parse, parse_plain};
 
 use crate::act::To;
+use crate::in_place::InPlace;
 use crate::kernel_tables::{KernelTables, Now};
 use crate::network::{Here, NextHop};
 use crate::skb::Skb;
@@ -100,6 +101,11 @@ pub(crate) enum Todo {
 #[inline(never)]
 pub(crate) fn read<const L3: u32>(raw: *mut __sk_buff, row: &mut Decision) -> Todo {
     let skb = Skb::new(raw);
+    // As nearly every packet can be read: without a call.
+    if let Some(packet) = parse_plain(&InPlace::new(skb), L3, skb.ether_type()) {
+        row.packet = packet;
+        return Todo::LookUp;
+    }
     match parse(&skb, L3, skb.ether_type()) {
         Ok(packet) => {
             row.packet = packet;

@@ -123,20 +123,23 @@ impl Headers {
 #[inline(always)]
 fn parse_v4(bytes: &(impl Bytes + ?Sized), l3: u32) -> Result<Headers, Unusable> {
     let header: [u8; 20] = bytes.load(l3).ok_or(Unusable::Malformed)?;
-    let header_len = u32::from(header[0] & 0x0f) * 4;
-    let length = u32::from(u16::from_be_bytes([header[2], header[3]]));
-    if header[0] >> 4 != 4 || header_len < 20 || length < header_len {
+    // By words, and not by bytes that the compiler would put together again one by one.
+    let [first, pieces, before_addresses, src, dst]: [[u8; 4]; 5] = zerocopy::transmute!(header);
+    let header_len = u32::from(first[0] & 0x0f) * 4;
+    let length = u32::from(u16::from_be_bytes([first[2], first[3]]));
+    if first[0] >> 4 != 4 || header_len < 20 || length < header_len {
         return Err(Unusable::Malformed);
     }
-    let id = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    let offset = u16::from_be_bytes([header[6], header[7]]);
+    let id = u32::from(u16::from_be_bytes([pieces[0], pieces[1]]));
+    let offset = u16::from_be_bytes([pieces[2], pieces[3]]);
+    let [ttl, protocol, ..] = before_addresses;
     Ok(Headers {
-        src: Addr::from_v4(u32::from_ne_bytes([header[12], header[13], header[14], header[15]])),
-        dst: Addr::from_v4(u32::from_ne_bytes([header[16], header[17], header[18], header[19]])),
-        protocol: header[9],
+        src: Addr::from_v4(u32::from_ne_bytes(src)),
+        dst: Addr::from_v4(u32::from_ne_bytes(dst)),
+        protocol,
         fragment: fragment(offset & 0x1fff != 0, offset & 0x2000 != 0, id),
-        ttl: header[8],
-        before_addresses: [header[8], header[9], header[10], header[11]],
+        ttl,
+        before_addresses,
         l4: l3 + header_len,
         length,
     })
