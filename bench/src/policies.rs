@@ -9,7 +9,7 @@ use serde_json::Value;
 use weir_agent::compile::policy::{PolicyCompiler, Update};
 use weir_agent::source::{Event, ObjectKey, parse_namespace, parse_network_policy, parse_pod};
 use weir_agent::state::State;
-use weir_tests::policy::scale::{PODS_HERE, SELECTORS, Sides, cluster, pod, policy};
+use weir_policy::scale::{PODS_HERE, SELECTORS, Sides, cluster, pod, policy};
 
 use crate::stats::estimate;
 

@@ -6,7 +6,6 @@
 //! * [`cases`]: one table of what must hold, run in pure Rust and with real sockets.
 //! * [`packets`]: single packets through the programs in this kernel, and the table of what must come of them.
 //! * [`deploy`]: the manifests of `deploy/`, rendered and read strictly.
-//! * [`policy`]: NetworkPolicies judged by the words of the API, and by the tables.
 //! * [`demo`]: the table that `cargo xtask demo` prints.
 //! * [`apiserver`]: an API server that speaks list/watch truthfully, and misbehaves when told to.
 //!
@@ -18,6 +17,5 @@ pub mod demo;
 pub mod deploy;
 pub mod lab;
 pub mod packets;
-pub mod policy;
 pub mod prober;
 pub mod vectors;

@@ -23,10 +23,10 @@ use weir_ebpf::abi::{Addr, BoundPod, Enforcement};
 use weir_ebpf::testing::MemoryTables;
 use weir_ebpf::testing::frame::{self, ETHERNET};
 use weir_ebpf::wire::{TCP_ACK, TCP_SYN};
+use weir_policy::scale::{PORT, Sides, add_pods, add_policies_of_networks, between, cluster};
+use weir_policy::{Node as Compiled, Placement};
 use weir_tests::packets::kernel::{DROPPED, Kernel, NEXT, Program, SIZES};
 use weir_tests::packets::node::{FIRST_POD, Node, UPLINK};
-use weir_tests::policy::scale::{PORT, Sides, add_pods, add_policies_of_networks, between, cluster};
-use weir_tests::policy::{Node as Compiled, Placement};
 
 /// What there is: so many policies and pods, besides those that are the other ends.
 const CLUSTERS: [Size; 5] = [

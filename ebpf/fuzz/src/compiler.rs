@@ -2,9 +2,9 @@
 //! says that reads the objects for every question; between two writes they say what was true before or is afterwards; and an
 //! agent that starts anew finds everything as it is.
 //!
-//! Clusters and what holds of them are those of the random tests of `weir-tests`.
+//! Clusters and what holds of them are those of the random tests of `weir-policy`.
 
-use weir_tests::policy::history::{Choices, Tally, history, live_through};
+use weir_policy::history::{Choices, Tally, history, live_through};
 
 /// Ports for each pair of addresses in one state.
 const PORTS: usize = 1;

@@ -17,8 +17,8 @@ use weir_agent::source::Protocol;
 
 use self::format::{Action, Case, ContainerRow, NamespaceRow, PodRow, Step, Verdict, Verdicts};
 use super::tally::{Outcome, Tally};
-use crate::policy::reference::{self, Answer, Ruling};
-use crate::policy::{Cluster, Flow, Name, Node, Placement};
+use weir_policy::reference::{self, Answer, Ruling};
+use weir_policy::{Cluster, Flow, Name, Node, Placement};
 
 pub use self::format::File;
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use weir_agent::kernel::{DeviceKind, Generation, Grace, Hooks, KernelPolicyStore, KernelStore, View};
 use weir_agent::tables::{PolicyOptions, PolicyRows, PolicySnapshot, Store as _};
 use weir_ebpf::abi::{Addr, AddressUses, Counter, Frontend, FrontendKey};
+use weir_policy::{Cluster, Node as Compiled, Placement};
 use weir_tests::lab::netns::Netns;
-use weir_tests::policy::{Cluster, Node as Compiled, Placement};
 
 use crate::stage::Stage;
 

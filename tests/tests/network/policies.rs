@@ -9,7 +9,7 @@ use serde_json::json;
 use weir_agent::kernel::{KernelPolicyStore, SweptJudged, sweep_judged};
 use weir_agent::tables::{PolicyOptions, PolicyRows};
 use weir_ebpf::abi::Counter;
-use weir_tests::policy::{Node as Compiled, Placement};
+use weir_policy::{Node as Compiled, Placement};
 
 use crate::guarded::{
     FRIEND, HERE, NODE, SERVER, STRANGER, World, addr, asks, connect, echo, key, reaches, speaks,

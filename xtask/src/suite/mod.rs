@@ -82,8 +82,9 @@ impl Layer {
             Self::Unit => &[
                 &["test", "--package=weir-ebpf", "--features=testing"],
                 &["test", "--package=weir-fuzz"],
-                &["test", "--package=weir-agent", "--no-default-features", "--lib"],
+                &["test", "--package=weir-agent", "--no-default-features", "--features=live", "--lib"],
                 &["test", "--package=weir-toolchain", "--package=xtask"],
+                &["test", "--package=weir-policy"],
                 &["test", "--package=weir-tests", "--package=weir-bench", "--lib", "--bins"],
                 &["test", "--package=weir-tests", "--test=deploy"],
             ],

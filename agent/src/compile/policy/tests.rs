@@ -1,4 +1,4 @@
-//! What a change writes, and what it does not. That the rows say what the API says is shown in tests/src/policy, against an
+//! What a change writes, and what it does not. That the rows say what the API says is shown in tests/policy, against an
 //! evaluator of its own.
 
 mod modes;

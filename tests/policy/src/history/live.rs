@@ -9,9 +9,9 @@ use weir_ebpf::abi::{PolicySetId, Side};
 use super::canonical::canonical;
 use super::objects::{OUTSIDE, POOL};
 use super::{Batch, Op};
-use crate::policy::node::{judge_by, write};
-use crate::policy::reference::{self, Answer, Manner, Ruling};
-use crate::policy::{Cluster, Flow, Node, Placement};
+use crate::node::{judge_by, write};
+use crate::reference::{self, Answer, Manner, Ruling};
+use crate::{Cluster, Flow, Node, Placement};
 
 /// What was asked.
 #[derive(Debug, Default)]

@@ -1,5 +1,8 @@
 //! NetworkPolicies judged twice: by an evaluator that reads the objects for every question ([`reference`]), and by the agent's
-//! own tables ([`node`]), by their rules and by packets at the hooks. Used by the conformance vectors, and by random histories ([`history`]) of the tests here and of a fuzzer.
+//! own tables ([`node`]), by their rules and by packets at the hooks.
+//!
+//! Used by the conformance vectors and the benchmarks of `weir-tests` and `weir-bench`, and by random histories
+//! ([`history`]): those of the tests here, and those of a fuzzer.
 
 pub mod cluster;
 pub mod history;

@@ -15,7 +15,7 @@ use super::{
     is_sound as is_expression_sound, labels_of, matches_selector, named_ports, namespace_labels,
     namespace_of, pod_at,
 };
-use crate::policy::cluster::{Cluster, Flow};
+use crate::cluster::{Cluster, Flow};
 
 /// Whether something is so.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

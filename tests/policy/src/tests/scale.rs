@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use weir_agent::compile::policy::{Change, Sizes};
 
-use crate::policy::scale::{NAMESPACES, PODS_HERE, SELECTORS, Sides, cluster};
-use crate::policy::{Node, Placement};
+use crate::scale::{NAMESPACES, PODS_HERE, SELECTORS, Sides, cluster};
+use crate::{Node, Placement};
 
 const PODS: usize = 10_000;
 const POLICIES: usize = 10_000;

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use weir_agent::source::Protocol::{self, Sctp, Tcp, Udp};
 
-use crate::policy::{Cluster, Flow, Node, Placement, reference};
+use crate::{Cluster, Flow, Node, Placement, reference};
 
 /// The namespaces; in each a pod `a` and a pod `b`. Those of the first are what policies are for.
 const TEAMS: [&str; 4] = ["north", "east", "south", "west"];
