@@ -30,6 +30,15 @@ pub struct Facts {
     pub carriers: BTreeSet<Carrier>,
 }
 
+/// What is sought ([`super::Watch::seek`]) beside the owners of the namespaces behind our veths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seeks {
+    /// Pods that are behind none of our veths ([`Facts::elsewhere`]).
+    pub elsewhere: bool,
+    /// Pods whose place nobody knows, in namespaces that seem to be nobody's.
+    pub making: bool,
+}
+
 /// What packets of a tunnel are in, where whoever sends one may write into it what it likes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Carrier {

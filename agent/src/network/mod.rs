@@ -8,28 +8,40 @@
 //! namespace ([`search`]). What the kernel said is mirrored ([`mirror`]), judged by pure rules ([`classify`]), and handed on as one value,
 //! [`Facts`].
 
+#[cfg(feature = "live")]
 pub(crate) mod channel;
+#[cfg(feature = "live")]
 mod classify;
+#[cfg(feature = "live")]
 mod elsewhere;
 mod facts;
+#[cfg(feature = "live")]
 mod listener;
 mod mirror;
+#[cfg(feature = "live")]
 pub(crate) mod netns;
+#[cfg(feature = "live")]
 mod options;
 mod owner;
+#[cfg(feature = "live")]
 mod parse;
 mod pod_cgroups;
+#[cfg(feature = "live")]
 mod query;
 mod rows;
+#[cfg(feature = "live")]
 mod search;
 #[cfg(test)]
+#[cfg(feature = "live")]
 mod tests;
+#[cfg(feature = "live")]
 mod watch;
 
-pub use facts::{Carrier, Facts, NodeDevice, Pod};
+pub use facts::{Carrier, Facts, NodeDevice, Pod, Seeks};
+#[cfg(feature = "live")]
 pub use options::Options;
 pub use owner::Owner;
 pub use pod_cgroups::find_pod_cgroups;
 pub use rows::{Forwarding, NodeRows, RowOptions, SocketLb, Told, Xdp};
-pub use search::Seeks;
+#[cfg(feature = "live")]
 pub use watch::{Watch, own_netns};

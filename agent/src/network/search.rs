@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::elsewhere::Elsewhere;
-use super::facts::Facts;
+use super::facts::{Facts, Seeks};
 use super::mirror::{Namespace, Nsid};
 use super::netns;
 use super::owner::{Owner, Witness, witness};
@@ -26,15 +26,6 @@ const EMPTY: Duration = Duration::from_mins(1);
 
 /// A process that is still there after this long was not there to make a pod.
 const SURE: Duration = Duration::from_secs(1);
-
-/// What is sought beside the owners of the namespaces behind our veths.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Seeks {
-    /// Pods that are behind none of our veths ([`Facts::elsewhere`]).
-    pub elsewhere: bool,
-    /// Pods whose place nobody knows, in namespaces that seem to be nobody's.
-    pub making: bool,
-}
 
 /// What is known of the owners of namespaces.
 #[derive(Debug, Default)]

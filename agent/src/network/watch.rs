@@ -11,12 +11,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::watch;
 
 use super::classify::{classify, pod_ends};
-use super::facts::Facts;
+use super::facts::{Facts, Seeks};
 use super::listener::{Heard, Listener};
 use super::mirror::{Mirror, Nsid};
 use super::options::Options;
 use super::query::{Query, cookie_here};
-use super::search::{Search, Seeks};
+use super::search::Search;
 
 /// The network as it is, and as it changes. Ends its thread when dropped.
 #[derive(Debug)]

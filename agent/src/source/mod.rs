@@ -7,6 +7,7 @@ mod connection;
 mod demand;
 mod event;
 mod intern;
+#[cfg(feature = "live")]
 mod kubernetes;
 mod labels;
 mod manifests;
@@ -23,8 +24,10 @@ pub use connection::{Connection, Health};
 pub use demand::{NamespaceDemand, PodDemand, PolicyDemand, PolicySync};
 pub use event::Event;
 pub use intern::Interner;
+#[cfg(feature = "live")]
 pub use kubernetes::{Announcer, Kubernetes, KubernetesOptions, Reason};
 pub use labels::{Labels, Requirement, Selector, Test};
+#[cfg(feature = "live")]
 pub use manifests::Manifests;
 #[cfg(feature = "testing")]
 pub use manifests::read_manifest;

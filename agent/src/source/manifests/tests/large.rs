@@ -1,9 +1,6 @@
 //! Many objects: all are there, and a change costs what it is, not what there is.
 
-use std::fs;
-
-use super::super::Reader;
-use super::{Lab, service};
+use super::Lab;
 use crate::source::Event;
 
 /// Service `n` and its slice of ten endpoints, as a list in JSON.
@@ -46,26 +43,4 @@ async fn ten_thousand_services() {
         panic!("{:#?}", &lab.log[from..]);
     };
     assert_eq!((&*key.name, slice.endpoints[0].node.as_deref()), ("s77-1", Some("elsewhere")));
-}
-
-#[tokio::test]
-async fn only_what_changed_is_read() {
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["a", "b", "c"] {
-        fs::write(dir.path().join(name).with_extension("yaml"), service(name, "10.0.0.1")).unwrap();
-    }
-    let mut reader = Reader::new(dir.path()).unwrap();
-    reader.refresh().await.unwrap();
-    assert_eq!(reader.catalog.take_events().len(), 3);
-
-    assert!(reader.scan());
-    assert!(reader.changes.ready.is_empty(), "a second look finds nothing new: {:?}", reader.changes);
-    fs::write(dir.path().join("b.yaml"), service("b", "10.0.0.22")).unwrap();
-    assert!(reader.scan());
-    assert_eq!(reader.changes.ready.keys().map(|name| &**name).collect::<Vec<_>>(), ["b.yaml"]);
-    reader.changes.ready.clear();
-    reader.watcher.drain(&mut reader.changes).unwrap();
-    assert_eq!(reader.changes.ready.keys().map(|name| &**name).collect::<Vec<_>>(), ["b.yaml"]);
-    reader.refresh().await.unwrap();
-    assert_eq!(reader.catalog.take_events().len(), 1);
 }

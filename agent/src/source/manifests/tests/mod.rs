@@ -24,7 +24,7 @@ use crate::state::State;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A Service in namespace `ns` with this ClusterIP.
-fn service(name: &str, ip: &str) -> String {
+pub(super) fn service(name: &str, ip: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{namespace: ns, name: {name}}}\nspec:\n  clusterIP: {ip}\n  \
          ports: [{{port: 80}}]\n"
