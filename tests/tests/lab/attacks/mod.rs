@@ -7,6 +7,7 @@
 mod borrowed;
 mod denied;
 mod frames;
+mod scenes;
 mod stories;
 mod table;
 
@@ -23,11 +24,12 @@ use weir_tests::lab::{Cluster, Form, KernelLog, Neighbour, Wire, address};
 use crate::SETTINGS;
 use crate::policies::pods;
 use frames::{content, mark};
+use scenes::{Scene, scenes};
 pub(crate) use stories::{
     a_connection_is_not_opened_backwards, a_pod_that_changes_its_address_is_not_heard,
     a_pod_that_takes_a_neighbours_address_is_not_heard, a_port_of_the_host_does_not_make_a_pod_the_node,
 };
-use table::{ALLOWED, Attack, Cast, PORT, Table, To, Why};
+use table::{Attack, Cast, Table, To, Why};
 
 const ATTACKER: &str = "n1-a";
 const VICTIM: &str = "n1-b";
@@ -41,126 +43,6 @@ const LABELS: [(&str, &str); 5] =
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long something that should not come is waited for, once all that was sent before the last frame has arrived.
 const REST: Duration = Duration::from_millis(200);
-
-/// Policies, and what is tried under them.
-struct Scene {
-    name: &'static str,
-    policy: Value,
-    rows: fn(&mut Table),
-}
-
-fn scenes() -> [Scene; 6] {
-    let isolated = |app: &str, ingress: Value, egress: Value| {
-        json!({
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": {"namespace": "lab", "name": app},
-            "spec": {
-                "podSelector": {"matchLabels": {"app": app}},
-                "policyTypes": ["Ingress", "Egress"],
-                "ingress": ingress,
-                "egress": egress,
-            },
-        })
-    };
-    let friends = json!([{"podSelector": {"matchLabels": {"app": "friend"}}}]);
-    let served = json!([{"port": PORT}, {"port": PORT, "protocol": "UDP"}]);
-    let allowed = json!([{"port": ALLOWED, "protocol": "UDP"}]);
-    let one_way = |app: &str, way: &str, rules: Value| {
-        let mut policy = isolated(app, json!([]), json!([]));
-        policy["spec"]["policyTypes"] = json!([way]);
-        policy["spec"]
-            .as_object_mut()
-            .map(|spec| spec.retain(|field, _| !["ingress", "egress"].contains(&field.as_str())));
-        policy["spec"][way.to_lowercase()] = rules;
-        policy
-    };
-    let attackers = json!({
-        "apiVersion": "policy.networking.k8s.io/v1alpha2",
-        "kind": "ClusterNetworkPolicy",
-        "metadata": {"name": "no-attackers"},
-        "spec": {
-            "tier": "Admin",
-            "priority": 1,
-            "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "victim"}}}},
-            "ingress": [{
-                "action": "Deny",
-                "from": [{"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "attacker"}}}}],
-            }],
-        },
-    });
-    [
-        Scene {
-            name: "the victim is isolated",
-            policy: isolated("victim", json!([{"from": friends, "ports": served}]), json!([])),
-            rows: |table| {
-                add_identity(table);
-                add_denied(table);
-            },
-        },
-        Scene {
-            name: "the attacker is isolated",
-            policy: isolated("attacker", json!([]), json!([{"to": friends, "ports": allowed}])),
-            rows: |table| {
-                add_identity(table);
-                add_denied(table);
-                table.add_disguised();
-            },
-        },
-        Scene {
-            name: "nobody may reach the victim but its friends",
-            policy: one_way("victim", "Ingress", json!([{"from": friends, "ports": served}])),
-            rows: |table| {
-                add_identity(table);
-                add_denied(table);
-            },
-        },
-        Scene {
-            name: "the attacker may reach nobody but its friends",
-            policy: one_way("attacker", "Egress", json!([{"to": friends, "ports": allowed}])),
-            rows: |table| {
-                add_identity(table);
-                add_denied(table);
-                table.add_disguised();
-            },
-        },
-        Scene {
-            name: "an admin denies the attacker",
-            policy: attackers,
-            rows: |table| {
-                add_identity(table);
-                add_denied(table);
-            },
-        },
-        Scene {
-            name: "neither is isolated",
-            policy: isolated("other", json!([]), json!([])),
-            rows: add_identity,
-        },
-    ]
-}
-
-/// What is not the attacker's to say, whoever is isolated.
-fn add_identity(table: &mut Table) {
-    table.add_borrowed_addresses();
-    if table.is_v4() {
-        table.add_lies_of_ipv4();
-    } else {
-        table.add_lies_of_ipv6();
-    }
-    table.add_forged_errors();
-}
-
-fn add_denied(table: &mut Table) {
-    table.add_denied();
-    table.add_denied_pieces();
-    if table.is_v4() {
-        table.add_odd_ipv4();
-    } else {
-        table.add_chains();
-    }
-    table.add_strange();
-}
 
 /// Where frames come from, and where they would be seen.
 struct Wires {
