@@ -79,8 +79,7 @@ fn replay_all(replay: &Path, places: &Places, targets: &[Target], folder: &Path)
     for target in targets {
         let counters = folder.join(target.name()).with_extension("profraw");
         let mut command = Command::new(replay);
-        command.arg(target.name()).arg(places.corpus(*target));
-        command.arg(places.regressions.join(target.name()));
+        command.arg(target.name()).args(places.inputs(*target));
         run_quietly(command.env("LLVM_PROFILE_FILE", &counters))?;
         fs::metadata(&counters).with_context(|| counters.display().to_string())?;
         files.push(counters);

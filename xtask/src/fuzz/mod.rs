@@ -57,6 +57,8 @@ struct Places {
     package: PathBuf,
     /// Every input that once broke something.
     regressions: PathBuf,
+    /// What there is to begin with, for targets that would be long in coming to it.
+    seeds: PathBuf,
     /// What is kept between runs.
     root: PathBuf,
 }
@@ -67,12 +69,21 @@ impl Places {
         Self {
             package: fuzz.join("targets"),
             regressions: fuzz.join("regressions"),
+            seeds: fuzz.join("seeds"),
             root: workspace.root.join("target/fuzz"),
         }
     }
 
     fn corpus(&self, target: Target) -> PathBuf {
         self.root.join("corpus").join(target.name())
+    }
+
+    /// Where the inputs of a target are; what is found is put into the first.
+    fn inputs(&self, target: Target) -> Vec<PathBuf> {
+        let name = target.name();
+        let mut folders = vec![self.corpus(target), self.regressions.join(name)];
+        folders.extend(Some(self.seeds.join(name)).filter(|seeds| seeds.is_dir()));
+        folders
     }
 }
 
@@ -110,15 +121,15 @@ fn build(tools: &Tools, places: &Places) -> Result<()> {
 /// The number of inputs that were tried.
 fn fuzz(tools: &Tools, places: &Places, target: Target, seconds: u32) -> Result<u64> {
     let name = target.name();
-    let (corpus, artifacts) = (places.corpus(target), places.root.join("artifacts").join(name));
-    fs::create_dir_all(&corpus).context("the corpus")?;
+    let artifacts = places.root.join("artifacts").join(name);
+    fs::create_dir_all(places.corpus(target)).context("the corpus")?;
     fs::create_dir_all(&artifacts).context("the artifacts")?;
     let log = places.root.join(format!("{name}.log"));
     let mut fuzz = Command::new(places.root.join(&tools.triple).join("release").join(name));
     fuzz.args([format!("-max_total_time={seconds}"), format!("-max_len={MAX_LEN}")]);
     fuzz.args(["-len_control=0", "-print_final_stats=1"]);
     fuzz.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    fuzz.arg(corpus).arg(places.regressions.join(name));
+    fuzz.args(places.inputs(target));
     let file = File::create(&log).with_context(|| log.display().to_string())?;
     let status = fuzz.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).status();
     let status = status.with_context(|| format!("cannot run {}", describe(&fuzz)))?;
