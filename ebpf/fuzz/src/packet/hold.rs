@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use weir_ebpf::abi::{DropReason, Flow, Form, FrontendKey, Path, Tuple};
 use weir_ebpf::act::answer::is_error;
+use weir_ebpf::datapath::Moment as _;
 use weir_ebpf::datapath::lifetime::lifetime_s;
 use weir_ebpf::datapath::packet::{Answer, Translation, Verdict};
 use weir_ebpf::testing::{Outcome, apply_too_long};
@@ -119,15 +120,17 @@ impl Asked<'_> {
         assert_eq!((after.fragments, after.affinity), (before.fragments, before.affinity));
     }
 
-    /// Of a row that stays only what was seen changes, and nothing of it is taken back. Who opens a connection may take
-    /// the place of one that is over.
+    /// Of a row that stays only what was seen changes, and nothing of it is taken back but a reset to which its own sender does not
+    /// keep (RFC 5961). Who opens a connection may take the place of one that is over.
     pub(super) fn changes_no_flow(&self, before: &State, after: &State, raced: bool) {
         if self.packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN || raced {
             return;
         }
+        let goes_on = self.packet.tcp_flags & TCP_RST == 0;
         for (key, old) in &before.flows {
             let new = after.flows.get(key).expect("no packet but the first of a connection ends another");
-            assert!(new.signs.contains(old.signs), "{old:?} {new:?}");
+            let is_touched = new.seen_s == self.world.moment.seconds();
+            assert!(new.signs.contains(old.signs.unless_continued(goes_on && is_touched)), "{old:?} {new:?}");
             let mut unseen = *new;
             (unseen.seen_s, unseen.signs) = (old.seen_s, old.signs);
             assert_eq!(unseen, *old);
