@@ -170,7 +170,7 @@ fn admit_others<T: EnforceTables>(
     Ok(PodPolicy::OPEN)
 }
 
-/// ARP and neighbour discovery, of addresses that are behind the device alone.
+/// ARP, neighbour discovery and group membership, of addresses that are behind the device alone.
 #[inline(always)]
 fn introduces<T: EnforceTables>(tables: &T, sent: &Sent<'_, impl Bytes + ?Sized>) -> bool {
     let Sent { device, ether_type, read, bytes } = *sent;
@@ -184,7 +184,7 @@ fn introduces<T: EnforceTables>(tables: &T, sent: &Sent<'_, impl Bytes + ?Sized>
             Message::Neighbour { advertises: true } => {
                 is_own(packet.src.addr) && load_target(bytes, packet).is_some_and(is_own)
             }
-            Message::Neighbour { advertises: false } => is_own(packet.src.addr),
+            Message::Neighbour { advertises: false } | Message::Membership => is_own(packet.src.addr),
             _ => false,
         },
     }

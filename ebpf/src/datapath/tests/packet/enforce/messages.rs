@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::*;
 
 /// An ICMP packet of another kind; of ICMPv6 with this hop limit, and about this target.
-fn icmp(src: Peer, dst: Peer, kind: u8, hops: u8, target: Addr) -> Vec<u8> {
+pub(super) fn icmp(src: Peer, dst: Peer, kind: u8, hops: u8, target: Addr) -> Vec<u8> {
     let mut frame = frame::echo_request(ip(src), ip(dst), &[0; 24]);
     let is_v4 = src.addr.is_v4();
     let l4 = 14 + if is_v4 { 20 } else { 40 };

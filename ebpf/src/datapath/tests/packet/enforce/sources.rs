@@ -99,6 +99,15 @@ fn a_pod_that_is_held_may_say_where_it_is() {
     for anothers in [[10, 244, 0, 1], [10, 244, 0, 200], [192, 0, 2, 1]] {
         assert_eq!(world.sends(0, &arp(anothers)), UNKNOWN);
     }
+    let [_, mut world] = World::guarded();
+    world.tables.pods.remove(&FIRST_POD);
+    // A report of the groups that it is in (RFC 3810 section 5.2).
+    let group = Addr::from("ff02::16".parse::<std::net::IpAddr>().unwrap());
+    let group = Peer { addr: group, port: Port::default() };
+    let report = |src, hops| super::messages::icmp(src, group, 143, hops, Addr::default());
+    assert_eq!(world.sends(0, &report(link_local(&world, 7), 1)), Verdict::Pass);
+    assert_eq!(world.sends(0, &report(link_local(&world, 7), 2)), UNKNOWN, "beyond the link");
+    assert_eq!(world.sends(0, &report(world.pod(1), 1)), UNKNOWN, "as another");
 }
 
 #[test]
