@@ -6,7 +6,6 @@
 //! pods that forward for others), packets are believed, some of them for a while only.
 
 use super::EnforceTables;
-use super::admit::is_of_link;
 use super::flow::{NoRoom, View, create, denied, judge, other};
 use super::ruling::{Denied, Passed};
 use crate::abi::{BoundPod, ClassId, Judged, JudgedKey, Peer, PolicySetId, Protocol, Side};
@@ -28,8 +27,7 @@ pub(super) enum Told {
 #[inline(always)]
 pub(super) fn ask<T: EnforceTables>(tables: &T, network: &impl Network, view: &View) -> Told {
     let Some(protocol) = Protocol::from_number(view.protocol.into()) else { return Told::Unseen };
-    // Sockets that speak on a link are bound to a device of their own.
-    if protocol == Protocol::Sctp || is_of_link(view.near.addr) || is_of_link(view.pod) {
+    if protocol == Protocol::Sctp {
         return Told::Unseen;
     }
     let netns = tables.lookup_pod_netns(view.device);

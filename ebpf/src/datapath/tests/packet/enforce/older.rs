@@ -1,5 +1,6 @@
 //! Flows that have no row, and what the pod's sockets say of them.
 
+use super::sources::link_local;
 use super::*;
 use crate::abi::{Protocol, Side};
 
@@ -37,6 +38,9 @@ fn nobody_passes_for_a_reply_without_a_connection() {
         world.connect(Protocol::Tcp, with_port(pod, 4002), peer, Side::Egress);
         world.connect(Protocol::Udp, pod, peer, Side::Egress);
         assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, ACK)), INGRESS);
+        // Nor is anybody believed for an address of the link.
+        let (near, far) = (link_local(&world, 1), link_local(&world, 2));
+        assert_eq!(world.gets(0, FIRST_POD + 1, &tcp(far, near, ACK)), INGRESS);
         // What is allowed needs no connection.
         world.befriend(peer);
         world.isolate(0, Allows::Friends, Allows::Nothing);

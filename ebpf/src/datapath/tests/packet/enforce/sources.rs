@@ -18,7 +18,7 @@ fn arp(sender: [u8; 4]) -> Vec<u8> {
     frame
 }
 
-fn link_local(world: &World, host: u8) -> Peer {
+pub(super) fn link_local(world: &World, host: u8) -> Peer {
     let v4 = world.pod(0).addr.is_v4();
     let text = if v4 { format!("169.254.3.{host}:80") } else { format!("[fe80::{host}]:80") };
     text.parse::<SocketAddr>().unwrap().into()
