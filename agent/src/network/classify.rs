@@ -115,7 +115,7 @@ fn pods(mirror: &Mirror, options: &Options) -> BTreeMap<u32, Pod> {
             mac,
             mtu: link.mtu.min(inside.mtu),
             netns: mirror.namespaces.get(&end.0).map(|namespace| namespace.cookie),
-            nsid: u32::try_from(end.0).ok(),
+            nsid: u32::try_from(end.0).ok().filter(|_| !mirror.forwarding.contains(&end.0)),
             owner: Owner::Unknown,
             addresses: addresses.filter(|ip| is_global(*ip)).collect(),
             early: Vec::new(),

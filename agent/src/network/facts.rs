@@ -78,7 +78,8 @@ pub struct Pod {
     pub mtu: u32,
     /// The cookie of the pod's network namespace; `None` as long as nobody has found a way into it.
     pub netns: Option<u64>,
-    /// The number that this namespace has for that one (`IFLA_LINK_NETNSID`).
+    /// The number that this namespace has for that one (`IFLA_LINK_NETNSID`), if whoever speaks there does so by sockets of
+    /// that namespace, as far as its devices show.
     pub nsid: Option<u32>,
     /// Whose that namespace is.
     pub owner: Owner,

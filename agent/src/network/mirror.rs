@@ -1,7 +1,7 @@
 //! What the kernel has said so far: devices, addresses and the routes that matter, here and at the pods' ends of our
 //! veths. Changes come in the order in which they happened; one that says what is known already changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use weir_ebpf::abi::Mac;
@@ -48,6 +48,14 @@ pub(super) struct Link {
     pub(super) lower_netns: Option<Nsid>,
     /// What it takes packets out of, if it is such a tunnel.
     pub(super) carrier: Option<Carrier>,
+}
+
+impl Link {
+    /// Whether somebody is behind it, or other packets are in those that it has: containers in a container, a virtual machine
+    /// (at a tap), a VPN. (A namespace is made with tunnels that are down.)
+    pub(super) fn leads_on(&self) -> bool {
+        self.is_up && matches!(self.kind, Kind::Bridge | Kind::Tunnel | Kind::Stacked)
+    }
 }
 
 /// An address of a device.
@@ -125,6 +133,8 @@ pub(super) struct Mirror {
     pub(super) inside: HashMap<(Nsid, u32), Inside>,
     /// The namespaces that somebody here has found a way into.
     pub(super) namespaces: HashMap<Nsid, Namespace>,
+    /// Namespaces of pods in which somebody may be who is no socket of theirs: behind a bridge, a tunnel or a tap.
+    pub(super) forwarding: HashSet<Nsid>,
     /// Something was announced whose whole consequence is not: everything is to be asked for again.
     pub(super) is_doubtful: bool,
 }
@@ -158,6 +168,7 @@ impl Mirror {
             }
             Change::NetnsGone(nsid) => {
                 self.namespaces.remove(&nsid);
+                self.forwarding.remove(&nsid);
                 self.inside.retain(|(of, _), _| *of != nsid);
             }
         }
@@ -167,6 +178,9 @@ impl Mirror {
     pub(super) fn apply_inside(&mut self, nsid: Nsid, change: Change) {
         match change {
             Change::Link(link) => {
+                if link.leads_on() {
+                    self.forwarding.insert(nsid);
+                }
                 if let Some(inside) = self.inside.get_mut(&(nsid, link.index)) {
                     (inside.mac, inside.mtu) = (link.mac, link.mtu);
                 }

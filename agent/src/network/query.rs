@@ -102,6 +102,18 @@ impl Query {
         Ok(Some(inside))
     }
 
+    /// Whether somebody may be in a namespace who is no socket there ([`Mirror::forwarding`]); not where it is gone by now.
+    pub(super) fn is_forwarding(&self, nsid: Nsid) -> bool {
+        let links = || {
+            let mut message = LinkMessage::default();
+            message.attributes.push(LinkAttribute::IfNetnsId(nsid));
+            RouteNetlinkMessage::GetLink(message)
+        };
+        let mut changes = Vec::new();
+        let asked = self.dump(links, &mut changes);
+        asked.is_ok() && changes.iter().any(|change| matches!(change, Change::Link(link) if link.leads_on()))
+    }
+
     /// Which these namespaces are; those that nobody here has a way into are missing.
     pub(super) fn namespaces(&self, wanted: &HashSet<Nsid>) -> anyhow::Result<HashMap<Nsid, Namespace>> {
         let mut namespaces = HashMap::new();

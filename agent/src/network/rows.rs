@@ -185,7 +185,8 @@ impl NodeRows {
     }
 }
 
-/// [`Device::netns`] of a pod that has these addresses. A sandbox that keeps its own sockets takes the addresses from the device.
+/// [`Device::netns`] of a pod that has these addresses. A sandbox that keeps its own sockets takes the addresses from the device
+/// (gVisor), or has a tap beside it (virtual machines).
 fn sockets_of(pod: &Pod, own: &[IpAddr]) -> u64 {
     let speaks = !own.is_empty() && own.iter().all(|ip| pod.addresses.contains(ip));
     pod.nsid.filter(|_| speaks).map_or(0, |nsid| u64::from(nsid) + 1)

@@ -188,6 +188,9 @@ impl Watcher {
                 && let Some(inside) = self.query.inside(nsid, index)?
             {
                 self.mirror.inside.insert((nsid, index), inside);
+                if self.query.is_forwarding(nsid) {
+                    self.mirror.forwarding.insert(nsid);
+                }
             }
         }
         let unknown: HashSet<Nsid> = ends
@@ -199,6 +202,7 @@ impl Watcher {
         self.mirror.namespaces.extend(&found);
         let behind: HashSet<Nsid> = ends.values().map(|(nsid, _)| *nsid).collect();
         self.mirror.namespaces.retain(|nsid, _| behind.contains(nsid));
+        self.mirror.forwarding.retain(|nsid| behind.contains(nsid));
         let now = Instant::now();
         self.search.set_namespaces(&self.mirror.namespaces, found.len() < unknown.len(), now);
         let mut facts = classify(&self.mirror, &self.options, self.host_netns);

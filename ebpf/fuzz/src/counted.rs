@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use weir_ebpf::abi::{
     Addr, AffinityKey, AffinityRow, Backend, Config, Connection, Counter, DatagramKey, DatagramRow, Device,
     Flow, Form, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Netns, Peer, Protocol, SetId,
-    SetWord, Side, Signs, SourceRangeKey, Tuple, Workload,
+    SetWord, Signs, SourceRangeKey, Tuple, Workload,
 };
-use weir_ebpf::datapath::{CreateError, Full, Network, PacketTables, Tables};
+use weir_ebpf::datapath::{CreateError, Full, Network, PacketTables, PodSocket, Tables};
 use weir_ebpf::testing::{FakeNetwork, FlowCopy, MemoryTables};
 
 use crate::world::{World, backend_row};
@@ -174,8 +174,8 @@ impl Network for Counted<'_> {
         self.network.has_socket(protocol, local, remote)
     }
 
-    fn lookup_began(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> Option<Side> {
+    fn lookup_socket(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> PodSocket {
         self.ask();
-        self.network.lookup_began(netns, protocol, pod, peer)
+        self.network.lookup_socket(netns, protocol, pod, peer)
     }
 }

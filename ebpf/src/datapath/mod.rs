@@ -16,4 +16,4 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use tables::{CreateError, Full, Instant, Moment, Network, PacketTables, Socket, Tables};
+pub use tables::{CreateError, Full, Instant, Moment, Network, PacketTables, PodSocket, Socket, Tables};

@@ -101,10 +101,23 @@ pub trait Network {
     fn route(&self, src: Addr, dst: Addr) -> Option<u32>;
     /// Whether a socket of the host has this local address and port: listening, unconnected, or connected to `remote`.
     fn has_socket(&self, protocol: Protocol, local: Peer, remote: Peer) -> bool;
-    /// Which part a pod has in a flow that a socket of its network namespace is connected to: [`Side::Ingress`] if another
-    /// socket waits for whoever comes to the same address and port, for then it was made for the peer. `None`: no socket
-    /// is connected so. Of TCP and UDP.
-    fn lookup_began(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> Option<Side>;
+    /// What a pod's network namespace has at the pod's end of a flow, of TCP or UDP.
+    fn lookup_socket(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> PodSocket;
+}
+
+/// What is at a pod's end of a flow, and with that the pod's part in it: [`Side::Ingress`] if another socket waits for whoever
+/// comes to the same address and port, for then this one was made for the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PodSocket {
+    /// Nothing.
+    #[default]
+    None,
+    /// A socket that waits for whoever comes.
+    Waits,
+    /// One that asks the peer for a connection, or is asked by it.
+    Opens(Side),
+    /// One that is connected to the peer, or was.
+    Connected(Side),
 }
 
 /// The socket that asks. Everything but the protocol costs a helper call, so it is asked for only when needed.

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use weir_ebpf::abi::{Addr, Hop, Peer, Port, Protocol, Side};
-use weir_ebpf::datapath::Network;
+use weir_ebpf::datapath::{Network, PodSocket};
 
 /// `AF_INET`
 const INET: u8 = 2;
@@ -132,11 +132,14 @@ impl Network for Here {
     }
 
     #[inline(always)]
-    fn lookup_began(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> Option<Side> {
-        match part_of(self.context, netns, protocol, &pod, &peer) {
-            NOT_CONNECTED => None,
-            CONNECTED_FOR_PEER => Some(Side::Ingress),
-            _ => Some(Side::Egress),
+    fn lookup_socket(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> PodSocket {
+        let found = part_of(self.context, netns, protocol, &pod, &peer);
+        let side = if found & FOR_PEER == 0 { Side::Egress } else { Side::Ingress };
+        match found & !FOR_PEER {
+            CONNECTED => PodSocket::Connected(side),
+            OPENS => PodSocket::Opens(side),
+            WAITS => PodSocket::Waits,
+            _ => PodSocket::None,
         }
     }
 }
@@ -176,38 +179,51 @@ pub(crate) fn has_socket(context: *mut c_void, protocol: Protocol, local: &Peer,
     true
 }
 
-/// What [`part_of`] says.
-const NOT_CONNECTED: u32 = 0;
-const CONNECTED: u32 = 1;
-const CONNECTED_FOR_PEER: u32 = 2;
+/// What [`part_of`] says: one of these,
+const NOTHING: u32 = 0;
+const WAITS: u32 = 1;
+const OPENS: u32 = 2;
+const CONNECTED: u32 = 3;
+/// and this.
+const FOR_PEER: u32 = 4;
 
 /// `TCP_ESTABLISHED`, also of a UDP socket that is connected.
 const ESTABLISHED: u32 = 1;
 /// `TCP_SYN_SENT`
 const SYN_SENT: u32 = 2;
+/// `TCP_SYN_RECV`
+const SYN_RECEIVED: u32 = 3;
+/// `TCP_NEW_SYN_RECV`
+const NEW_SYN_RECEIVED: u32 = 12;
 /// `TCP_LISTEN`
 const LISTEN: u32 = 10;
 
-/// Whether a network namespace has a socket that is connected between these two, and one more that is there for anybody.
-/// A function of its own for the sake of the stack.
+/// What a network namespace has at this end, and whether another socket is there for anybody. A function of its own for the sake
+/// of the stack.
 #[inline(never)]
 fn part_of(context: *mut c_void, netns: u64, protocol: Protocol, local: &Peer, remote: &Peer) -> u32 {
     // Nothing is connected to port 0.
     let anybody = Peer { port: Port::default(), ..*remote };
-    let is_for_peer = match protocol {
-        Protocol::Tcp => match lookup_state::<true>(context, netns, local, remote) {
-            0 | LISTEN => return NOT_CONNECTED,
-            // Who waits for an answer began.
-            SYN_SENT => return CONNECTED,
-            _ => lookup_state::<true>(context, netns, local, &anybody) != 0,
-        },
+    let (found, waits) = match protocol {
+        Protocol::Tcp => {
+            let found = match lookup_state::<true>(context, netns, local, remote) {
+                0 => return NOTHING,
+                LISTEN => return WAITS,
+                // Who waits for an answer began.
+                SYN_SENT => return OPENS,
+                SYN_RECEIVED | NEW_SYN_RECEIVED => OPENS,
+                _ => CONNECTED,
+            };
+            (found, lookup_state::<true>(context, netns, local, &anybody))
+        }
         Protocol::Udp => match lookup_state::<false>(context, netns, local, remote) {
-            ESTABLISHED => lookup_state::<false>(context, netns, local, &anybody) != 0,
-            _ => return NOT_CONNECTED,
+            0 => return NOTHING,
+            ESTABLISHED => (CONNECTED, lookup_state::<false>(context, netns, local, &anybody)),
+            _ => return WAITS,
         },
-        Protocol::Sctp => return NOT_CONNECTED,
+        Protocol::Sctp => return NOTHING,
     };
-    if is_for_peer { CONNECTED_FOR_PEER } else { CONNECTED }
+    if waits == 0 { found } else { found | FOR_PEER }
 }
 
 /// The state of the socket that would get a packet from `remote` to `local`; 0: there is none. Of each protocol in a function of

@@ -9,9 +9,9 @@ use super::MemoryPolicy;
 use crate::abi::{
     Addr, AffinityKey, AffinityRow, Backend, BoundPod, Config, Connection, Counter, DatagramKey, DatagramRow,
     Device, Enforcement, Flow, FragmentKey, FragmentRow, Frontend, FrontendKey, HopRow, Judged, JudgedKey,
-    Netns, Peer, Prefix, Protocol, SetId, SetWord, Share, Side, Signs, SourceRangeKey, Tuple, Workload,
+    Netns, Peer, Prefix, Protocol, SetId, SetWord, Share, Signs, SourceRangeKey, Tuple, Workload,
 };
-use crate::datapath::{CreateError, Full, Instant, Moment, Network, PacketTables, Socket, Tables};
+use crate::datapath::{CreateError, Full, Instant, Moment, Network, PacketTables, PodSocket, Socket, Tables};
 
 /// The tables as hash maps.
 #[derive(Clone, Default, Debug)]
@@ -217,8 +217,8 @@ pub struct FakeNetwork {
     pub routes: Vec<(Prefix, Option<u32>)>,
     /// The local ends of the host's sockets.
     pub sockets: HashSet<(Protocol, Peer)>,
-    /// The connected sockets of pods, by namespace and both ends (the pod's first), and the pod's part.
-    pub connected: HashMap<(u64, Protocol, Peer, Peer), Side>,
+    /// What pods have, by namespace and both ends (the pod's first).
+    pub pod_sockets: HashMap<(u64, Protocol, Peer, Peer), PodSocket>,
 }
 
 impl Network for FakeNetwork {
@@ -230,8 +230,8 @@ impl Network for FakeNetwork {
         self.sockets.contains(&(protocol, local))
     }
 
-    fn lookup_began(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> Option<Side> {
-        self.connected.get(&(netns, protocol, pod, peer)).copied()
+    fn lookup_socket(&self, netns: u64, protocol: Protocol, pod: Peer, peer: Peer) -> PodSocket {
+        self.pod_sockets.get(&(netns, protocol, pod, peer)).copied().unwrap_or_default()
     }
 }
 

@@ -155,6 +155,19 @@ pub(crate) fn a_full_share_cuts_no_reply() -> Result<()> {
             ask(&cluster, SERVER, how, other).context("what it asks itself")?;
         }
     }
+    is_full(&mut cluster)?;
+    // It may send nothing to them but answers.
+    cluster.apply("server.yaml", &[policy("server", false, true)])?;
+    flood(&cluster, CLIENT, SERVER, OTHER)?;
+    for form in FORMS {
+        let to = cluster.addresses(SERVER)?.dial(form, PORT);
+        ask(&cluster, CROWD, How::Tcp, to).context("somebody to whom it may send nothing")?;
+    }
+    is_full(&mut cluster)
+}
+
+/// Of the rows of the first node the server has its share.
+fn is_full(cluster: &mut Cluster) -> Result<()> {
     let rows = cluster.agent(1)?.status()?["tables"]["rows"]["judged"].as_u64().context("judged")?;
     ensure!((32..=128).contains(&rows), "{rows} rows: the flood was to fill the server's share");
     Ok(())

@@ -391,6 +391,17 @@ fn sockets_are_a_pods_where_its_addresses_are() {
     assert_eq!(netns(&node, &told), 12, "one more than its number");
     assert_eq!(compiled(&node).devices[&2].netns, 0, "what leads to other nodes");
     assert_eq!(netns(&node, &Told::default()), 0, "nobody's addresses");
+    // A virtual machine behind a tap, containers behind a bridge, a VPN: when they are up.
+    for kind in [InfoKind::Bridge, InfoKind::Tun, InfoKind::Wireguard] {
+        let mut node = ordinary();
+        let device = || device(9, "within").kind(kind.clone());
+        parse(&device().down().there()).into_iter().for_each(|change| node.apply_inside(11, change));
+        assert_eq!(netns(&node, &told), 12, "it is down");
+        parse(&device().there()).into_iter().for_each(|change| node.apply_inside(11, change));
+        assert_eq!(netns(&node, &told), 0);
+        node.apply(Change::NetnsGone(11));
+        assert!(node.forwarding.is_empty());
+    }
     // A sandbox takes one of them for itself.
     parse(&lost(2, "10.244.1.2")).into_iter().for_each(|change| node.apply_inside(11, change));
     assert_eq!(netns(&node, &told), 0);

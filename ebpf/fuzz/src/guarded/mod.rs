@@ -219,16 +219,16 @@ impl Stage {
         }
         let Some(pod) = self.world.tables.pods.get(&device).copied() else { return false };
         let goes_to = translation.map_or(packet.dst, |translation| translation.dst);
-        if pod.policy.is_open() || side == Side::Egress && (self.is_node(goes_to) || self.is_node(packet.dst))
-        {
+        if pod.policy.is_open() {
             return true;
         }
         let ends = self.model.ends(packet);
+        let to_node = side == Side::Egress && (self.is_node(goes_to) || self.is_node(packet.dst));
         // A later piece whose first nobody saw: where the pod is not isolated nothing is asked of its ports.
         if ends.is_empty() {
-            return pod.policy.set(side) == PolicySetId::OPEN;
+            return to_node || pod.policy.set(side) == PolicySetId::OPEN;
         }
-        ends.into_iter().any(|came| {
+        let is_permitted = ends.into_iter().any(|came| {
             let goes = translation.map_or(came, |translation| (translation.src, translation.dst));
             let (own, near, far) = match side {
                 Side::Egress => (came.0, came.1, goes.1),
@@ -240,7 +240,9 @@ impl Stage {
             let at =
                 At { device, policy: pod.policy, side, pod: own, near, far, owner, is_seen, is_translated };
             self.model.permits(&self.rules, &at, packet, bytes)
-        })
+        });
+        // Its own node is always reached; what is allowed anyway begins as any other.
+        is_permitted || to_node
     }
 
     /// Who has an address: of the link, whoever is behind the device by which it came.

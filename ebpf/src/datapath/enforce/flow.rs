@@ -5,7 +5,7 @@
 //! that goes. What is denied makes no row, and a row of what is denied now stays until it is swept: so it is not forgotten
 //! who began the flow, and the other direction does not let it live on.
 
-use super::older::{Told, answer, ask, join, recall};
+use super::older::{Told, answer, ask, is_older, join, recall};
 use super::{Denied, EnforceTables, Passed};
 use crate::abi::{
     Addr, ClassId, DropReason, Judged, JudgedKey, Peer, PodPolicy, PolicySetId, Port, Side, Signs, Standing,
@@ -111,7 +111,9 @@ pub(super) fn pass<T: EnforceTables>(
     let mut told = Told::Unseen;
     if row.is_none() && view.shape.is_midstream() {
         told = ask(tables, network, view);
-        if let Told::Began(side) = told {
+        if let Told::Began(side) = told
+            && is_older(tables, moment, view, told)
+        {
             row = recall(tables, moment, view, &key, side);
         }
     }

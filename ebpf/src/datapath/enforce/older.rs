@@ -9,17 +9,19 @@ use super::EnforceTables;
 use super::flow::{NoRoom, View, create, denied, judge, other};
 use super::ruling::{Denied, Passed};
 use crate::abi::{BoundPod, ClassId, Judged, JudgedKey, Peer, PolicySetId, Protocol, Side};
-use crate::datapath::{Moment, Network};
+use crate::datapath::{Moment, Network, PodSocket};
 use crate::wire::TCP_RST;
 
 /// What the sockets of a pod say of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Told {
-    /// The pod's part in it.
+    /// The pod's part in it. It may be older than what isolates the pod.
     Began(Side),
+    /// The pod's part in one that is being opened: it needs what every new one does.
+    Begins(Side),
     /// None of them has it.
     Nothing,
-    /// They cannot be seen.
+    /// They cannot be seen, or are not to be believed.
     Unseen,
 }
 
@@ -38,11 +40,29 @@ pub(super) fn ask<T: EnforceTables>(tables: &T, network: &impl Network, view: &V
         return Told::Unseen;
     }
     let pod = Peer { addr: view.pod, port: view.pod_port };
-    match network.lookup_began(netns - 1, protocol, pod, view.near) {
+    let leaves = view.side == Side::Egress;
+    match network.lookup_socket(netns - 1, protocol, pod, view.near) {
         // They are the pod's to make: that a peer began what it sends is no reason to let it out.
-        Some(Side::Ingress) if view.side == Side::Egress && view.policy.denies(Side::Egress) => Told::Unseen,
-        Some(side) => Told::Began(side),
-        None => Told::Nothing,
+        PodSocket::Opens(Side::Ingress) | PodSocket::Connected(Side::Ingress)
+            if leaves && view.policy.denies(Side::Egress) =>
+        {
+            Told::Unseen
+        }
+        PodSocket::Connected(side) => Told::Began(side),
+        PodSocket::Opens(side) => Told::Begins(side),
+        // A listener answers without another socket (SYN cookies), and a pod may send on what comes to a port to another of its
+        // own, as meshes do.
+        PodSocket::Waits if leaves => Told::Unseen,
+        PodSocket::Waits | PodSocket::None => Told::Nothing,
+    }
+}
+
+/// Whether it is one that the pod may have had when nothing isolated it. To have one kept that is denied a pod might make it up.
+#[inline(always)]
+pub(super) fn is_older<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View, told: Told) -> bool {
+    match told {
+        Told::Began(side) => !view.policy.keeps(side) || may_be_unknown(tables, moment, view),
+        Told::Begins(_) | Told::Nothing | Told::Unseen => false,
     }
 }
 
@@ -81,7 +101,7 @@ pub(super) fn join<T: EnforceTables>(
     told: Told,
 ) -> Result<Passed, Denied> {
     let found = match told {
-        Told::Began(side) => judge(tables, moment, view, side),
+        Told::Began(side) | Told::Begins(side) => judge(tables, moment, view, side),
         Told::Nothing => judge_either(tables, moment, view, false),
         Told::Unseen => judge_either(tables, moment, view, may_be_unknown(tables, moment, view)),
     };

@@ -3,6 +3,7 @@
 use super::sources::link_local;
 use super::*;
 use crate::abi::{Protocol, Side};
+use crate::datapath::PodSocket;
 
 /// The number of the first pod's network namespace.
 const NETNS: u64 = 4;
@@ -18,7 +19,7 @@ fn seen() -> [World; 2] {
 impl World {
     /// The pod has a socket that is connected; whose part it is.
     fn connect(&mut self, protocol: Protocol, pod: Peer, peer: Peer, began: Side) {
-        self.network.connected.insert((NETNS, protocol, pod, peer), began);
+        self.network.pod_sockets.insert((NETNS, protocol, pod, peer), PodSocket::Connected(began));
     }
 }
 
@@ -134,6 +135,56 @@ fn a_pods_sockets_are_no_reason_to_let_it_out() {
 }
 
 #[test]
+fn what_only_begins_is_asked_for_as_all_that_is_new() {
+    for mut world in seen() {
+        let (pod, peer) = (world.pod(0), world.client(4001));
+        // Whoever asks for a connection gets nothing past what denies it by that: no row, no reset, nothing that is kept.
+        world.network.pod_sockets.insert((NETNS, Protocol::Tcp, pod, peer), PodSocket::Opens(Side::Egress));
+        world.isolate(0, Allows::Everything, Allows::Nothing);
+        world.keep(0, PodPolicy::KEEP_EGRESS);
+        for flags in [ACK, RST, RST | ACK] {
+            assert_eq!(world.sends(0, &tcp(pod, peer, flags)), EGRESS);
+        }
+        assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, ACK)), INGRESS);
+        assert_eq!(world.judged(), 0);
+        // Where it may begin, its answer comes in.
+        world.isolate(0, Allows::Nothing, Allows::Everything);
+        assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, SYN | ACK)), Verdict::Pass);
+    }
+}
+
+#[test]
+fn what_is_to_be_kept_is_believed_for_a_while() {
+    for mut world in seen() {
+        let (pod, peer) = (world.pod(0), world.client(4001));
+        world.connect(Protocol::Tcp, pod, peer, Side::Egress);
+        world.isolate(0, Allows::Everything, Allows::Nothing);
+        world.keep(0, PodPolicy::KEEP_EGRESS);
+        assert_eq!(world.sends(0, &tcp(pod, peer, ACK)), Verdict::Pass);
+        world.tables.judged.borrow_mut().clear();
+        world.moment.seconds.set(1000 + 600);
+        assert_eq!(world.sends(0, &tcp(pod, peer, ACK)), EGRESS, "it could make one up");
+    }
+}
+
+#[test]
+fn a_listener_answers_without_another_socket() {
+    for mut world in seen() {
+        let (pod, peer) = (world.pod(0), world.client(4001));
+        world.network.pod_sockets.insert((NETNS, Protocol::Tcp, pod, peer), PodSocket::Waits);
+        // SYN cookies, of a pod that has its share of rows.
+        world.isolate(0, Allows::Everything, Allows::Nothing);
+        world.tables.enforcement.most_per_pod = 0;
+        assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, SYN)), Verdict::Pass);
+        for flags in [SYN | ACK, ACK] {
+            assert_eq!(world.sends(0, &tcp(pod, peer, flags)), Verdict::Pass);
+        }
+        world.isolate(0, Allows::Nothing, Allows::Everything);
+        assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, ACK)), INGRESS, "nobody is connected to it");
+    }
+}
+
+#[test]
 fn answers_to_a_connected_socket_pass() {
     for mut world in seen() {
         let (pod, peer) = (with_port(world.pod(0), 4000), world.client(53));
@@ -171,7 +222,7 @@ fn without_room_handshakes_go_on_where_one_side_is_open() {
                 assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, ACK)), Verdict::Pass);
             }
             // Of a connection that is half over, or that no socket has any more, what is allowed itself passes.
-            world.network.connected.clear();
+            world.network.pod_sockets.clear();
             assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, ACK)), Verdict::Pass);
         }
         assert_eq!(world.judged(), 0);
