@@ -85,13 +85,11 @@ pub(super) fn recall<'a, T: EnforceTables>(
 /// goes on by then has one; and from then on nobody gets past what isolates the pod by leaving out the SYN.
 const JOIN_S: u32 = 600;
 
-/// A packet of a TCP connection that has no row. What the pod's sockets have found no room; it is as its policies say. Of others
-/// it passes if policies allow either direction. The isolated direction is asked first, so that what it allows ends when
-/// it no longer does.
+/// A packet of a TCP connection that has no row. What the pod's sockets have is as its policies say for whoever began it; and what
+/// they know nothing of, as they say of the packet itself.
 ///
-/// What is denied in its own direction, and is a reply only because the other is allowed, is nobody's where the pod's sockets
-/// know nothing of it, and is believed for a while where they cannot be asked. In a direction that is allowed any packet
-/// passes, and makes a row by which replies do.
+/// Where they cannot be asked it passes if policies allow either direction. The isolated one is asked first, so that what it
+/// allows ends when it no longer does. What is denied in its own direction is believed to be a reply for a while.
 #[inline(always)]
 pub(super) fn join<T: EnforceTables>(
     tables: &T,
@@ -102,8 +100,8 @@ pub(super) fn join<T: EnforceTables>(
 ) -> Result<Passed, Denied> {
     let found = match told {
         Told::Began(side) | Told::Begins(side) => judge(tables, moment, view, side),
-        Told::Nothing => judge_either(tables, moment, view, false),
-        Told::Unseen => judge_either(tables, moment, view, may_be_unknown(tables, moment, view)),
+        Told::Nothing => judge(tables, moment, view, view.side),
+        Told::Unseen => judge_either(tables, moment, view),
     };
     let Some((row, passed)) = found else { return Err(denied(view.side).into()) };
     // Only what is new is refused for want of room; and of what was reset there is nothing to remember.
@@ -113,16 +111,11 @@ pub(super) fn join<T: EnforceTables>(
     Ok(Passed::Plainly)
 }
 
-/// The row of a flow that either end may have begun; `believes`: the packet may be a reply though it is denied itself.
+/// The row of a flow that either end may have begun.
 #[inline(always)]
-fn judge_either<T: EnforceTables>(
-    tables: &T,
-    moment: &impl Moment,
-    view: &View,
-    believes: bool,
-) -> Option<(Judged, Passed)> {
+fn judge_either<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View) -> Option<(Judged, Passed)> {
     let own = judge(tables, moment, view, view.side);
-    if own.is_none() && !believes {
+    if own.is_none() && !may_be_unknown(tables, moment, view) {
         return None;
     }
     let is_first = (view.policy.ingress == PolicySetId::OPEN) == (view.side == Side::Egress);

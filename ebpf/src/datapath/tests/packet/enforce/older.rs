@@ -50,6 +50,19 @@ fn nobody_passes_for_a_reply_without_a_connection() {
 }
 
 #[test]
+fn nobody_prepares_a_reply() {
+    for mut world in seen() {
+        let (pod, peer) = (with_port(world.pod(0), 4000), world.client(4001));
+        world.befriend(peer);
+        world.isolate(0, Allows::Everything, Allows::Friends);
+        assert_eq!(world.gets(0, UPLINK, &tcp(peer, pod, ACK)), Verdict::Pass);
+        // It was no reply then, and is none when only replies may come.
+        world.isolate(0, Allows::Nothing, Allows::Everything);
+        assert!(cut(world.gets(0, UPLINK, &tcp(peer, pod, ACK))).is_some());
+    }
+}
+
+#[test]
 fn the_first_policy_cuts_no_reply() {
     for mut world in seen() {
         let (pod, peer) = (with_port(world.pod(0), 4000), world.client(4001));
