@@ -101,7 +101,7 @@ pub(super) fn join<T: EnforceTables>(
     let found = match told {
         Told::Began(side) | Told::Begins(side) => judge(tables, moment, view, side),
         Told::Nothing => judge(tables, moment, view, view.side),
-        Told::Unseen => judge_either(tables, moment, view),
+        Told::Unseen => judge_either(tables, moment, view, may_be_unknown(tables, moment, view)),
     };
     let Some((row, passed)) = found else { return Err(denied(view.side).into()) };
     // Only what is new is refused for want of room; and of what was reset there is nothing to remember.
@@ -111,11 +111,16 @@ pub(super) fn join<T: EnforceTables>(
     Ok(Passed::Plainly)
 }
 
-/// The row of a flow that either end may have begun.
+/// The row of a flow that either end may have begun; `believes`: the packet may be a reply though it is denied itself.
 #[inline(always)]
-fn judge_either<T: EnforceTables>(tables: &T, moment: &impl Moment, view: &View) -> Option<(Judged, Passed)> {
+fn judge_either<T: EnforceTables>(
+    tables: &T,
+    moment: &impl Moment,
+    view: &View,
+    believes: bool,
+) -> Option<(Judged, Passed)> {
     let own = judge(tables, moment, view, view.side);
-    if own.is_none() && !may_be_unknown(tables, moment, view) {
+    if own.is_none() && !believes {
         return None;
     }
     let is_first = (view.policy.ingress == PolicySetId::OPEN) == (view.side == Side::Egress);
