@@ -96,7 +96,11 @@ impl Model {
             return false;
         }
         // What nobody saw begin may be from before there were policies, unless the pod's sockets know nothing of it.
-        is_known(opposite) || !at.is_seen && packet.kind == Kind::Transport(Protocol::Tcp)
+        let may = is_known(opposite) || !at.is_seen && packet.kind == Kind::Transport(Protocol::Tcp);
+        if may {
+            self.begun.insert((key, opposite));
+        }
+        may
     }
 
     fn quotes_known(&self, at: &At, packet: &Packet, bytes: &[u8]) -> bool {
