@@ -76,7 +76,7 @@ impl Bucket {
 }
 
 /// What one CPU may still tell. Each pod and reason has an allowance of its own within that of all, so that one which is flooded
-/// does not hide the others; of many, some share theirs.
+/// leaves room for the others; of many, some share theirs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct EventAllowance {

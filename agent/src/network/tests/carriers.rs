@@ -3,6 +3,10 @@
 use netlink_packet_route::link::{InfoBareUdp, InfoData, InfoGeneve};
 
 use super::super::facts::Carrier;
+use weir_ebpf::abi::{Config, Port};
+
+use super::super::rows::{NodeRows, Told};
+use super::rows::row_options;
 use super::*;
 
 #[test]
