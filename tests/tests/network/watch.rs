@@ -71,6 +71,21 @@ fn a_pod_that_was_there_before_is_known_at_once() {
 }
 
 #[test]
+fn where_somebody_is_behind_a_bridge_within_a_pod_its_sockets_are_not_all() {
+    let mut stage = Stage::new("within");
+    // The node's own bridge is nothing to its pods.
+    let (plain, before) = (stage.pod("p1", &["10.244.1.5/24"]), stage.pod("p2", &["10.244.1.6/24"]));
+    let (one, two) = (stage.index("p1"), stage.index("p2"));
+    run(&before, &["link add docker0 type bridge", "link set docker0 up"]);
+    let mut watch = stage.watch();
+    let facts = watch.now();
+    assert!(facts.pods[&one].nsid.is_some() && facts.pods[&two].nsid.is_none(), "{:?}", facts.pods);
+    run(&plain, &["link add docker0 type bridge"]);
+    run(&plain, &["link set docker0 up"]);
+    until(&mut watch, "another such", |facts| facts.pods[&one].nsid.is_none());
+}
+
+#[test]
 fn an_end_that_is_handed_to_a_pod_makes_it_one() {
     let mut stage = Stage::new("handed");
     let mut watch = stage.watch();
